@@ -1,0 +1,48 @@
+"""What can go wrong between a caller and an instrument.
+
+DriverError
+├── LimitError            a value outside the declared range, shape or dtype; nothing was sent
+├── ConnectionLost        the instrument cannot be reached or closed the connection
+├── InstrumentTimeout     no answer within the instrument's timeout
+├── ProtocolError         an answer that is not what the manual promises (garbage, truncated)
+├── InstrumentRefused     the instrument answered and said no (rc, HTTP status, error queue)
+└── IdentityError         another instrument answers than the bench file expects
+
+Every message names the instrument, what was asked, what happened, and the limit with its unit.
+"""
+
+
+class DriverError(Exception):
+    """Report a failed exchange with one instrument; `instrument` is its bench-file name."""
+
+    def __init__(self, instrument: str, message: str) -> None:
+        super().__init__(f"{instrument}: {message}")
+        self.instrument = instrument
+
+
+class LimitError(DriverError, ValueError):
+    """Refuse a value before anything is sent; `quantity` names the array at fault."""
+
+    def __init__(self, instrument: str, quantity: str, message: str) -> None:
+        super().__init__(instrument, f"{quantity}: {message}")
+        self.quantity = quantity
+
+
+class ConnectionLost(DriverError):
+    """The instrument cannot be reached, or it closed the connection."""
+
+
+class InstrumentTimeout(DriverError):
+    """The instrument did not answer within its timeout."""
+
+
+class ProtocolError(DriverError):
+    """The instrument answered something that its manual does not allow."""
+
+
+class InstrumentRefused(DriverError):
+    """The instrument understood and refused: its own error code and text are in the message."""
+
+
+class IdentityError(DriverError):
+    """The instrument at this address is not the one the bench file expects."""

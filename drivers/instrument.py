@@ -1,0 +1,67 @@
+"""What every driver offers, whatever its product family.
+
+Drivers are blocking, synchronous and speak physical units. They refuse what is out of limits
+before a byte is sent, and never clip.
+"""
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from drivers.spec import Array, ArraySpec
+
+
+class Instrument(Protocol):
+    """One device behind one driver; whoever opens it closes it (`with`)."""
+
+    name: str
+
+    def identify(self) -> str:
+        """Return the device's own description of itself (maker, model, serial, version)."""
+        ...
+
+    def start(self) -> None:
+        """Bring the device from any state to its safe state with all settings applied."""
+        ...
+
+    def shutdown(self) -> None:
+        """Bring the device to its safe state; idempotent."""
+        ...
+
+    def close(self) -> None:
+        """Shut down and release the connection; idempotent."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class PulseShaper(Instrument, Protocol):
+    """A programmable optical filter: attenuation and phase on a fixed grid of lines."""
+
+    attenuation: ArraySpec
+    phase: ArraySpec
+
+    def load(self, attenuation_db: Array, phase_rad: Array) -> None:
+        """Program every line, each (lines,), dB and rad; return when the filter has settled."""
+        ...
+
+
+class Spectrometer(Instrument, Protocol):
+    """A spectrum analyser that returns power over a fixed wavelength axis."""
+
+    power: ArraySpec
+
+    @property
+    def wavelengths_m(self) -> Array:
+        """Get the wavelength axis, (points,), m."""
+        ...
+
+    def measure(self) -> Array:
+        """Take one spectrum, (points,), W."""
+        ...

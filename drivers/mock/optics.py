@@ -1,0 +1,285 @@
+"""The simulated optics: shaped pulse, second-harmonic crystal, spectrometer optics and detector.
+
+A row, in order: commanded relative field r per pixel (real, -0.5 to 1) -> DAC -> per-pixel gain,
+offset, ripple and efficiency curve -> pixel cross-talk -> laser envelope, spectral phase and pulse
+energy -> E(z) -> second harmonic S(Omega) = (E * E)(Omega) times the phase-matching sinc
+-> |S|^2 through the spectrometer's line -> depletion -> soft saturation of the detector -> noise
+-> ADC. Numbers: `optics_table`. The second harmonic of a shaped pulse as an auto-convolution:
+Wright et al., Nature 601, 549 (2022), and any text on nonlinear optics.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivers.mock.optics_table import (
+    CENTRE_THZ,
+    FIELD_LOW,
+    FULL_SCALE_W,
+    GAP_1,
+    HALF_WIDTH_THZ,
+    LINES_PER_PIXEL,
+    NOISE_1,
+    PIXELS,
+    SPEED_OF_LIGHT_M_S,
+    TEXTBOOK,
+    UNIT_W,
+)
+from drivers.row_key import RowKey
+from drivers.spec import Array
+
+Complex = NDArray[np.complex128]
+
+_FFT = 200  # the auto-convolution of 100 pixels has 199 points
+_SUMS = 2 * PIXELS - 1
+_PIXEL = np.arange(PIXELS)
+_Z = (_PIXEL - (PIXELS - 1) / 2) / (PIXELS / 2)
+_OMEGA = (np.arange(_SUMS) - (PIXELS - 1)) / (PIXELS / 2)
+_MONITOR_M = np.linspace(773.365e-9, 776.635e-9, 101)[1::2]  # averaged for the depletion
+_OWN_STREAM = 2**63  # noise stream of rows that nobody gave a key
+_OWN_ROW_TIME_S = 0.75
+
+
+@dataclass(frozen=True)
+class _Specimen:
+    """The random numbers that make one device differ from the next, (pixels,) each."""
+
+    gain: Array
+    offset: Array
+    envelope: Array
+    phase: Array
+
+
+def _draw_specimen(device_seed: int) -> _Specimen:
+    rng = np.random.Generator(np.random.Philox(key=np.array([device_seed, 0], dtype=np.uint64)))
+    return _Specimen(*rng.standard_normal((4, PIXELS)))
+
+
+class OpticalPlant:
+    """One specimen of the optical bench; forward and hand-written vjp, and noisy single rows."""
+
+    def __init__(
+        self, *, device_seed: int = 0, gap: float = 1.0, noise: float = 1.0, seed: int = 0
+    ) -> None:
+        """Draw the specimen `device_seed`; `gap` 0..3, `noise` >= 0, `seed` of the noise."""
+        if not 0 <= gap <= 3 or not noise >= 0:
+            raise ValueError(f"gap {gap} must be in [0, 3] and noise {noise} at least 0")
+        self.gap = gap
+        self.noise = noise
+        self._seed = seed
+        device = _draw_specimen(device_seed)
+        self._gain = 1 + gap * GAP_1.gain_spread * device.gain
+        self._offset = gap * GAP_1.offset_spread * device.offset
+        self._crosstalk = _crosstalk_matrix(gap * GAP_1.crosstalk_sigma_px)
+        self._laser = _laser_field(gap, device)
+        self._soft = TEXTBOOK.soft_saturation + gap * GAP_1.soft_saturation
+        self._depletion = (TEXTBOOK.depletion + gap * GAP_1.depletion) / TEXTBOOK.depletion_scale
+        self._sigma = TEXTBOOK.line_sigma + gap * GAP_1.line_sigma
+        self._axes: dict[bytes, Array] = {}
+        self._responsivity = 1.0
+        self._responsivity = self._set_responsivity()
+        self._monitor = self._line_matrix(_omega(_MONITOR_M)).mean(axis=0)
+        self._field: Complex = np.zeros(PIXELS, dtype=np.complex128)
+        self._key: RowKey | None = None
+        self._own_rows = 0
+
+    # --- what the instruments see -----------------------------------------------------------
+
+    def announce(self, key: RowKey) -> None:
+        """Give the next spectrum its noise stream, index and simulated time."""
+        self._key = key
+
+    def set_transmission(self, frequencies_thz: Array, transmission: Complex) -> None:
+        """Let the shaper set its complex field transmission (lines,) on its frequency grid.
+
+        Pixels that the grid does not cover are dark.
+        """
+        first = CENTRE_THZ - HALF_WIDTH_THZ
+        position = np.rint((frequencies_thz - first) * 1000 - 0.5).astype(int)
+        inside = (position >= 0) & (position < PIXELS * LINES_PER_PIXEL)
+        lines = np.zeros(PIXELS * LINES_PER_PIXEL, dtype=np.complex128)
+        lines[position[inside]] = transmission[inside]
+        self._field = lines.reshape(PIXELS, LINES_PER_PIXEL).mean(axis=1)
+
+    def spectrum(self, wavelengths_m: Array) -> Array:
+        """Measure one spectrum, (points,), W, with this row's drift, noise and ADC."""
+        key = self._next_key()
+        return self.measure(self._field, key, wavelengths_m)
+
+    def _next_key(self) -> RowKey:
+        key, self._key = self._key, None
+        if key is None:
+            key = RowKey(_OWN_STREAM, self._own_rows, self._own_rows * _OWN_ROW_TIME_S)
+            self._own_rows += 1
+        return key
+
+    def measure(self, field: Array | Complex, key: RowKey, wavelengths_m: Array) -> Array:
+        """Return the spectrum of one row, (points,), W, for the pixel fields (pixels,)."""
+        rng = np.random.Generator(
+            np.random.Philox(
+                key=np.array([self._seed, key.stream], dtype=np.uint64),
+                counter=np.array([0, key.index, 0, 0], dtype=np.uint64),
+            )
+        )
+        shot = 1 + self.noise * NOISE_1.amplitude * rng.standard_normal()
+        time_s = np.array([key.time_s])
+        clean = self._intensity(field[None], time_s, wavelengths_m, shot)[0]
+        sd = np.sqrt(NOISE_1.read**2 + NOISE_1.shot**2 * clean + NOISE_1.relative**2 * clean**2)
+        noisy = clean + self.noise * sd * rng.standard_normal(len(clean))
+        return self._digitise(noisy)
+
+    def _digitise(self, intensity: Array) -> Array:
+        full = FULL_SCALE_W / UNIT_W
+        step = self.gap * GAP_1.adc_step * full
+        if step:
+            intensity = np.rint(intensity / step) * step
+        return np.clip(intensity, 0.0, full) * UNIT_W
+
+    # --- the noise-free map and its adjoint ---------------------------------------------------
+
+    def forward(self, field: Array, time_s: Array, wavelengths_m: Array) -> Array:
+        """Return noise-free spectra (rows, points), W, before the ADC.
+
+        field (rows, pixels) commanded relative field, -0.5..1; time_s (rows,) for the drift.
+        """
+        return self._intensity(field, time_s, wavelengths_m) * UNIT_W
+
+    def vjp(self, field: Array, time_s: Array, wavelengths_m: Array, g: Array) -> Array:
+        """Return d(sum(g * forward))/d field, (rows, pixels), for g (rows, points) per W.
+
+        The DAC's rounding counts as the identity.
+        """
+        w, v, t, laser = self._shape(field, time_s)
+        e = laser * (t @ self._crosstalk.T)
+        matching = self._phase_matching(time_s)
+        s = _autoconvolve(e) * matching
+        power = np.abs(s) ** 2
+        lines = self._line_matrix(_omega(wavelengths_m))
+        raw = power @ lines.T
+        depletion = 1 + self._depletion * (power @ self._monitor)[:, None]
+        depleted = raw / depletion
+        g_depleted = g * UNIT_W / np.cosh(self._soft * depleted) ** 2
+        g_raw = g_depleted / depletion
+        g_depletion = -(g_depleted * depleted / depletion).sum(axis=1, keepdims=True)
+        g_power = g_raw @ lines + g_depletion * self._depletion * self._monitor
+        g_sums = 2 * g_power * np.conj(s) * matching  # d = Re(g_sums . d autoconvolution)
+        g_e = 2 * _correlate(g_sums, e)
+        g_t = np.real(g_e * laser) @ self._crosstalk
+        return g_t * self._shape_slope(w, v)
+
+    def _intensity(
+        self,
+        field: Array | Complex,
+        time_s: Array,
+        wavelengths_m: Array,
+        shot: float = 1.0,
+    ) -> Array:
+        """Return noise-free intensities (rows, points) in table units."""
+        _, _, t, laser = self._shape(field, time_s, shot)
+        s = _autoconvolve(laser * (t @ self._crosstalk.T)) * self._phase_matching(time_s)
+        power = s.real**2 + s.imag**2
+        raw = power @ self._line_matrix(_omega(wavelengths_m)).T
+        depletion = 1 + self._depletion * (power @ self._monitor)[:, None]
+        return np.tanh(self._soft * raw / depletion) / self._soft
+
+    def _shape(
+        self, field: Array | Complex, time_s: Array, shot: float = 1.0
+    ) -> tuple[Array, Array, Array | Complex, Complex]:
+        """Return drive w, rippled drive v, true pixel field t, and the laser's field; (rows, pixels)."""
+        real, twist = _fold_phase(field)
+        u = (real - FIELD_LOW) / (1 - FIELD_LOW)
+        step = self.gap * GAP_1.dac_step
+        if step:
+            u = np.rint(u / step) * step
+        w = u * self._gain + self._offset
+        v = w + self.gap * GAP_1.ripple * np.sin(2 * np.pi * w)
+        blend = self.gap * GAP_1.efficiency_curve
+        curve = v + blend * ((1 - np.cos(np.pi * v)) / 2 - v)
+        t = FIELD_LOW + (1 - FIELD_LOW) * curve
+        drift = self.gap * GAP_1.drift_amplitude * np.sin(3 * _drift_phase(time_s))
+        laser = self._laser * (shot + drift)[:, None]
+        return w, v, t if twist is None else t * twist, laser
+
+    def _shape_slope(self, w: Array, v: Array) -> Array:
+        """Return dt/d field at the shaper's inner values w and v."""
+        blend = self.gap * GAP_1.efficiency_curve
+        curve = 1 + blend * (np.pi * np.sin(np.pi * v) / 2 - 1)
+        ripple = 1 + self.gap * GAP_1.ripple * 2 * np.pi * np.cos(2 * np.pi * w)
+        return np.asarray(curve * ripple * self._gain)
+
+    def _phase_matching(self, time_s: Array) -> Array:
+        """Return the phase-matching factor (rows, sums) at the drift state of each row."""
+        drift = 2 / 100 * GAP_1.drift_shift_px * np.sin(_drift_phase(time_s))
+        centre = self.gap * (GAP_1.phase_matching_shift + drift)
+        return np.asarray(np.sinc(self.gap * GAP_1.phase_matching * (_OMEGA - centre[:, None])))
+
+    def _line_matrix(self, omega: Array) -> Array:
+        """Return the spectrometer's response (points, sums), responsivity included; cached."""
+        key = omega.tobytes()
+        if key not in self._axes:
+            line = np.exp(-((omega[:, None] - _OMEGA) ** 2) / (2 * self._sigma**2))
+            self._axes[key] = self._responsivity * line / line.sum(axis=1, keepdims=True)
+        return self._axes[key]
+
+    def _set_responsivity(self) -> float:
+        """Choose the detector's sensitivity as an operator would, so that bright rows fit.
+
+        The 99.5 % quantile of the spectra's means over uniformly random rows is 0.5, before
+        depletion and saturation.
+        """
+        rng = np.random.Generator(np.random.Philox(key=2022))
+        field = FIELD_LOW + (1 - FIELD_LOW) * rng.random((1000, PIXELS))
+        _, _, t, laser = self._shape(field, np.zeros(1000))
+        s = _autoconvolve(laser * (t @ self._crosstalk.T)) * self._phase_matching(np.zeros(1))
+        raw = np.abs(s) ** 2 @ self._line_matrix(_omega(_MONITOR_M)).T
+        self._axes.clear()
+        return float(0.5 / np.quantile(raw.mean(axis=1), 0.995))
+
+
+def _fold_phase(field: Array | Complex) -> tuple[Array, Complex | None]:
+    """Split a field into a signed real amplitude and the remaining phase factor (|phase|<=pi/2)."""
+    if not np.iscomplexobj(field):
+        return np.asarray(field, dtype=np.float64), None
+    sign = np.where(field.real < 0, -1.0, 1.0)
+    amplitude = np.abs(field)
+    twist = np.where(amplitude > 0, sign * field / np.where(amplitude > 0, amplitude, 1), 1)
+    return sign * amplitude, twist
+
+
+def _laser_field(gap: float, device: _Specimen) -> Complex:
+    """Return the laser's complex field at each pixel, (pixels,)."""
+    envelope = np.exp(-((_Z - gap * GAP_1.envelope_shift) ** 2) / TEXTBOOK.envelope_width)
+    ripple = GAP_1.envelope_ripple * np.cos(2 * np.pi * _PIXEL / 17.3 + 1) * np.cos(0.71 * _PIXEL)
+    envelope *= 1 + gap * (ripple + GAP_1.envelope_spread * device.envelope)
+    phase = (TEXTBOOK.chirp2_rad * _Z**2 + TEXTBOOK.chirp3_rad * _Z**3) * (1 + gap * GAP_1.chirp)
+    phase += gap * GAP_1.phase_spread_rad * device.phase
+    return np.asarray(envelope * np.exp(1j * phase))
+
+
+def _crosstalk_matrix(sigma_px: float) -> Array:
+    """Return the pixel cross-talk (to, from), rows normalised; the identity for sigma 0."""
+    if sigma_px == 0:
+        return np.eye(PIXELS)
+    kernel = np.exp(-((_PIXEL[:, None] - _PIXEL) ** 2) / (2 * sigma_px**2))
+    return np.asarray(kernel / kernel.sum(axis=1, keepdims=True))
+
+
+def _autoconvolve(e: Complex) -> Complex:
+    """Return sum_a e_a e_(j-a), (rows, sums), of fields (rows, pixels)."""
+    return np.fft.ifft(np.fft.fft(e, _FFT) ** 2)[:, :_SUMS]
+
+
+def _correlate(g: Complex, e: Complex) -> Complex:
+    """Return sum_j g_j e_(j-a), (rows, pixels): the adjoint (transposed) of a convolution by e."""
+    spectrum = np.fft.fft(g[:, ::-1], 2 * _FFT) * np.fft.fft(e, 2 * _FFT)
+    return np.fft.ifft(spectrum)[:, _SUMS - PIXELS : _SUMS][:, ::-1]
+
+
+def _drift_phase(time_s: Array) -> Array:
+    return 2 * np.pi * time_s / GAP_1.drift_period_s
+
+
+def _omega(wavelengths_m: Array) -> Array:
+    """Return second-harmonic detunings in half widths for wavelengths in m."""
+    return (SPEED_OF_LIGHT_M_S / wavelengths_m * 1e-12 - 2 * CENTRE_THZ) / HALF_WIDTH_THZ

@@ -1,0 +1,110 @@
+"""A simulated rig: the firmware of its instruments in front of one shared plant."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
+
+from drivers.mock.faults import Fault
+from drivers.mock.waveshaper import WaveShaperFirmware
+from drivers.mock.yokogawa import AQ6370Firmware
+from drivers.row_key import RowKey
+from drivers.spec import Array
+
+
+class Plant(Protocol):
+    """Physics that hears the key of the next row beside the wire."""
+
+    def announce(self, key: RowKey) -> None:
+        """Use `key` for the noise and drift of the next row."""
+        ...
+
+
+class ShapedLight(Plant, Protocol):
+    """The plant of an optical rig, as its shaper and its spectrometer see it."""
+
+    def set_transmission(self, frequencies_thz: Array, transmission: NDArray[Any]) -> None:
+        """Set the complex field transmission (lines,); frequencies not covered are dark.
+
+        The same `frequencies_thz` object is passed as long as the grid stays the same.
+        """
+        ...
+
+    def spectrum(self, wavelengths_m: Array) -> Array:
+        """Return the power (points,), W, that one sweep over `wavelengths_m` reads.
+
+        The same `wavelengths_m` object is passed as long as the axis stays the same.
+        """
+        ...
+
+
+class Firmware(Protocol):
+    """Any simulated instrument."""
+
+    def inject(self, fault: Fault, on: str = "") -> None:
+        """Arm `fault` for the next request that contains the text `on`."""
+        ...
+
+
+@runtime_checkable
+class HttpFirmware(Firmware, Protocol):
+    """A simulated instrument that speaks HTTP."""
+
+    def handle(self, method: str, path: str, body: bytes) -> tuple[int, str, bytes]:
+        """Answer one request with status, content type and body.
+
+        Raises ConnectionDropped or AnswerLate where an armed fault says so.
+        """
+        ...
+
+
+class Session(Protocol):
+    """One connection to an instrument on a byte stream."""
+
+    def receive(self, data: bytes) -> bytes:
+        """Take bytes from the host and return the bytes sent back; may raise ConnectionDropped."""
+        ...
+
+    def close(self) -> None:
+        """End the connection; idempotent."""
+        ...
+
+
+@runtime_checkable
+class StreamFirmware(Firmware, Protocol):
+    """A simulated instrument on a byte stream, such as SCPI over TCP."""
+
+    def connect(self) -> Session:
+        """Open one more connection."""
+        ...
+
+
+class Rig:
+    """Instruments by name and the plant they share."""
+
+    def __init__(self, plant: Plant, instruments: Mapping[str, Firmware]) -> None:
+        """Join `plant` and the firmware by the last part of its `mock://rig/...` address."""
+        self.plant = plant
+        self.instruments = dict(instruments)
+
+    def announce(self, key: RowKey) -> None:
+        """Tell the plant, beside the wire, which row comes next."""
+        self.plant.announce(key)
+
+    def inject(self, instrument: str, fault: Fault, on: str = "") -> None:
+        """Let `fault` strike the next request to `instrument` that contains the text `on`."""
+        self.instruments[instrument].inject(fault, on)
+
+
+def optical_rig(plant: ShapedLight, *, honour_times: bool = False) -> Rig:
+    """Return pulse shaper `shaper` and `spectrometer` in front of one plant.
+
+    honour_times: let a sweep take its real time; else it ends at once.
+    """
+    return Rig(
+        plant,
+        {
+            "shaper": WaveShaperFirmware(plant.set_transmission),
+            "spectrometer": AQ6370Firmware(plant.spectrum, honour_times=honour_times),
+        },
+    )

@@ -1,0 +1,66 @@
+"""The in-memory end of a VISA wire: a PyMeasure adapter in front of simulated firmware."""
+
+from typing import Any
+
+from pymeasure.adapters import Adapter
+from pyvisa.constants import StatusCode
+from pyvisa.errors import VisaIOError
+
+from drivers.mock.faults import ConnectionDropped
+from drivers.mock.rig import Session, StreamFirmware
+
+
+class FirmwareAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped
+    """Carry bytes, terminators included, and fail with the same VISA errors as a real socket.
+
+    A missing answer is known at once here, so the timeout is not waited for.
+    """
+
+    connection: Session
+
+    def __init__(self, firmware: StreamFirmware, terminator: str = "\r\n") -> None:
+        """Connect to `firmware`."""
+        super().__init__()
+        self._firmware = firmware
+        self._terminator = terminator.encode()
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Open a fresh connection; what was received on the old one is lost."""
+        self.close()
+        self.connection = self._firmware.connect()
+        self._received = bytearray()
+
+    def _write(self, command: str, **kwargs: Any) -> None:
+        self._write_bytes(command.encode("ascii") + self._terminator)
+
+    def _write_bytes(self, content: bytes, **kwargs: Any) -> None:
+        try:
+            self._received += self.connection.receive(content)
+        except ConnectionDropped as dropped:
+            raise VisaIOError(StatusCode.error_connection_lost) from dropped
+
+    def _read(self, **kwargs: Any) -> str:
+        return self._read_line().removesuffix(self._terminator).decode("ascii")
+
+    def _read_bytes(self, count: int, break_on_termchar: bool = False, **kwargs: Any) -> bytes:
+        if count < 0:
+            return self._read_line() if break_on_termchar else self._take(len(self._received))
+        if len(self._received) < count:
+            raise VisaIOError(StatusCode.error_timeout)
+        return self._take(count)
+
+    def _read_line(self) -> bytes:
+        end = self._received.find(self._terminator[-1:])
+        if end < 0:
+            raise VisaIOError(StatusCode.error_timeout)
+        return self._take(end + 1)
+
+    def _take(self, count: int) -> bytes:
+        taken = bytes(self._received[:count])
+        del self._received[:count]
+        return taken
+
+    def flush_read_buffer(self) -> None:
+        """Discard what has been received."""
+        self._received.clear()

@@ -1,0 +1,156 @@
+"""Open the wire to an instrument by its address: the only place that tells mock from real.
+
+    mock://<rig>/<instrument>           the firmware of a simulated rig, in memory
+    http://192.168.1.20                 HTTP instruments
+    TCPIP0::192.168.1.21::10001::SOCKET VISA instruments, through pyvisa-py
+
+What is returned is of the same type either way, so drivers cannot know the difference.
+"""
+
+import socket
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import httpx
+from pymeasure.adapters import Adapter, VISAAdapter
+from pyvisa.errors import Error as VisaError
+
+from drivers.errors import ConnectionLost
+from drivers.mock.http import FirmwareTransport
+from drivers.mock.optics import OpticalPlant
+from drivers.mock.rig import Firmware, HttpFirmware, Rig, StreamFirmware, optical_rig
+from drivers.mock.visa import FirmwareAdapter
+
+__all__ = ["MOCK", "Rig", "RigSettings", "SocketAdapter", "open_http", "open_rigs", "open_visa"]
+
+MOCK = "mock://"
+
+
+class RigSettings(Protocol):
+    """What a bench file says of one simulated rig; see `drivers.mock` for the plants."""
+
+    @property
+    def plant(self) -> str:
+        """Say which physics: only `optics` so far."""
+        ...
+
+    @property
+    def gap(self) -> float:
+        """Give the departure from the textbook, 0 to 3."""
+        ...
+
+    @property
+    def noise(self) -> float:
+        """Give the factor on every noise source."""
+        ...
+
+    @property
+    def device_seed(self) -> int:
+        """Say which specimen of the device."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Give the seed of the noise."""
+        ...
+
+    @property
+    def honour_times(self) -> bool:
+        """Say whether sweeps take their real time."""
+        ...
+
+
+def open_rigs(settings: Mapping[str, RigSettings]) -> dict[str, Rig]:
+    """Build the simulated rigs by name; raise ValueError for a plant that does not exist."""
+    return {name: _open_rig(name, rig) for name, rig in settings.items()}
+
+
+def _open_rig(name: str, settings: RigSettings) -> Rig:
+    if settings.plant != "optics":
+        raise ValueError(f"rigs.{name}.plant: no plant '{settings.plant}' (there is: optics)")
+    plant = OpticalPlant(
+        device_seed=settings.device_seed,
+        gap=settings.gap,
+        noise=settings.noise,
+        seed=settings.seed,
+    )
+    return optical_rig(plant, honour_times=settings.honour_times)
+
+
+def open_http(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> httpx.Client:
+    """Open an HTTP instrument; raise ValueError for an address that names none.
+
+    Proxies of the environment are not used: instruments stand in the lab's own network.
+    """
+    if not address.startswith(MOCK):
+        if not address.startswith(("http://", "https://")):
+            raise ValueError(f"{address}: not an http:// or mock:// address")
+        return httpx.Client(base_url=address, timeout=timeout_s, trust_env=False)
+    firmware = _firmware(address, rigs)
+    if not isinstance(firmware, HttpFirmware):
+        raise ValueError(f"{address}: this simulated instrument does not speak HTTP")
+    transport = FirmwareTransport(firmware)
+    return httpx.Client(base_url="http://simulated", transport=transport, timeout=timeout_s)
+
+
+def open_visa(
+    address: str, rigs: Mapping[str, Rig], *, timeout_s: float, terminator: str = "\r\n"
+) -> Adapter:
+    """Open a VISA instrument whose lines end in `terminator`.
+
+    Raises ValueError for an address that names none, ConnectionLost if it cannot be reached.
+    """
+    if not address.startswith(MOCK):
+        return SocketAdapter(address, timeout_s, terminator)
+    firmware = _firmware(address, rigs)
+    if not isinstance(firmware, StreamFirmware):
+        raise ValueError(f"{address}: this simulated instrument has no VISA interface")
+    return FirmwareAdapter(firmware, terminator)
+
+
+def _firmware(address: str, rigs: Mapping[str, Rig]) -> Firmware:
+    rig, _, instrument = address.removeprefix(MOCK).partition("/")
+    if rig not in rigs:
+        raise ValueError(f"{address}: no rig '{rig}' (there are: {', '.join(rigs) or 'none'})")
+    there = rigs[rig].instruments
+    if instrument not in there:
+        raise ValueError(f"{address}: rig '{rig}' has no '{instrument}' (but {', '.join(there)})")
+    return there[instrument]
+
+
+class SocketAdapter(VISAAdapter):  # type: ignore[misc]  # PyMeasure is untyped
+    """A VISA adapter on pyvisa-py that can be opened again after the connection was lost."""
+
+    def __init__(self, address: str, timeout_s: float, terminator: str) -> None:
+        """Connect; raises ConnectionLost."""
+        self.connection: Any
+        self._options: dict[str, Any] = {
+            "timeout": round(timeout_s * 1000),
+            "open_timeout": round(timeout_s * 1000),
+            "read_termination": terminator,
+            "write_termination": terminator,
+        }
+        try:
+            super().__init__(address, visa_library="@py", **self._options)
+        except (VisaError, OSError) as error:
+            raise ConnectionLost(address, f"cannot be opened: {error}") from error
+        self._send_at_once()
+
+    def reopen(self) -> None:
+        """Close and connect again; raises ConnectionLost."""
+        try:
+            self.connection.close()
+            self.connection = self.manager.open_resource(self.resource_name, **self._options)
+        except (VisaError, OSError) as error:
+            raise ConnectionLost(self.resource_name, f"cannot be opened: {error}") from error
+        self._send_at_once()
+
+    def _send_at_once(self) -> None:
+        """Switch off Nagle's algorithm, which delays a query after a command by about 40 ms.
+
+        pyvisa-py offers no VISA attribute for it; sessions of other kinds have no such socket.
+        """
+        session = self.manager.visalib.sessions.get(self.connection.session)
+        line = getattr(session, "interface", None)
+        if isinstance(line, socket.socket):
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,176 @@
+"""The WaveShaper's profile text (WSP): one line per 1 GHz step, tab-separated.
+
+    frequency <tab> attenuation <tab> phase <tab> port <newline>    THz, dB, rad: "%.4f"; port: "%d"
+
+A profile has a thousand lines and one is sent per measured row, so both directions work on whole
+columns. Both agree exactly with Python's own `%.4f` and `float`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivers.spec import Array
+
+_LIMIT = 10_000_000  # ten-thousandths: three digits before the point
+_WHOLE = np.array([b"%d." % i for i in range(1000)], dtype="S4")
+_FRACTION = np.array([b"%04d" % i for i in range(10_000)], dtype="S4")
+_NUMBER = [("sign", "S1"), ("whole", "S4"), ("fraction", "S4")]
+# Eight characters "ddd.dddd" as one little-endian word, the first character in its lowest byte.
+_ZEROS = int.from_bytes(b"0" * 8, "little")  # xor makes ASCII digits 0 to 9
+_POINT_AT = 0xFF << 24
+_POINT = (ord(".") ^ ord("0")) << 24
+_KEEP = np.array(  # by the number of digits before the point
+    [0, 0xFFFFFFFF00FF0000, 0xFFFFFFFF00FFFF00, 0xFFFFFFFF00FFFFFF], dtype=np.uint64
+)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One filter profile: frequencies (lines,) THz, attenuation dB, phase rad, port number.
+
+    Port 0 blocks a line.
+    """
+
+    frequencies_thz: Array
+    attenuation_db: Array
+    phase_rad: Array
+    port: NDArray[np.int64]
+
+
+class ProfileFormat:
+    """Write profiles on one fixed frequency grid, for one port.
+
+    `separators` stand between the columns and at the end of a line: tab and newline in a file,
+    their two-character escapes inside a JSON string.
+    """
+
+    def __init__(
+        self,
+        frequencies_thz: Array,
+        port: int,
+        separators: tuple[bytes, bytes] = (b"\t", b"\n"),
+    ) -> None:
+        """Take frequencies (lines,), THz, and the port of every line."""
+        between, end = separators
+        head = [b"%.4f%s" % (f, between) for f in np.asarray(frequencies_thz).tolist()]
+        tail = b"%s%d%s" % (between, port, end)
+        width = max(map(len, head), default=1)
+        layout: list[tuple[str, object]] = [
+            ("head", f"S{width}"),
+            ("attenuation", _NUMBER),
+            ("between", f"S{len(between)}"),
+            ("phase", _NUMBER),
+            ("tail", f"S{len(tail)}"),
+        ]
+        self._layout = np.dtype(layout)
+        lines = np.zeros(len(head), dtype=self._layout)
+        lines["head"] = head
+        lines["between"] = between
+        lines["tail"] = tail
+        self._blank = lines.tobytes()
+
+    def format(self, attenuation_db: Array, phase_rad: Array) -> bytes:
+        """Return the text of a profile, (lines,) dB and rad, magnitudes below 1000.
+
+        Raises ValueError for values that are not finite or too large for the format.
+        """
+        buffer = bytearray(self._blank)
+        lines = np.frombuffer(buffer, dtype=self._layout)
+        _write_numbers(lines["attenuation"], attenuation_db)
+        _write_numbers(lines["phase"], phase_rad)
+        return bytes(buffer.translate(None, b"\0"))
+
+
+def format_profile(
+    frequencies_thz: Array, attenuation_db: Array, phase_rad: Array, port: int
+) -> str:
+    """Return the text of one profile; arrays (lines,) in THz, dB and rad."""
+    text = ProfileFormat(frequencies_thz, port).format(attenuation_db, phase_rad)
+    return text.decode("ascii")
+
+
+def _write_numbers(fields: NDArray[np.void], values: Array) -> None:
+    """Put `%.4f` of each value into the sign, whole and fraction columns, NUL where empty."""
+    magnitude = np.abs(values)
+    scaled = magnitude * 1e4
+    if not (scaled < _LIMIT - 0.5).all():
+        raise ValueError("a profile holds finite numbers below 1000 only")
+    floor = np.floor(scaled)
+    digits = np.rint(scaled).astype(np.int64)
+    # The product is rounded, but rounding is monotonic: it can hide on which side of a tie the
+    # exact value lies only by landing on the tie itself.
+    for i in np.flatnonzero(scaled - floor == 0.5):
+        digits[i] = int(f"{magnitude[i]:.4f}".replace(".", ""))
+    whole, fraction = np.divmod(digits, 10_000)
+    fields["sign"] = np.where(np.signbit(values), b"-", b"")
+    fields["whole"] = _WHOLE[whole]
+    fields["fraction"] = _FRACTION[fraction]
+
+
+def parse_profile(text: str | bytes) -> Profile:
+    """Read a profile; raise ValueError that names the line for anything else."""
+    data = text if isinstance(text, bytes) else text.encode("ascii")
+    profile = _parse_canonical(data)
+    return _parse_lines(data) if profile is None else profile
+
+
+def _parse_canonical(data: bytes) -> Profile | None:
+    """Read text that has exactly four decimals everywhere; None if this text has not."""
+    padded = np.frombuffer(b"\0" * 8 + data, dtype=np.uint8)
+    ends = np.flatnonzero(padded < 11)[8:]
+    if len(ends) == 0 or len(ends) % 4 or ends[-1] != len(padded) - 1:
+        return None
+    if (padded[ends].reshape(-1, 4) != (9, 9, 9, 10)).any():
+        return None
+    lengths = ends - 1
+    lengths[0] -= 7
+    lengths[1:] -= ends[:-1]
+    lengths = lengths.reshape(-1, 4)
+    ends = ends.reshape(-1, 4)
+    port = padded[ends[:, 3] - 1].astype(np.int64) - ord("0")
+    if (lengths[:, 3] != 1).any() or (port < 0).any() or (port > 9).any():
+        return None
+    numbers = _parse_numbers(padded, ends[:, :3].T.ravel(), lengths[:, :3].T.ravel())
+    if numbers is None:
+        return None
+    frequencies, attenuation, phase = numbers.reshape(3, -1)
+    return Profile(frequencies, attenuation, phase, port)
+
+
+def _parse_numbers(
+    padded: NDArray[np.uint8], ends: NDArray[np.intp], lengths: NDArray[np.intp]
+) -> Array | None:
+    """Read the numbers that stop before `ends`; None if one is not `[-]d{1,3}.dddd`."""
+    negative = padded[ends - lengths] == ord("-")
+    whole_digits = lengths - negative - 5
+    if (whole_digits < 1).any() or (whole_digits > 3).any():
+        return None
+    words = np.ndarray(len(padded) - 7, "<u8", padded, strides=(1,))[ends - 8] ^ _ZEROS
+    if ((words & _POINT_AT) != _POINT).any():
+        return None
+    words &= _KEEP[whole_digits]
+    if (words.view(np.uint8) > 9).any():
+        return None
+    words = (words * 10 + (words >> 8)) & 0x00FF00FF00FF00FF  # digits to pairs
+    words = (words * 100 + (words >> 16)) & 0x0000FFFF0000FFFF  # to "ddd0" and "dddd"
+    scaled = (words & 0xFFFFFFFF) * 1000 + (words >> 32)
+    values: Array = scaled / 1e4  # an exact integer, so one correct rounding
+    return np.where(negative, -values, values)
+
+
+def _parse_lines(data: bytes) -> Profile:
+    """Read any legal spelling of the numbers, line by line."""
+    rows: list[Sequence[float]] = []
+    for number, line in enumerate(data.decode("ascii").splitlines(), start=1):
+        fields = line.split("\t")
+        try:
+            frequency, attenuation, phase = map(float, fields[:3])
+            (port,) = map(int, fields[3:])
+        except ValueError as error:
+            raise ValueError(f"line {number}: {line[:80]!r} is not a profile line") from error
+        rows.append((frequency, attenuation, phase, port))
+    columns = np.array(rows, dtype=np.float64).reshape(-1, 4).T.copy()
+    return Profile(columns[0], columns[1], columns[2], columns[3].astype(np.int64))

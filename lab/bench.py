@@ -1,0 +1,183 @@
+"""Open everything that a bench file names, and leave it in its safe state at the end.
+
+    with open_bench("bench.toml") as bench:
+        measure = bench.measure("optics")
+        layer = PhysicalLayer(torch.rand(50), measure, bench.new_twin("optics"))
+"""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from drivers.errors import LimitError
+from drivers.instrument import Instrument
+from drivers.transport import MOCK, Rig, open_http, open_rigs, open_visa
+from drivers.waveshaper import WaveShaperA
+from drivers.yokogawa import YokogawaAQ6370
+from lab.config import BenchConfig, InstrumentConfig, SystemConfig, TwinKind, load_bench
+from lab.errors import ConfigError, UnknownName
+from lab.measure import DeviceMeasure
+from lab.systems import SYSTEMS
+from lab.systems.base import PhysicalSystem
+from lab.twins import new_twin
+from twins.base import DigitalTwin
+
+T = TypeVar("T")
+Opener = Callable[[str, InstrumentConfig, Mapping[str, Rig], bool], Any]
+"""Opens one driver: its name, its part of the bench file, the rigs, whether to wait row_time_s."""
+
+
+def _open_waveshaper(
+    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
+) -> WaveShaperA:
+    return WaveShaperA(
+        open_http(config.address, rigs, timeout_s=config.timeout_s),
+        name=name,
+        expect_idn=config.expect_idn,
+        settling_time_s=config.row_time_s if waits else 0.0,
+        **config.settings,
+        **config.limits,
+    )
+
+
+def _open_yokogawa(
+    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
+) -> YokogawaAQ6370:
+    return YokogawaAQ6370(
+        open_visa(config.address, rigs, timeout_s=config.timeout_s),
+        name,
+        expect_idn=config.expect_idn,
+        **config.settings,
+        **config.limits,
+    )
+
+
+DRIVERS: dict[str, Opener] = {
+    "WaveShaperA": _open_waveshaper,
+    "YokogawaAQ6370": _open_yokogawa,
+}
+
+
+class Bench:
+    """The opened bench: its systems by name, and the simulated rigs where there are any."""
+
+    def __init__(
+        self, config: BenchConfig, systems: dict[str, PhysicalSystem], rigs: Mapping[str, Rig]
+    ) -> None:
+        self.config = config
+        self.systems = systems
+        self.rigs = rigs
+
+    def system(self, name: str) -> PhysicalSystem:
+        """Return a system; raise UnknownName with the names there are."""
+        if name not in self.systems:
+            raise UnknownName(f"no system '{name}' (there are: {', '.join(self.systems)})")
+        return self.systems[name]
+
+    def measure(self, name: str, *, stream: int = 0, first_row: int = 0) -> DeviceMeasure:
+        """Return the callable that measures rows of a system directly, in this thread."""
+        system = self.system(name)
+        return DeviceMeasure(
+            system.description,
+            lambda x, theta, keys: system.transform(x, theta, keys).y,
+            stream=stream,
+            first_row=first_row,
+        )
+
+    def new_twin(self, name: str, kind: TwinKind = "structured") -> DigitalTwin:
+        """Return an unfitted digital twin of a system."""
+        return new_twin(self.system(name).description, self.config.systems[name].system, kind)
+
+    def plant(self, name: str) -> object | None:
+        """Return the simulated physics behind a system, None on a real bench."""
+        for instrument in self.config.systems[name].instruments.values():
+            address = self.config.instruments[instrument].address
+            if address.startswith(MOCK):
+                return self.rigs[_rig_of(address)].plant
+        return None
+
+
+@contextmanager
+def open_bench(bench: Path | str | BenchConfig, *, start: bool = True) -> Iterator[Bench]:
+    """Open every instrument of a bench file; shut down and close them in any case at the end.
+
+    start: identify the instruments and bring them, settings applied, to their safe state now
+    (otherwise whoever uses the systems does). Raises ConfigError that names file, key and reason,
+    or the DriverError of an instrument that does not answer.
+    """
+    config = bench if isinstance(bench, BenchConfig) else load_bench(bench)
+    source = "bench" if isinstance(bench, BenchConfig) else str(bench)
+    with ExitStack() as stack:
+        rigs = _checked(source, "rigs", lambda: open_rigs(config.rigs))
+        instruments: dict[str, Instrument] = {}
+        for name, part in config.instruments.items():
+            key = f"instruments.{name}"
+            instruments[name] = _checked(source, key, lambda: _open_instrument(config, name, rigs))
+            stack.callback(instruments[name].close)
+        systems = {
+            name: _checked(
+                source,
+                f"systems.{name}",
+                lambda: _build_system(config, name, part, instruments, rigs),
+            )
+            for name, part in config.systems.items()
+        }
+        if start:
+            for system in systems.values():
+                system.start()
+        yield Bench(config, systems, rigs)
+
+
+def _checked(source: str, key: str, build: Callable[[], T]) -> T:
+    try:
+        return build()
+    except (LimitError, ValueError, TypeError, UnknownName) as error:
+        raise ConfigError(f"{source}: {key}: {error}") from error
+
+
+def _open_instrument(config: BenchConfig, name: str, rigs: Mapping[str, Rig]) -> Instrument:
+    part = config.instruments[name]
+    opener = DRIVERS.get(part.driver) or _import("driver", part.driver, DRIVERS)
+    waits = True
+    if part.address.startswith(MOCK) and _rig_of(part.address) in config.rigs:
+        waits = config.rigs[_rig_of(part.address)].honour_times
+    instrument: Instrument = opener(name, part, rigs, waits)
+    return instrument
+
+
+def _build_system(
+    config: BenchConfig,
+    name: str,
+    part: SystemConfig,
+    instruments: Mapping[str, Instrument],
+    rigs: Mapping[str, Rig],
+) -> PhysicalSystem:
+    build: Any = SYSTEMS.get(part.system) or _import("system", part.system, SYSTEMS)
+    parts = [config.instruments[i] for i in part.instruments.values()]
+    mocked = [_rig_of(p.address) for p in parts if p.address.startswith(MOCK)]
+    system: PhysicalSystem = build(
+        name=name,
+        row_time_s=sum(p.row_time_s for p in parts),
+        announce=rigs[mocked[0]].announce if mocked else None,
+        **{role: instruments[i] for role, i in part.instruments.items()},
+    )
+    system.narrow(part.limits)
+    return system
+
+
+def _import(what: str, path: str, known: Mapping[str, object]) -> Any:
+    module, colon, attribute = path.partition(":")
+    if not colon:
+        raise ValueError(
+            f"{what} = '{path}' is none of {', '.join(known)} and no import path (module:name)"
+        )
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{what} = '{path}' cannot be imported ({error})") from error
+
+
+def _rig_of(address: str) -> str:
+    return address.removeprefix(MOCK).partition("/")[0]

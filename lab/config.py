@@ -1,0 +1,131 @@
+"""What a user writes: the bench file (TOML) and the training config (JSON body, same keys).
+
+Imports neither torch nor drivers, so that the client and the command line start fast.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lab.errors import ConfigError
+
+Method = Literal["pat", "pat-refit", "in-silico", "in-silico-noise", "ideal"]
+METHODS: tuple[Method, ...] = ("pat", "pat-refit", "in-silico", "in-silico-noise", "ideal")
+Task = Literal["vowels", "digits"]
+Split = Literal["random", "talker"]
+TwinKind = Literal["structured", "neural"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RigConfig(_Strict):
+    """The simulated physics behind `mock://<rig>/<instrument>` addresses.
+
+    gap: 0 (the textbook) to 3, scales every departure from the textbook model.
+    noise: factor on every noise source, 1 as documented.
+    device_seed: which specimen of the device; seed: the noise streams.
+    honour_times: wait the declared settling and sweep times, as the real bench would.
+    """
+
+    plant: str = "optics"
+    gap: float = Field(1.0, ge=0, le=3)
+    noise: float = Field(1.0, ge=0, le=100)
+    device_seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0)
+    honour_times: bool = False
+
+
+class InstrumentConfig(_Strict):
+    """One instrument: driver class (a name of `lab.bench.DRIVERS` or `module:Class`) and address.
+
+    settings are passed to the driver's constructor; limits narrow its ranges, never widen them.
+    row_time_s is the real time this instrument adds to a row (settling or sweep).
+    """
+
+    driver: str
+    address: str
+    expect_idn: str | None = None
+    timeout_s: float = Field(5.0, gt=0, le=60)
+    row_time_s: float = Field(0.0, ge=0)
+    settings: dict[str, Any] = {}
+    limits: dict[str, tuple[float, float]] = {}
+
+
+class SystemConfig(_Strict):
+    """One physical system: class (a name of SYSTEMS or `module:Class`) and its instruments."""
+
+    system: str
+    instruments: dict[str, str]
+    limits: dict[str, tuple[float, float]] = {}
+
+
+class BenchConfig(_Strict):
+    """The whole bench; see `bench.toml` for a commented example."""
+
+    name: str
+    rigs: dict[str, RigConfig] = {}
+    instruments: dict[str, InstrumentConfig]
+    systems: dict[str, SystemConfig]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "BenchConfig":
+        for name, system in self.systems.items():
+            for role, instrument in system.instruments.items():
+                if instrument not in self.instruments:
+                    raise ValueError(
+                        f"systems.{name}.instruments.{role}: no instrument '{instrument}' "
+                        f"(there are: {', '.join(self.instruments)})"
+                    )
+        return self
+
+
+class TwinConfig(_Strict):
+    """Which digital twin: an existing one by id, or one fitted on `rows` measured rows."""
+
+    id: str | None = None
+    kind: TwinKind = "structured"
+    rows: int = Field(300, ge=20, le=1_000_000)
+    seed: int = Field(0, ge=0)
+
+
+class NetworkConfig(_Strict):
+    """The physical neural network: layers, and the element-wise digital parts between them."""
+
+    layers: int = Field(5, ge=1, le=50)
+
+
+class TrainConfig(_Strict):
+    """One training job; the body of `POST /api/v1/jobs` is this, as JSON."""
+
+    system: str = "optics"
+    task: Task = "vowels"
+    method: Method = "pat-refit"
+    seed: int = Field(0, ge=0)
+    split: Split = "random"
+    epochs: int = Field(60, ge=1, le=10_000)
+    batch: int = Field(32, ge=1, le=10_000)
+    network: NetworkConfig = NetworkConfig()
+    twin: TwinConfig = TwinConfig()
+    priority: int = Field(0, ge=-100, le=100)
+
+
+def load_bench(path: Path | str) -> BenchConfig:
+    """Read and check a bench file; raise ConfigError that names file, key and reason."""
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML ({error})") from error
+    try:
+        return BenchConfig.model_validate(data)
+    except ValidationError as error:
+        reasons = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()
+        )
+        raise ConfigError(f"{path}: {reasons}") from error

@@ -1,0 +1,73 @@
+"""The training methods by name: each is a pair (what measures, what differentiates).
+
+pat              the device measures, a frozen twin differentiates
+                 (Wright et al., Nature 601, 549, 2022)
+pat-refit        the same, and the twin keeps learning from what training measures
+in-silico        the twin measures and differentiates; the device is met at the test only
+in-silico-noise  the same, with Gaussian noise of half the twin's error on its outputs
+ideal            the device measures, the plant's own adjoint differentiates (simulated benches)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lab.config import Method
+from lab.measure import DeviceMeasure
+from lab.pat import Measure
+from lab.refit import OnlineRefit
+from twins.base import DigitalTwin
+
+
+@dataclass(frozen=True)
+class MethodParts:
+    """What a network's layers get; `refit` where the twin keeps learning."""
+
+    measure: Measure
+    differentiate: nn.Module
+    refit: OnlineRefit | None = None
+
+
+def choose_method(
+    method: Method,
+    device: DeviceMeasure,
+    twin: DigitalTwin,
+    *,
+    twin_error: float,
+    open_oracle: Callable[[DeviceMeasure], nn.Module],
+    seed: int,
+) -> MethodParts:
+    """Return the pair for `method`; twin_error is the twin's normalised error on random inputs.
+
+    Raises ValueError for `ideal` on a bench that is not simulated.
+    """
+    match method:
+        case "pat":
+            return MethodParts(device, twin)
+        case "pat-refit":
+            refit = OnlineRefit(twin, device, seed=seed)
+            return MethodParts(refit.measure, twin, refit)
+        case "in-silico":
+            return MethodParts(twin, twin)
+        case "in-silico-noise":
+            return MethodParts(NoisyTwin(twin, 0.5 * twin_error, seed), twin)
+        case "ideal":
+            return MethodParts(device, open_oracle(device))
+
+
+class NoisyTwin:
+    """The twin's prediction plus Gaussian noise of `level` times each row's rms."""
+
+    def __init__(self, twin: DigitalTwin, level: float, seed: int) -> None:
+        """Draw the noise from a generator of its own, seeded by `seed`."""
+        self._twin = twin
+        self._level = level
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Return noisy y (rows, y_size), normalised."""
+        y: Tensor = self._twin(x, theta)
+        noise = torch.randn(y.shape, generator=self._generator).to(y)
+        return y + self._level * y.square().mean(1, keepdim=True).sqrt() * noise

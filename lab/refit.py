@@ -1,0 +1,100 @@
+"""Online refit: the twin keeps learning from the rows that training measures anyway.
+
+A candidate copy learns; the twin that training uses changes only when the candidate predicts
+held-out recent rows at least as well. So a refit never makes the twin worse there.
+"""
+
+from collections import deque
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lab.pat import Measure
+from twins.base import DigitalTwin, frozen
+from twins.fitting import MeasuredRows, weighted_error
+
+
+@dataclass(frozen=True)
+class RefitSettings:
+    """How the twin keeps learning.
+
+    rate: Adam's learning rate; batch: rows of one update; memory: measured calls kept;
+    held_out: every n-th row of a call is for the gate only; gate_every: updates between gates.
+    """
+
+    rate: float = 1e-3
+    batch: int = 128
+    memory: int = 64
+    held_out: int = 8
+    gate_every: int = 5
+    floor: float = 0.05
+
+
+class OnlineRefit:
+    """Record measured rows, update a candidate twin, and let it in when it is no worse."""
+
+    def __init__(
+        self,
+        twin: DigitalTwin,
+        measure: Measure,
+        *,
+        seed: int,
+        settings: RefitSettings | None = None,
+    ) -> None:
+        """Watch `measure`; `twin` is changed in place by accepted refits."""
+        self.settings = settings or RefitSettings()
+        self._twin = twin
+        self._measure = measure
+        self._candidate = deepcopy(twin).requires_grad_(True)
+        self._optimiser = torch.optim.Adam(self._candidate.fit_groups(self.settings.rate))
+        self._train: deque[MeasuredRows] = deque(maxlen=self.settings.memory)
+        self._gate: deque[MeasuredRows] = deque(maxlen=self.settings.memory)
+        self._generator = torch.Generator().manual_seed(seed)
+        self.updates = self.accepted = self.rolled_back = 0
+
+    def measure(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Measure, and keep the rows: x (rows, x_size), theta (rows, theta_size) -> y."""
+        y = self._measure(x, theta)
+        rows = MeasuredRows(x.detach().clone(), theta.detach().clone(), y.detach().clone())
+        held = torch.arange(len(rows)) % self.settings.held_out == self.settings.held_out - 1
+        self._train.append(rows[~held])
+        if held.any():
+            self._gate.append(rows[held])
+        return y
+
+    def step(self) -> None:
+        """Update the candidate once, and pass the gate when it is due; no hardware is used."""
+        if not self._train:
+            return
+        rows = self._draw(self._train, self.settings.batch).to(self._twin)
+        self._optimiser.zero_grad()
+        loss = weighted_error(self._candidate(rows.x, rows.theta), rows.y, self.settings.floor)
+        loss.backward()
+        self._optimiser.step()
+        self.updates += 1
+        if self.updates % self.settings.gate_every == 0 and self._gate:
+            self._pass_gate()
+
+    def _draw(self, calls: deque[MeasuredRows], count: int) -> MeasuredRows:
+        rows = MeasuredRows(
+            torch.cat([c.x for c in calls]),
+            torch.cat([c.theta for c in calls]),
+            torch.cat([c.y for c in calls]),
+        )
+        pick = torch.randint(len(rows), (min(count, len(rows)),), generator=self._generator)
+        return rows[pick]
+
+    @torch.no_grad()
+    def _pass_gate(self) -> None:
+        rows = self._draw(self._gate, 10**9).to(self._twin)
+        before = weighted_error(self._twin(rows.x, rows.theta), rows.y, self.settings.floor)
+        after = weighted_error(self._candidate(rows.x, rows.theta), rows.y, self.settings.floor)
+        if after <= before:
+            self._twin.load_state_dict(self._candidate.state_dict())
+            frozen(self._twin)
+            self.accepted += 1
+        else:
+            self._candidate.load_state_dict(self._twin.state_dict())
+            self.rolled_back += 1

@@ -1,0 +1,226 @@
+"""The hardware scheduler: an asyncio queue of forward passes in front of each physical system.
+
+    lab/scheduler.py       this file: what the rest of the lab calls
+    lab/waiting.py         one pass's ticket, and the order in which passes go
+    lab/system_queue.py    one system: its task, its health, its faults
+    lab/system_worker.py   what the system's own thread does with the instruments
+    lab/duty_cycle.py      how busy the instruments are
+
+Semantics, where a lab user might ask:
+
+- Order: higher priority first, then first come, first served. A pass has come once its arrays
+  are checked; bad arrays are refused at once and never queue.
+- Every pass ends exactly once: with its measurement, or with an error. When it has ended, none
+  of its rows reaches the hardware any more.
+- Cancelling a waiting pass ends it at once. A running one ends after the row in flight, because
+  a blocking instrument call cannot be cancelled; rows already measured are dropped, even if
+  they are all of them, so that "cancelled" has one meaning. A cancelled task waits for the row
+  in flight too.
+- A LimitError fails its pass only. Any other error during a pass is a fault: the instruments go
+  to their safe state, the pass fails with the error, all that wait fail with SystemFaulted, and
+  new ones are refused until `recover` succeeds.
+- Closing refuses new passes, fails the waiting, lets the row in flight end, and leaves each
+  system in its safe state; a safe state that cannot be confirmed is logged and in the status.
+- Shot numbers count executed rows and are never reused; a pass that failed uses up the numbers
+  of all its rows, since nobody knows how many of them ran.
+- Systems run in parallel; two that share an instrument take turns, pass by pass, in the order
+  of asking. The locks are asyncio's and not threads', because these are fair, block no thread,
+  and let the next pass be chosen at the moment the instruments are free. They are taken in
+  one global order, so there is no deadlock.
+"""
+
+import asyncio
+import concurrent.futures
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from lab.errors import Conflict, PassCancelled, SystemClosed, UnknownName, WrongThread
+from lab.measurement import ForwardPass, Measurement
+from lab.system_queue import SystemQueue, SystemStatus
+from lab.systems.base import PhysicalSystem
+from lab.waiting import Ticket, finish
+
+__all__ = ["HardwareScheduler", "SystemStatus"]
+
+# Above this many numbers, checking takes longer than the hop to another thread (about 0.1 ms).
+CHECK_ON_LOOP = 50_000
+
+
+class HardwareScheduler:
+    """Run forward passes on physical systems; `async with` starts and safely stops them.
+
+    Methods are for the event loop that entered it, but for `measure_blocking`.
+    """
+
+    def __init__(
+        self, systems: Mapping[str, PhysicalSystem], first_shot: Mapping[str, int] | None = None
+    ) -> None:
+        """Take the systems by name, and optionally each one's first shot number (default 0)."""
+        shots = first_shot or {}
+        locks = _shared_instrument_locks(systems)
+        self._queues = {
+            name: SystemQueue(name, system, locks[name], shots.get(name, 0))
+            for name, system in systems.items()
+        }
+        self._live: dict[str, Ticket] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start every system, in parallel; one that fails is faulted and the others work."""
+        if self._loop is not None:
+            raise RuntimeError("a scheduler is entered once; make a new one")
+        self._loop = asyncio.get_running_loop()
+        try:
+            await asyncio.gather(*(queue.open() for queue in self._queues.values()))
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close; see `close`."""
+        await self.close()
+
+    async def close(self) -> None:
+        """End all passes with SystemClosed and bring every system to its safe state; idempotent.
+
+        Waits for the rows in flight, even if it is cancelled meanwhile.
+        """
+        tasks = [task for queue in self._queues.values() if (task := queue.close()) is not None]
+        for outcome in await finish(asyncio.gather(*tasks, return_exceptions=True)):
+            # a task cancelled from outside has left its system safe too; that is no error here
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def submit(self, forward_pass: ForwardPass) -> Measurement:
+        """Queue a pass and return its measurement, in the rows' own order.
+
+        Raises UnknownName (system), LimitError or ValueError (arrays, before queueing),
+        Conflict (pass_id already queued), PassCancelled, SystemFaulted, SystemClosed, or the
+        DriverError that made the pass fail.
+        """
+        queue = self._queue(forward_pass.system)
+        queue.refuse()
+        if np.size(forward_pass.x) + np.size(forward_pass.theta) > CHECK_ON_LOOP:
+            checked = await asyncio.to_thread(_checked, queue.system, forward_pass)
+        else:
+            checked = _checked(queue.system, forward_pass)
+        return await self._measure(queue, checked)
+
+    def measure_blocking(self, forward_pass: ForwardPass) -> Measurement:
+        """Do as `submit`, blocking, from any thread but the event loop's own.
+
+        Raises what `submit` raises, and WrongThread at once on the loop's thread. An exception
+        in the waiting thread, such as KeyboardInterrupt, cancels the pass.
+        """
+        if self._loop is not None and _running_loop() is self._loop:
+            raise WrongThread(f"{forward_pass.system}: a blocking pass on the event loop's thread")
+        queue = self._queue(forward_pass.system)
+        queue.refuse()
+        future = self._hand_over(queue, _checked(queue.system, forward_pass))
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError as error:
+            raise SystemClosed(f"{queue.name}: the event loop ended during the pass") from error
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def cancel(self, pass_id: str) -> None:
+        """Cancel a waiting or running pass and return when it has ended; its caller hears too.
+
+        Raises UnknownName if no such pass waits or runs.
+        """
+        ticket = self._live.get(pass_id)
+        if ticket is None or ticket.outcome.done():
+            raise UnknownName(f"no pass '{pass_id}' waits or runs")
+        self._queues[ticket.forward_pass.system].withdraw(ticket, PassCancelled)
+        await asyncio.wait([ticket.outcome])
+
+    async def recover(self, system: str) -> None:
+        """Restart a faulted system (shutdown as far as possible, then start).
+
+        Nothing happens if it is ok. Raises UnknownName, SystemClosed, or what the start raised.
+        """
+        await self._queue(system).recover()
+
+    def status(self, system: str) -> SystemStatus:
+        """Return the health of one system; raise UnknownName."""
+        return self._queue(system).status()
+
+    def statuses(self) -> list[SystemStatus]:
+        """Return the health of every system."""
+        return [queue.status() for queue in self._queues.values()]
+
+    def _queue(self, system: str) -> SystemQueue:
+        queue = self._queues.get(system)
+        if queue is None:
+            raise UnknownName(f"no system '{system}' (there are: {', '.join(self._queues)})")
+        return queue
+
+    async def _measure(self, queue: SystemQueue, checked: ForwardPass) -> Measurement:
+        """Queue a checked pass and wait for its end."""
+        if checked.pass_id in self._live:
+            raise Conflict(f"a pass '{checked.pass_id}' is already queued")
+        ticket = queue.put(checked)
+        self._live[checked.pass_id] = ticket
+        try:
+            return await finish(ticket.outcome, lambda: queue.withdraw(ticket, PassCancelled))
+        finally:
+            del self._live[checked.pass_id]
+
+    def _hand_over(
+        self, queue: SystemQueue, checked: ForwardPass
+    ) -> concurrent.futures.Future[Measurement]:
+        """Start `_measure` on the loop from another thread."""
+        if self._loop is None:
+            raise SystemClosed(f"{queue.name} is closed")
+        coroutine = self._measure(queue, checked)
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError as error:
+            coroutine.close()
+            raise SystemClosed(f"{queue.name}: the event loop has ended") from error
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in the calling thread, if any."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _checked(system: PhysicalSystem, forward_pass: ForwardPass) -> ForwardPass:
+    """Return the pass with checked copies of its arrays (the caller may reuse its own) and an id.
+
+    Raises LimitError or ValueError.
+    """
+    p = forward_pass
+    x, theta = system.check(p.x, p.theta)
+    if p.keys is not None and len(p.keys) != len(x):
+        raise ValueError(f"{p.system}: {len(x)} rows but {len(p.keys)} row keys")
+    keys = None if p.keys is None else tuple(p.keys)
+    pass_id = p.pass_id or uuid.uuid4().hex
+    return replace(p, x=x.copy(), theta=theta.copy(), keys=keys, pass_id=pass_id)
+
+
+def _shared_instrument_locks(
+    systems: Mapping[str, PhysicalSystem],
+) -> dict[str, list[asyncio.Lock]]:
+    """Return for each system the locks of the instruments it shares, in one global order."""
+    used = {name: {id(instrument) for instrument in s.instruments} for name, s in systems.items()}
+    users = Counter(instrument for instruments in used.values() for instrument in instruments)
+    locks = {instrument: asyncio.Lock() for instrument in sorted(users) if users[instrument] > 1}
+    return {name: [locks[i] for i in locks if i in used[name]] for name in systems}

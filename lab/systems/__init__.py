@@ -1,0 +1,10 @@
+"""The physical systems by name: what a bench file may write as `system = "..."`.
+
+A bench file may also name any class of the user's own by import path
+(`my_lab.oscillators:CoupledOscillators`); it is built with the same arguments.
+"""
+
+from lab.systems.base import PhysicalSystem
+from lab.systems.optics import OpticsSystem
+
+SYSTEMS: dict[str, type[PhysicalSystem]] = {"optics": OpticsSystem}

@@ -1,0 +1,88 @@
+"""The second-harmonic-generation bench: pulse shaper, nonlinear crystal, spectrometer.
+
+y = f_p(x, theta): x and theta are relative field amplitudes on the even and odd of 100 spectral
+pixels of a 1550 nm pulse; y is the power of its second harmonic at 50 wavelengths around 775 nm.
+
+Encoding: a field t in [-0.5, 1] is written as attenuation min(-20 log10 |t|, 60) dB and phase
+0 or pi on the ten 1 GHz lines of its pixel. 60 dB is the shaper's block value, so that t = 0 is
+written as "no light"; the shaper blocks everything above 40 dB (|t| < 0.01).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from drivers.instrument import PulseShaper, Spectrometer
+from drivers.row_key import RowKey
+from drivers.spec import Array, ArraySpec
+from lab.systems.base import PhysicalSystem, SystemDescription
+
+PIXELS = 100
+LINES_PER_PIXEL = 10
+BLOCK_DB = 60.0
+FIELD_LOW, FIELD_HIGH = -0.5, 1.0
+_USED_POINTS = slice(1, 101, 2)  # of the spectrometer's 101, its least: every second one is read
+_OUTPUTS = 50
+
+
+class OpticsSystem(PhysicalSystem):
+    """Second-harmonic generation by a shaped pulse; one row is one profile and one sweep."""
+
+    shaper: PulseShaper
+    spectrometer: Spectrometer
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        shaper: PulseShaper,
+        spectrometer: Spectrometer,
+        row_time_s: float,
+        announce: Callable[[RowKey], None] | None = None,
+    ) -> None:
+        """Join the instruments; raise ValueError if their arrays do not fit the encoding."""
+        super().__init__(announce)
+        lines, points = shaper.attenuation.shape[0], spectrometer.power.shape[0]
+        if lines != PIXELS * LINES_PER_PIXEL:
+            raise ValueError(f"{name}: the shaper has {lines} lines, {PIXELS * LINES_PER_PIXEL} needed")
+        if points != 2 * _OUTPUTS + 1:
+            raise ValueError(f"{name}: the spectrometer reads {points} points, 101 needed")
+        self.shaper = shaper
+        self.spectrometer = spectrometer
+        # light first: on the way to the safe state the shaper is blocked before anything else
+        self.instruments = (shaper, spectrometer)
+        half = PIXELS // 2
+        power = spectrometer.power
+        self.description = SystemDescription(
+            name=name,
+            x=ArraySpec("x", "relative field", (half,), FIELD_LOW, FIELD_HIGH),
+            theta=ArraySpec("theta", "relative field", (half,), FIELD_LOW, FIELD_HIGH),
+            y=ArraySpec("y", "W", (_OUTPUTS,), power.low, power.high),
+            row_time_s=row_time_s,
+        )
+
+    @property
+    def wavelengths_m(self) -> Array:
+        """Get the wavelengths of y, (50,), m."""
+        return self.spectrometer.wavelengths_m[_USED_POINTS]
+
+    def _measure_row(self, x: Array, theta: Array) -> tuple[Array, bool]:
+        attenuation_db, phase_rad = encode(pixel_fields(x, theta))
+        self.shaper.load(attenuation_db, phase_rad)
+        spectrum = self.spectrometer.measure()
+        y = spectrum[_USED_POINTS]
+        return y, bool((y >= self.description.y.high).any())
+
+
+def pixel_fields(x: Array, theta: Array) -> Array:
+    """Interleave x (..., 50) on the even and theta (..., 50) on the odd pixels: (..., 100)."""
+    return np.stack((x, theta), axis=-1).reshape(*x.shape[:-1], PIXELS)
+
+
+def encode(field: Array) -> tuple[Array, Array]:
+    """Return attenuation in dB and phase in rad, (1000,) each, for pixel fields (100,)."""
+    with np.errstate(divide="ignore"):
+        attenuation_db = np.minimum(-20 * np.log10(np.abs(field)), BLOCK_DB)
+    attenuation_db = np.maximum(attenuation_db, 0.0)  # -0.0 of |t| = 1
+    phase_rad = np.where(field < 0, np.pi, 0.0)
+    return np.repeat(attenuation_db, LINES_PER_PIXEL), np.repeat(phase_rad, LINES_PER_PIXEL)

@@ -1,0 +1,271 @@
+"""Train one network with one method on one task: plain blocking PyTorch.
+
+Runs away from any event loop; what it measures with is handed in, so that the same code serves the
+service's scheduler, a notebook and a test.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lab.apparatus import Apparatus
+from lab.baselines import logistic_regression
+from lab.config import TrainConfig
+from lab.datasets import Dataset, Split, split
+from lab.errors import Stopped
+from lab.measure import DeviceMeasure
+from lab.methods import MethodParts, choose_method
+from lab.models import PhysicalNetwork, build_network
+from lab.systems.base import never
+from lab.twins import FittedTwin
+from twins.base import DigitalTwin, frozen
+
+_PENALTY = 5.0  # weight of leaving the physical range
+_RATE_THETA, _RATE_DIGITAL = 0.03, 0.03
+_INIT_ROWS = 256  # at most this many training samples set the initial scales
+_EVALUATION_ROWS = 100
+
+
+@dataclass(frozen=True)
+class EpochMetric:
+    """One point of the learning curve; accuracy is that of the epoch's own training batches.
+
+    rows: hardware rows so far; seconds: since the run began; penalty: range penalty, unweighted;
+    refits_accepted and refits_rolled_back: gates passed and failed so far (pat-refit).
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float
+    penalty: float
+    rows: int
+    seconds: float
+    refits_accepted: int = 0
+    refits_rolled_back: int = 0
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The outcome of a training run; accuracies from 0 to 1.
+
+    test_accuracy: on the device. twin_accuracy: what in-silico training believes, on its own twin.
+    baseline: logistic regression on the same split. confusion[i][j]: test samples of class i
+    taken for class j. rows: hardware rows of training and initialisation; test_rows: of the test.
+    spectrum: the last layer's output for the first test sample, measured and as the twin predicts.
+    """
+
+    method: str
+    seed: int
+    classes: tuple[str, ...]
+    test_accuracy: float
+    twin_accuracy: float | None
+    baseline: float
+    confusion: list[list[int]]
+    curve: list[EpochMetric]
+    rows: int
+    test_rows: int
+    seconds: float
+    instrument_hours: float
+    spectrum: dict[str, list[float]]
+    twin_digest: str
+    network_state: dict[str, Tensor] = field(repr=False)
+    twin_state: dict[str, Tensor] = field(repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the tensors, as plain data."""
+        plain = {k: v for k, v in self.__dict__.items() if not k.endswith("_state")}
+        return {**plain, "curve": [asdict(m) for m in self.curve]}
+
+
+def train(
+    config: TrainConfig,
+    dataset: Dataset,
+    fitted: FittedTwin,
+    apparatus: Apparatus,
+    *,
+    on_metric: Callable[[EpochMetric], None] | None = None,
+    stop: Callable[[], bool] = never,
+) -> TrainResult:
+    """Train and test; the fitted twin itself is not changed (a copy is).
+
+    The test split is read once, at the end. Raises Stopped when `stop` says so (asked between
+    steps), and whatever measuring raises.
+    """
+    return _Run(config, dataset, fitted, apparatus, on_metric, stop).execute()
+
+
+class _Run:
+    """The state of one training run."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        fitted: FittedTwin,
+        apparatus: Apparatus,
+        on_metric: Callable[[EpochMetric], None] | None,
+        stop: Callable[[], bool],
+    ) -> None:
+        self.config = config
+        self.dataset = dataset
+        self.apparatus = apparatus
+        self.on_metric = on_metric
+        self.stop = stop
+        self.split: Split = split(dataset, config.split, config.seed)
+        self.features = torch.from_numpy(dataset.features).float()
+        self.labels = torch.from_numpy(dataset.labels).long()
+        self.twin: DigitalTwin = frozen(deepcopy(fitted.twin))
+        self.device = apparatus.open_device(config.seed, 0)
+        self.parts: MethodParts = choose_method(
+            config.method,
+            self.device,
+            self.twin,
+            twin_error=fitted.random.normalised,
+            open_oracle=apparatus.open_oracle,
+            seed=config.seed,
+        )
+        self.network: PhysicalNetwork = self._build()
+        self.curve: list[EpochMetric] = []
+        self.start = time.perf_counter()
+
+    def _build(self) -> PhysicalNetwork:
+        d = self.apparatus.description
+        return build_network(
+            self.parts.measure,
+            self.parts.differentiate,
+            layers=self.config.network.layers,
+            x_size=d.x.shape[0],
+            theta_size=d.theta.shape[0],
+            y_size=d.y.shape[0],
+            classes=len(self.dataset.classes),
+            seed=self.config.seed,
+        )
+
+    def execute(self) -> TrainResult:
+        rows = torch.from_numpy(self.split.train_idx)
+        self.network.initialise(self.features[rows[:_INIT_ROWS]])
+        optimiser = torch.optim.Adam(
+            [
+                {"params": self.network.physical_parameters(), "lr": _RATE_THETA},
+                {"params": self.network.digital_parameters(), "lr": _RATE_DIGITAL},
+            ]
+        )
+        steps = self.config.epochs * math.ceil(len(rows) / self.config.batch)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        generator = torch.Generator().manual_seed(self.config.seed)
+        for epoch in range(self.config.epochs):
+            order = rows[torch.randperm(len(rows), generator=generator)]
+            self._epoch(epoch, order, optimiser, schedule)
+        return self._test()
+
+    def _epoch(
+        self,
+        epoch: int,
+        order: Tensor,
+        optimiser: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+    ) -> None:
+        losses, penalties, correct = 0.0, 0.0, 0
+        for batch in order.split(self.config.batch):
+            if self.stop():
+                raise Stopped(f"training stopped in epoch {epoch + 1} of {self.config.epochs}")
+            optimiser.zero_grad()
+            logits = self.network(self.features[batch])
+            loss = nn.functional.cross_entropy(logits, self.labels[batch])
+            penalty = self.network.penalty
+            (loss + _PENALTY * penalty).backward()
+            optimiser.step()
+            schedule.step()
+            if self.parts.refit is not None:
+                self.parts.refit.step()
+            losses += float(loss.detach()) * len(batch)
+            penalties += float(penalty.detach()) * len(batch)
+            correct += int((logits.argmax(1) == self.labels[batch]).sum())
+        self._report(epoch, losses / len(order), penalties / len(order), correct / len(order))
+
+    def _report(self, epoch: int, loss: float, penalty: float, accuracy: float) -> None:
+        refit = self.parts.refit
+        metric = EpochMetric(
+            epoch=epoch + 1,
+            loss=loss,
+            accuracy=accuracy,
+            penalty=penalty,
+            rows=self.device.rows,
+            seconds=time.perf_counter() - self.start,
+            refits_accepted=refit.accepted if refit else 0,
+            refits_rolled_back=refit.rolled_back if refit else 0,
+        )
+        self.curve.append(metric)
+        if self.on_metric is not None:
+            self.on_metric(metric)
+
+    def _test(self) -> TrainResult:
+        """Test on the device at the age it has after training with it, whatever the method."""
+        test = torch.from_numpy(self.split.test_idx)
+        twin_accuracy = None
+        if self.device.rows == 0:
+            self.network.set_measure(self.twin)
+            twin_accuracy = self._accuracy(self._predict(test), test)
+        tester = self.apparatus.open_device(self.config.seed, self._planned_rows())
+        self.network.set_measure(tester)
+        predicted = self._predict(test)
+        d = self.apparatus.description
+        return TrainResult(
+            method=self.config.method,
+            seed=self.config.seed,
+            classes=self.dataset.classes,
+            test_accuracy=self._accuracy(predicted, test),
+            twin_accuracy=twin_accuracy,
+            baseline=logistic_regression(self.dataset, self.split),
+            confusion=self._confusion(predicted, test),
+            curve=self.curve,
+            rows=self.device.rows,
+            test_rows=tester.rows,
+            seconds=time.perf_counter() - self.start,
+            instrument_hours=self.device.rows * d.row_time_s / 3600,
+            spectrum=self._spectrum(tester, test[:1]),
+            twin_digest=self.twin.digest(),
+            network_state=self.network.state_dict(),
+            twin_state=self.twin.state_dict(),
+        )
+
+    def _planned_rows(self) -> int:
+        """Return the rows that a run on the device measures before its test."""
+        training = len(self.split.train_idx)
+        samples = min(training, _INIT_ROWS) + self.config.epochs * training
+        return samples * self.config.network.layers
+
+    @torch.no_grad()
+    def _predict(self, rows: Tensor) -> Tensor:
+        parts = [self.network(self.features[b]).argmax(1) for b in rows.split(_EVALUATION_ROWS)]
+        return torch.cat(parts)
+
+    def _accuracy(self, predicted: Tensor, rows: Tensor) -> float:
+        return float((predicted == self.labels[rows]).double().mean())
+
+    def _confusion(self, predicted: Tensor, rows: Tensor) -> list[list[int]]:
+        table = np.zeros((len(self.dataset.classes),) * 2, dtype=int)
+        np.add.at(table, (self.labels[rows].numpy(), predicted.numpy()), 1)
+        return table.tolist()
+
+    @torch.no_grad()
+    def _spectrum(self, tester: DeviceMeasure, row: Tensor) -> dict[str, list[float]]:
+        """Return the last layer's measured and predicted output for one sample, normalised."""
+        seen: list[tuple[Tensor, Tensor, Tensor]] = []
+
+        def remember(x: Tensor, theta: Tensor) -> Tensor:
+            y = tester(x, theta)
+            seen.append((x, theta, y))
+            return y
+
+        self.network.set_measure(remember)
+        self.network(self.features[row])
+        x, theta, y = seen[-1]
+        return {"measured": y[0].tolist(), "twin": self.twin(x, theta)[0].tolist()}

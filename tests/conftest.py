@@ -1,0 +1,23 @@
+"""What tests of all packages share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run async tests on asyncio, the only event loop that the service runs on."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Return the folder of the real data files, or skip the test where there is none."""
+    folder = os.environ.get("PNNLAB_DATA")
+    if not folder:
+        pytest.skip("needs the real data files: PNNLAB_DATA does not name their folder")
+    if not Path(folder).is_dir():
+        pytest.skip(f"needs the real data files: PNNLAB_DATA={folder} is no folder")
+    return Path(folder)

@@ -1,0 +1,88 @@
+"""A plant without physics, and both drivers in front of it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drivers.mock.rig import Rig, optical_rig
+from drivers.row_key import RowKey
+from drivers.transport import open_http, open_visa
+from drivers.waveshaper import WaveShaperA
+from drivers.yokogawa import YokogawaAQ6370
+
+
+class RecordingPlant:
+    """Remember what the instruments do; the power is the transmitted share of every line."""
+
+    def __init__(self) -> None:
+        self.keys: list[RowKey] = []
+        self.grids: list[Any] = []
+        self.transmission = np.zeros(1, dtype=complex)
+        self.axes: list[Any] = []
+        self.full_scale_w = 1e-6
+
+    def announce(self, key: RowKey) -> None:
+        self.keys.append(key)
+
+    def set_transmission(self, frequencies_thz: Any, transmission: Any) -> None:
+        self.grids.append(frequencies_thz)
+        self.transmission = transmission
+
+    def spectrum(self, wavelengths_m: Any) -> Any:
+        self.axes.append(wavelengths_m)
+        share = np.mean(np.abs(self.transmission) ** 2)
+        return self.full_scale_w * share * np.linspace(0.0, 1.0, len(wavelengths_m))
+
+
+@pytest.fixture
+def plant() -> RecordingPlant:
+    return RecordingPlant()
+
+
+@pytest.fixture
+def rig(plant: RecordingPlant) -> Rig:
+    return optical_rig(plant)
+
+
+@pytest.fixture
+def make_shaper(rig: Rig) -> Iterator[Callable[..., WaveShaperA]]:
+    opened = []
+
+    def make(**settings: Any) -> WaveShaperA:
+        client = open_http("mock://optics/shaper", {"optics": rig}, timeout_s=5)
+        settings = {"lines": 20, "settling_time_s": 0.0, **settings}
+        opened.append(client)
+        return WaveShaperA(client, **settings)
+
+    yield make
+    for client in opened:
+        client.close()
+
+
+@pytest.fixture
+def shaper(make_shaper: Callable[..., WaveShaperA]) -> WaveShaperA:
+    return make_shaper(expect_idn="WaveShaper (1000|4000)A")
+
+
+@pytest.fixture
+def make_spectrometer(rig: Rig) -> Callable[..., YokogawaAQ6370]:
+    def make(**settings: Any) -> YokogawaAQ6370:
+        adapter = open_visa("mock://optics/spectrometer", {"optics": rig}, timeout_s=5)
+        settings = {
+            "name": "spectrometer",
+            "start_nm": 773.365,
+            "stop_nm": 776.635,
+            "points": 101,
+            "full_scale_w": 1.6e-6,
+            **settings,
+        }
+        return YokogawaAQ6370(adapter, **settings)
+
+    return make
+
+
+@pytest.fixture
+def spectrometer(make_spectrometer: Callable[..., YokogawaAQ6370]) -> YokogawaAQ6370:
+    return make_spectrometer(expect_idn="YOKOGAWA,AQ6370")

@@ -1,0 +1,105 @@
+"""What every driver must do, whatever its product family."""
+
+import numpy as np
+import pytest
+
+from drivers.errors import ConnectionLost, DriverError, IdentityError
+from drivers.mock.faults import Fault
+
+DRIVERS = ["shaper", "spectrometer"]
+
+
+@pytest.fixture(params=DRIVERS)
+def make(request):
+    """Return a maker of one driver; its instrument goes by the same name in the rig."""
+    maker = request.getfixturevalue(f"make_{request.param}")
+
+    def make(**settings):
+        return maker(name=request.param, **settings)
+
+    make.instrument = request.param
+    return make
+
+
+def test_it_identifies_itself_before_and_after_start(make):
+    driver = make()
+    identity = driver.identify()
+    driver.start()
+    assert driver.identify() == identity
+    assert "6370" in identity or "1000A" in identity
+
+
+def test_start_shutdown_and_close_are_idempotent(make):
+    driver = make()
+    for _ in range(2):
+        driver.start()
+    for _ in range(2):
+        driver.shutdown()
+    driver.start()
+    for _ in range(2):
+        driver.close()
+    driver.shutdown()
+
+
+def test_shutdown_needs_no_start(make):
+    make().shutdown()
+
+
+def test_a_context_closes_it(make):
+    with make() as driver:
+        driver.start()
+    for call in (driver.identify, driver.start):
+        with pytest.raises(ConnectionLost, match=f"{driver.name}: .*closed"):
+            call()
+
+
+def test_it_refuses_the_wrong_identity(make):
+    with pytest.raises(IdentityError, match=f"{make.instrument}: .*/no such thing/"):
+        make(expect_idn="no such thing").start()
+
+
+def attempt(call):
+    """Return the driver error that `call` raises, or None."""
+    try:
+        call()
+    except DriverError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize("call", ["start", "identify", "shutdown"])
+def test_a_fault_is_one_driver_error_and_start_recovers(make, rig, fault, call):
+    driver = make(expect_idn="YOKOGAWA|WaveShaper")
+    driver.start()
+    rig.inject(make.instrument, fault)
+    # A fault of an answer waits for a command that has one, at the latest in start.
+    errors = [e for e in (attempt(getattr(driver, call)), attempt(driver.start)) if e is not None]
+    for error in errors:
+        assert type(error) is not DriverError
+        assert error.instrument == driver.name
+        assert str(error).startswith(f"{driver.name}: ")
+    silent = fault is Fault.IDENTITY and call == "identify"
+    assert bool(errors) is not silent
+    driver.start()
+    assert driver.identify() == make().identify()
+    driver.close()
+
+
+def test_names_in_errors_are_the_bench_files(make):
+    driver = make()
+    driver.close()
+    with pytest.raises(ConnectionLost) as caught:
+        driver.identify()
+    assert caught.value.instrument == make.instrument
+
+
+def test_both_share_one_plant(make_shaper, make_spectrometer):
+    with make_shaper() as shaper, make_spectrometer() as spectrometer:
+        shaper.start()
+        spectrometer.start()
+        assert spectrometer.measure().max() == 0
+        shaper.load(np.zeros(20), np.zeros(20))
+        assert spectrometer.measure().max() > 0
+        shaper.shutdown()
+        assert spectrometer.measure().max() == 0

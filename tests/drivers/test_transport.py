@@ -1,0 +1,228 @@
+"""Addresses, and the same drivers over real sockets on the loopback."""
+
+import http.server
+import socketserver
+import threading
+from dataclasses import dataclass
+
+import httpx
+import numpy as np
+import pytest
+from pymeasure.adapters import VISAAdapter
+
+from drivers.errors import ConnectionLost, DriverError
+from drivers.mock.faults import ConnectionDropped, Fault
+from drivers.mock.http import FirmwareTransport
+from drivers.mock.rig import optical_rig
+from drivers.row_key import RowKey
+from drivers.transport import open_http, open_rigs, open_visa
+from drivers.waveshaper import WaveShaperA
+from drivers.yokogawa import YokogawaAQ6370
+
+
+@dataclass
+class Settings:
+    plant: str = "optics"
+    gap: float = 0.0
+    noise: float = 0.0
+    device_seed: int = 0
+    seed: int = 0
+    honour_times: bool = False
+
+
+# --- addresses --------------------------------------------------------------------------------
+
+
+def test_the_simulated_bench_measures_a_spectrum():
+    rigs = open_rigs({"optics": Settings()})
+    client = open_http("mock://optics/shaper", rigs, timeout_s=5)
+    adapter = open_visa("mock://optics/spectrometer", rigs, timeout_s=5)
+    axis = {"start_nm": 773.365, "stop_nm": 776.635, "points": 101, "full_scale_w": 1.6e-6}
+    with (
+        WaveShaperA(client, settling_time_s=0) as shaper,
+        YokogawaAQ6370(adapter, "osa", **axis) as spectrometer,
+    ):
+        shaper.start()
+        spectrometer.start()
+        assert spectrometer.measure().max() == 0
+        rigs["optics"].announce(RowKey(0, 0, 0.0))
+        shaper.load(np.zeros(1000), np.zeros(1000))
+        power = spectrometer.measure()
+    assert 0 < power.max() <= spectrometer.power.high
+
+
+def test_row_keys_reach_the_plant_beside_the_wire(rig, plant):
+    rig.announce(RowKey(3, 14, 15.0))
+    assert plant.keys == [RowKey(3, 14, 15.0)]
+
+
+def test_each_rig_has_its_own_instruments(make_shaper):
+    rigs = open_rigs({"one": Settings(), "two": Settings()})
+    with open_http("mock://one/shaper", rigs, timeout_s=5) as client:
+        client.post("/waveshaper/loadprofile", json={"type": "transmit", "port": 1})
+    assert not rigs["one"].instruments["shaper"].blocked
+    assert rigs["two"].instruments["shaper"].blocked
+
+
+def test_a_plant_that_does_not_exist():
+    with pytest.raises(ValueError, match=r"rigs\.r\.plant: no plant 'sound'"):
+        open_rigs({"r": Settings(plant="sound")})
+
+
+@pytest.mark.parametrize("open_", [open_http, open_visa])
+@pytest.mark.parametrize(
+    ("address", "named"),
+    [
+        ("mock://lab/shaper", r"no rig 'lab' \(there are: optics\)"),
+        ("mock://optics/laser", r"rig 'optics' has no 'laser' \(but shaper, spectrometer\)"),
+        ("mock://optics", "has no ''"),
+    ],
+)
+def test_addresses_that_name_nothing(rig, open_, address, named):
+    with pytest.raises(ValueError, match=named):
+        open_(address, {"optics": rig}, timeout_s=1)
+
+
+def test_addresses_of_the_wrong_kind(rig):
+    rigs = {"optics": rig}
+    with pytest.raises(ValueError, match="does not speak HTTP"):
+        open_http("mock://optics/spectrometer", rigs, timeout_s=1)
+    with pytest.raises(ValueError, match="no VISA interface"):
+        open_visa("mock://optics/shaper", rigs, timeout_s=1)
+    with pytest.raises(ValueError, match="not an http:// or mock:// address"):
+        open_http("TCPIP0::10.0.0.7::10001::SOCKET", rigs, timeout_s=1)
+
+
+def test_instruments_are_not_reached_through_a_proxy(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with open_http("http://127.0.0.1:1", {}, timeout_s=2.5) as client:
+        assert not client.trust_env
+        assert client.timeout == httpx.Timeout(2.5)
+        assert not isinstance(client._transport, FirmwareTransport)
+
+
+# --- real sockets -----------------------------------------------------------------------------
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """A loopback server of one firmware."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+    firmware = None
+
+
+class ScpiHandler(socketserver.BaseRequestHandler):
+    def handle(self):
+        session = self.server.firmware.connect()
+        while data := self.request.recv(4096):
+            try:
+                self.request.sendall(session.receive(data))
+            except ConnectionDropped:
+                return
+
+
+class HttpHandler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def __getattr__(self, name):
+        if name in ("do_GET", "do_POST"):
+            return self.answer
+        raise AttributeError(name)
+
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        try:
+            status, kind, content = self.server.firmware.handle(self.command, self.path, body)
+        except ConnectionDropped:
+            self.close_connection = True
+            return
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def serve():
+    """Return a function that serves firmware on a free loopback port."""
+    servers = []
+
+    def serve(handler, firmware):
+        server = Server(("127.0.0.1", 0), handler)
+        server.firmware = firmware
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return server.server_address[1]
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_waveshaper_over_real_http(serve, rig, plant):
+    port = serve(HttpHandler, rig.instruments["shaper"])
+    client = open_http(f"http://127.0.0.1:{port}", {}, timeout_s=5)
+    with WaveShaperA(client, settling_time_s=0, expect_idn="1000A") as shaper:
+        shaper.start()
+        shaper.load(np.full(1000, 6.0), np.full(1000, np.pi))
+        np.testing.assert_allclose(plant.transmission, -(10 ** (-6 / 20)), rtol=1e-4)
+        rig.inject("shaper", Fault.DROP)
+        with pytest.raises(ConnectionLost, match="shaper: loadprofile"):
+            shaper.load(np.zeros(1000), np.zeros(1000))
+        shaper.load(np.zeros(1000), np.zeros(1000))
+        assert plant.transmission.sum() == 1000
+    assert rig.instruments["shaper"].blocked
+
+
+def test_nobody_listens_on_http():
+    client = open_http("http://127.0.0.1:1", {}, timeout_s=1)
+    shaper = WaveShaperA(client)
+    with pytest.raises(ConnectionLost, match="shaper: devinfo"):
+        shaper.start()
+    with pytest.raises(ConnectionLost, match="shaper: blockall"):
+        shaper.close()
+
+
+def test_the_spectrometer_over_a_real_socket(serve, shaper, rig):
+    port = serve(ScpiHandler, rig.instruments["spectrometer"])
+    adapter = open_visa(f"TCPIP0::127.0.0.1::{port}::SOCKET", {}, timeout_s=0.3)
+    assert isinstance(adapter, VISAAdapter)
+    with YokogawaAQ6370(adapter, "osa", points=5001, expect_idn="AQ6370") as spectrometer:
+        spectrometer.start()
+        shaper.load(np.zeros(20), np.zeros(20))
+        expected = np.linspace(0, 1e-6, 5001)
+        np.testing.assert_allclose(spectrometer.measure(), expected, rtol=1e-6)
+        rig.inject("spectrometer", Fault.TIMEOUT, on=":CONDition?")
+        with pytest.raises(DriverError, match=r"osa: .*no answer within"):
+            spectrometer.measure()
+        np.testing.assert_allclose(spectrometer.measure(), expected, rtol=1e-6)
+        rig.inject("spectrometer", Fault.DROP)
+        with pytest.raises(DriverError, match=r"^osa: "):
+            spectrometer.measure()
+        spectrometer.start()
+        np.testing.assert_allclose(spectrometer.measure(), expected, rtol=1e-6)
+
+
+def test_an_address_works_in_place_of_an_adapter(serve, rig):
+    port = serve(ScpiHandler, rig.instruments["spectrometer"])
+    address = f"TCPIP0::127.0.0.1::{port}::SOCKET"
+    with YokogawaAQ6370(address, "osa", visa_library="@py") as spectrometer:
+        assert spectrometer.identify().startswith("YOKOGAWA,AQ6370")
+
+
+def test_nobody_listens_on_the_socket():
+    with pytest.raises(ConnectionLost):
+        YokogawaAQ6370(open_visa("TCPIP0::127.0.0.1::1::SOCKET", {}, timeout_s=0.2)).start()
+
+
+def test_honoured_sweep_times_are_the_firmwares(plant):
+    quick, real = optical_rig(plant), optical_rig(plant, honour_times=True)
+    assert quick.instruments["spectrometer"]._sweep_time_s == 0
+    assert real.instruments["spectrometer"]._sweep_time_s == 0.25

@@ -29,6 +29,7 @@ RESOLUTIONS_NM = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 SENSITIVITIES = ("NHLD", "NAUT", "NORM", "MID", "HIGH1", "HIGH2", "HIGH3")
 TERMINATOR = "\r\n"
 _POLL_INTERVAL_S = 0.005
+_TRACE = ":TRACe:Y? TRA"
 _NO_ERROR = re.compile(r"\+?0,")
 _ERRORS_AT_MOST = 30
 
@@ -66,8 +67,11 @@ class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untype
         SENSITIVITIES; sweep_timeout_s the longest wait for one sweep;
         expect_idn a regular expression that the answer to `*IDN?` must contain; user and password
         of the Ethernet login (user None: the interface has no login). Other keyword arguments
-        reach the adapter when `adapter` is an address. Raises LimitError.
+        reach the adapter when `adapter` is an address. Raises LimitError; TypeError for other
+        keyword arguments that nobody would hear of.
         """
+        if kwargs and not isinstance(adapter, str | int):
+            raise TypeError(f"{name}: unknown settings {', '.join(kwargs)}")
         ends = {"read_termination": TERMINATOR, "write_termination": TERMINATOR}
         # Past AQ6370Series: its own __init__ passes the illegal VISA attribute `port`.
         super(AQ6370Series, self).__init__(adapter, name, tcpip=ends, **kwargs)
@@ -206,12 +210,16 @@ class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untype
         self.initiate_sweep()
         self._wait_for_sweep()
         self._refuse_queued_errors("sweep")
-        points = self.power.shape[0]
-        data = self._link.ask_block(":TRACe:Y? TRA", 4 * points)
-        power = np.frombuffer(data, dtype="<f4").astype(np.float64)
+        power = self.get_binary_data()
         if not np.isfinite(power).all():
-            raise self._link.distrust(":TRACe:Y? TRA", "the trace holds values that are not finite")
+            raise self._link.distrust(_TRACE, "the trace holds values that are not finite")
         return power
+
+    def get_binary_data(self, bitness: int = 32) -> Array:
+        """Return trace A as it is, (points,); `transfer_format` must be REAL,<bitness>."""
+        size = bitness // 8
+        data = self._link.ask_block(_TRACE, size * self.power.shape[0])
+        return np.frombuffer(data, dtype=f"<f{size}").astype(np.float64)
 
     def shutdown(self) -> None:
         """Stop any sweep; idempotent. The analyser itself emits nothing."""

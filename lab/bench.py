@@ -1,13 +1,14 @@
 """Open everything that a bench file names, and leave it in its safe state at the end.
 
-    with open_bench("bench.toml") as bench:
-        measure = bench.measure("optics")
-        layer = PhysicalLayer(torch.rand(50), measure, bench.new_twin("optics"))
+with open_bench("bench.toml") as bench:
+measure = bench.measure("optics")
+layer = PhysicalLayer(torch.rand(50), measure, bench.new_twin("optics"))
 """
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,8 +38,7 @@ def _open_waveshaper(
         name=name,
         expect_idn=config.expect_idn,
         settling_time_s=config.row_time_s if waits else 0.0,
-        **config.settings,
-        **config.limits,
+        **_settings(config),
     )
 
 
@@ -49,9 +49,12 @@ def _open_yokogawa(
         open_visa(config.address, rigs, timeout_s=config.timeout_s),
         name,
         expect_idn=config.expect_idn,
-        **config.settings,
-        **config.limits,
+        **_settings(config),
     )
+
+
+def _settings(config: InstrumentConfig) -> dict[str, Any]:
+    return {**config.settings, **config.limits}
 
 
 DRIVERS: dict[str, Opener] = {
@@ -112,15 +115,16 @@ def open_bench(bench: Path | str | BenchConfig, *, start: bool = True) -> Iterat
     with ExitStack() as stack:
         rigs = _checked(source, "rigs", lambda: open_rigs(config.rigs))
         instruments: dict[str, Instrument] = {}
-        for name, part in config.instruments.items():
+        for name in config.instruments:
             key = f"instruments.{name}"
-            instruments[name] = _checked(source, key, lambda: _open_instrument(config, name, rigs))
+            open_it = partial(_open_instrument, config, name, rigs)
+            instruments[name] = _checked(source, key, open_it)
             stack.callback(instruments[name].close)
         systems = {
             name: _checked(
                 source,
                 f"systems.{name}",
-                lambda: _build_system(config, name, part, instruments, rigs),
+                partial(_build_system, config, name, part, instruments, rigs),
             )
             for name, part in config.systems.items()
         }

@@ -28,7 +28,7 @@ class DeviceMeasure:
     def __init__(
         self, description: SystemDescription, run: Run, *, stream: int, first_row: int = 0
     ) -> None:
-        """Number rows of noise stream `stream` from `first_row` on."""
+        """Give rows the keys of noise stream `stream` from `first_row` on."""
         self.description = description
         self.last_keys: Sequence[RowKey] = ()
         self._run = run

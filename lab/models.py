@@ -36,11 +36,15 @@ class PhysicalNetwork(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.x_size = x_size
-        self.windows = [len(w) for w in torch.arange(_MARGIN, y_size - _MARGIN).tensor_split(classes)]
+        self.windows = [
+            len(w) for w in torch.arange(_MARGIN, y_size - _MARGIN).tensor_split(classes)
+        ]
         later = len(layers) - 1
         self.scale = nn.Parameter(torch.ones(later, x_size))
         self.shift = nn.Parameter(torch.zeros(later, x_size))
         self.gain = nn.Parameter(torch.tensor(3.0))
+        self.logit_mean: Tensor
+        self.logit_std: Tensor
         self.register_buffer("logit_mean", torch.zeros(classes))
         self.register_buffer("logit_std", torch.ones(classes))
         if later and y_size != x_size:

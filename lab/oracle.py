@@ -35,7 +35,7 @@ class PlantOracle(nn.Module):
         times_s = np.array([key.time_s for key in self._device.last_keys])
         if len(times_s) != len(x):
             raise ValueError(f"{len(x)} rows asked, but the device measured {len(times_s)} last")
-        y: Tensor = _PlantFunction.apply(x, theta, self, times_s)
+        y: Tensor = _PlantFunction.apply(x, theta, self, times_s)  # type: ignore[no-untyped-call]
         return y
 
     def evaluate(self, x: Tensor, theta: Tensor, times_s: Array) -> Array:
@@ -68,7 +68,12 @@ class _PlantFunction(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, theta, times_s = ctx.inputs
         g = ctx.oracle.pull_back(x, theta, times_s, grads[0].detach().cpu().double().numpy())
-        return torch.from_numpy(g[:, 0::2]).to(x), torch.from_numpy(g[:, 1::2]).to(theta), None, None
+        return (
+            torch.from_numpy(g[:, 0::2]).to(x),
+            torch.from_numpy(g[:, 1::2]).to(theta),
+            None,
+            None,
+        )
 
 
 def open_oracle(system: PhysicalSystem, plant: object, device: DeviceMeasure) -> PlantOracle:

@@ -18,65 +18,60 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 
 
 class PATFunction(torch.autograd.Function):
-    """y = measure(x, theta), with the gradient of twin(x, theta).
+    """Put the measured value in the place of the twin's prediction, whose gradient stays.
 
-    The value equals the measurement bit for bit; the gradient is the twin's vector-Jacobian product
-    at the x and theta that were sent. Only gradients that are needed are computed.
-    Use `pat`, which also skips the twin when nobody needs a gradient.
+    PATFunction.apply(predicted, measured) -> y, all (rows, y_size): the value of y is `measured`
+    bit for bit; what flows back goes through the twin, at the x and theta it was called with.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, theta: Tensor, measure: Measure, twin: nn.Module) -> Tensor:
-        """Measure y (rows, y_size); record the twin's graph at the same point."""
-        y = measure(x.detach(), theta.detach())
-        if any(ctx.needs_input_grad[:2]):
-            with torch.enable_grad():
-                point = (
-                    x.detach().requires_grad_(ctx.needs_input_grad[0]),
-                    theta.detach().requires_grad_(ctx.needs_input_grad[1]),
-                )
-                predicted = twin(*point)
-            if predicted.shape != y.shape:
-                raise ValueError(
-                    f"the twin predicts {tuple(predicted.shape)} where {tuple(y.shape)} was measured"
-                )
-            ctx.point, ctx.predicted = point, predicted
-        # a view of what `measure` may keep (a replay buffer, say) must not become the graph's output
-        return y.clone()
+    def forward(ctx: Any, predicted: Tensor, measured: Tensor) -> Tensor:
+        """Return the measurement; raise ValueError if the twin predicts another shape."""
+        if predicted.shape != measured.shape:
+            raise ValueError(
+                f"the twin predicts {tuple(predicted.shape)}, measured was {tuple(measured.shape)}"
+            )
+        ctx.kind = (predicted.device, predicted.dtype)
+        # what `measure` may keep (in a replay buffer, say) must not become the graph's output
+        return measured.clone()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        """Return the twin's vector-Jacobian product for the inputs that need one."""
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Pass the gradient on to the twin's prediction."""
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "PAT has no second derivative: the hardware gives values only "
                 "(call backward or grad without create_graph)"
             )
-        needed = [tensor for tensor in ctx.point if tensor.requires_grad]
-        found = iter(
-            torch.autograd.grad(
-                ctx.predicted,
-                needed,
-                grads[0].to(ctx.predicted),
-                retain_graph=True,
-                materialize_grads=True,
-            )
-        )
-        g_x, g_theta = (next(found) if t.requires_grad else None for t in ctx.point)
-        return g_x, g_theta, None, None
+        return grads[0].to(*ctx.kind), None
 
 
 def pat(x: Tensor, theta: Tensor, measure: Measure, twin: nn.Module) -> Tensor:
-    """Return measure(x, theta), differentiable through the twin; (rows, ...) in and out.
+    """Return measure(x, theta), differentiable by x and theta through the twin; (rows, ...).
 
-    Raises ValueError if x and theta differ in rows or the twin's output in shape.
+    The hardware is asked once, here, and never in backward; the twin is asked only if somebody
+    needs a gradient, and its own parameters get none. Raises ValueError if x and theta differ in
+    rows or the twin's output in shape.
     """
     if len(x) != len(theta):
         raise ValueError(f"{len(x)} rows of x but {len(theta)} rows of theta")
+    measured = measure(x.detach(), theta.detach())
     if not (torch.is_grad_enabled() and (x.requires_grad or theta.requires_grad)):
-        return measure(x, theta)
-    y: Tensor = PATFunction.apply(x, theta, measure, twin)
+        return measured
+    y: Tensor = PATFunction.apply(  # type: ignore[no-untyped-call]
+        _predict(twin, x, theta), measured
+    )
     return y
+
+
+def _predict(twin: nn.Module, x: Tensor, theta: Tensor) -> Tensor:
+    """Return twin(x, theta) without recording what its own parameters did."""
+    if not any(p.requires_grad for p in twin.parameters()):
+        predicted: Tensor = twin(x, theta)
+        return predicted
+    detached = {name: p.detach() for name, p in twin.named_parameters()}
+    result: Tensor = torch.func.functional_call(twin, detached, (x, theta))
+    return result
 
 
 def excess(u: Tensor) -> Tensor:

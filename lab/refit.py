@@ -5,6 +5,7 @@ held-out recent rows at least as well. So a refit never makes the twin worse the
 """
 
 from collections import deque
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -20,16 +21,18 @@ from twins.fitting import MeasuredRows, weighted_error
 class RefitSettings:
     """How the twin keeps learning.
 
-    rate: Adam's learning rate; batch: rows of one update; memory: measured calls kept;
-    held_out: every n-th row of a call is for the gate only; gate_every: updates between gates.
+    updates: per training step; rate: Adam's learning rate; batch: rows of one update;
+    memory: measured calls kept; held_out: every n-th row of a call is for the gate only;
+    gate_every: updates between gates; floor: see `twins.fitting.weighted_error`.
     """
 
-    rate: float = 1e-3
+    updates: int = 2
+    rate: float = 2e-3
     batch: int = 128
     memory: int = 64
     held_out: int = 8
-    gate_every: int = 5
-    floor: float = 0.05
+    gate_every: int = 10
+    floor: float = 1.0
 
 
 class OnlineRefit:
@@ -65,10 +68,15 @@ class OnlineRefit:
         return y
 
     def step(self) -> None:
-        """Update the candidate once, and pass the gate when it is due; no hardware is used."""
-        if not self._train:
-            return
-        rows = self._draw(self._train, self.settings.batch).to(self._twin)
+        """Update the candidate, and pass the gate when it is due; no hardware is used."""
+        if self._train:
+            for _ in range(self.settings.updates):
+                self._update()
+
+    def _update(self) -> None:
+        known = _join(self._train)
+        pick = torch.randint(len(known), (self.settings.batch,), generator=self._generator)
+        rows = known[pick].to(self._twin)
         self._optimiser.zero_grad()
         loss = weighted_error(self._candidate(rows.x, rows.theta), rows.y, self.settings.floor)
         loss.backward()
@@ -77,18 +85,9 @@ class OnlineRefit:
         if self.updates % self.settings.gate_every == 0 and self._gate:
             self._pass_gate()
 
-    def _draw(self, calls: deque[MeasuredRows], count: int) -> MeasuredRows:
-        rows = MeasuredRows(
-            torch.cat([c.x for c in calls]),
-            torch.cat([c.theta for c in calls]),
-            torch.cat([c.y for c in calls]),
-        )
-        pick = torch.randint(len(rows), (min(count, len(rows)),), generator=self._generator)
-        return rows[pick]
-
     @torch.no_grad()
     def _pass_gate(self) -> None:
-        rows = self._draw(self._gate, 10**9).to(self._twin)
+        rows = _join(self._gate).to(self._twin)
         before = weighted_error(self._twin(rows.x, rows.theta), rows.y, self.settings.floor)
         after = weighted_error(self._candidate(rows.x, rows.theta), rows.y, self.settings.floor)
         if after <= before:
@@ -98,3 +97,9 @@ class OnlineRefit:
         else:
             self._candidate.load_state_dict(self._twin.state_dict())
             self.rolled_back += 1
+
+
+def _join(calls: Iterable[MeasuredRows]) -> MeasuredRows:
+    """Return all rows of several calls as one."""
+    parts = list(calls)
+    return MeasuredRows(*(torch.cat([getattr(c, n) for c in parts]) for n in ("x", "theta", "y")))

@@ -216,6 +216,7 @@ class _Run:
         tester = self.apparatus.open_device(self.config.seed, self._planned_rows())
         self.network.set_measure(tester)
         predicted = self._predict(test)
+        spectrum = self._spectrum(tester, test[:1])
         d = self.apparatus.description
         return TrainResult(
             method=self.config.method,
@@ -230,7 +231,7 @@ class _Run:
             test_rows=tester.rows,
             seconds=time.perf_counter() - self.start,
             instrument_hours=self.device.rows * d.row_time_s / 3600,
-            spectrum=self._spectrum(tester, test[:1]),
+            spectrum=spectrum,
             twin_digest=self.twin.digest(),
             network_state=self.network.state_dict(),
             twin_state=self.twin.state_dict(),

@@ -13,7 +13,7 @@ from lab.drives import random_drives
 from lab.measure import DeviceMeasure
 from lab.systems.base import SystemDescription
 from twins.base import DigitalTwin
-from twins.fitting import MeasuredRows, TwinError, fit_twin, twin_error
+from twins.fitting import FitSettings, MeasuredRows, TwinError, fit_twin, twin_error
 from twins.neural import NeuralTwin
 from twins.optics import OpticsTwin
 
@@ -76,6 +76,7 @@ def fit_system_twin(
     device: DeviceMeasure,
     *,
     task_inputs: Tensor | None = None,
+    settings: FitSettings | None = None,
     on_progress: Callable[[int, int, float], None] | None = None,
 ) -> FittedTwin:
     """Measure random rows on the device, fit the twin to them, and measure how good it is.
@@ -84,14 +85,12 @@ def fit_system_twin(
     """
     start = time.perf_counter()
     fit_rows = measure_random(device, twin, config.rows, seed=2 * config.seed)
-    fit_twin(twin, fit_rows, seed=config.seed, on_progress=on_progress)
+    fit_twin(twin, fit_rows, seed=config.seed, settings=settings, on_progress=on_progress)
     held_out = measure_random(device, twin, _HELD_OUT_ROWS, seed=2 * config.seed + 1)
     task = None
     if task_inputs is not None:
         theta = random_drives(len(task_inputs), twin.x_size, twin.theta_size, seed=config.seed)[1]
-        task = twin_error(
-            twin, MeasuredRows(task_inputs, theta, device(task_inputs, theta))
-        )
+        task = twin_error(twin, MeasuredRows(task_inputs, theta, device(task_inputs, theta)))
     return FittedTwin(
         twin=twin,
         kind=config.kind,
@@ -110,7 +109,5 @@ def measure_random(
 ) -> MeasuredRows:
     """Measure random drives; float32 rows, normalised."""
     x, theta = random_drives(rows, twin.x_size, twin.theta_size, seed=seed)
-    parts = [
-        device(a, b) for a, b in zip(x.split(100), theta.split(100), strict=True)
-    ]
+    parts = [device(a, b) for a, b in zip(x.split(100), theta.split(100), strict=True)]
     return MeasuredRows(x, theta, torch.cat(parts))

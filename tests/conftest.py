@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# the arithmetic here is small: more threads only fight over the cores
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

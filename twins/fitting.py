@@ -1,7 +1,7 @@
 """Fit a digital twin to measured rows, and say how good it is."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -43,9 +43,6 @@ class TwinError:
     normalised: float
     shape_r2: float
 
-    def as_dict(self) -> dict[str, float]:
-        return asdict(self)
-
 
 def _r2(predicted: Tensor, measured: Tensor) -> float:
     total = (measured - measured.mean(0)).square().sum()
@@ -66,21 +63,23 @@ def twin_error(twin: DigitalTwin, rows: MeasuredRows) -> TwinError:
 class FitSettings:
     """How to fit: Adam with a cosine-annealed rate, `steps` batches of `batch` rows.
 
-    floor: normalised output that counts as dark in `weighted_error`.
+    floor: see `weighted_error`.
     """
 
     steps: int = 1000
     batch: int = 128
     rate: float = 5e-3
-    floor: float = 0.05
+    floor: float = 1.0
 
 
 def weighted_error(y: Tensor, measured: Tensor, floor: float) -> Tensor:
-    """Return the mean squared error with each row weighted by 1 / (mean output + floor)^2.
+    """Return the mean squared error, each row relative to its own brightness.
 
-    Dark rows then count as much as bright ones; y and measured (rows, y_size), normalised.
+    A row's scale is its mean |output| plus `floor` times that of all rows: dark rows count nearly
+    as much as bright ones, and black ones do not dominate. y and measured (rows, y_size).
     """
-    weight = 1 / (measured.mean(1, keepdim=True).clamp_min(0) + floor)
+    brightness = measured.abs().mean(1, keepdim=True)
+    weight = 1 / (brightness + floor * brightness.mean()).clamp_min(1e-12)
     return ((y - measured) * weight).square().mean()
 
 

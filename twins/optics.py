@@ -36,7 +36,7 @@ def detector_detunings() -> Tensor:
 
 
 class OpticsTwin(DigitalTwin):
-    """Second-harmonic optics with learned calibration; x (rows, 50), theta (rows, 50) -> (rows, 50).
+    """Second-harmonic optics with learned calibration: x, theta, y are (rows, 50) each.
 
     x and theta are normalised relative field amplitudes (0 is -0.5, 1 is 1) on the even and odd
     pixels; y is the spectrometer's power over full scale.

@@ -9,6 +9,7 @@ Wright et al., Nature 601, 549 (2022), and any text on nonlinear optics.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,7 +152,7 @@ class OpticalPlant:
         The DAC's rounding counts as the identity.
         """
         w, v, t, laser = self._shape(field, time_s)
-        e = laser * (t @ self._crosstalk.T)
+        e = laser * self._mix(t)
         matching = self._phase_matching(time_s)
         s = _autoconvolve(e) * matching
         power = np.abs(s) ** 2
@@ -177,16 +178,16 @@ class OpticalPlant:
     ) -> Array:
         """Return noise-free intensities (rows, points) in table units."""
         _, _, t, laser = self._shape(field, time_s, shot)
-        s = _autoconvolve(laser * (t @ self._crosstalk.T)) * self._phase_matching(time_s)
+        s = _autoconvolve(laser * self._mix(t)) * self._phase_matching(time_s)
         power = s.real**2 + s.imag**2
         raw = power @ self._line_matrix(_omega(wavelengths_m)).T
         depletion = 1 + self._depletion * (power @ self._monitor)[:, None]
-        return np.tanh(self._soft * raw / depletion) / self._soft
+        return np.asarray(np.tanh(self._soft * raw / depletion) / self._soft)
 
     def _shape(
         self, field: Array | Complex, time_s: Array, shot: float = 1.0
     ) -> tuple[Array, Array, Array | Complex, Complex]:
-        """Return drive w, rippled drive v, true pixel field t, and the laser's field; (rows, pixels)."""
+        """Return drive w, rippled drive v, pixel field t and laser field; (rows, pixels)."""
         real, twist = _fold_phase(field)
         u = (real - FIELD_LOW) / (1 - FIELD_LOW)
         step = self.gap * GAP_1.dac_step
@@ -200,6 +201,13 @@ class OpticalPlant:
         drift = self.gap * GAP_1.drift_amplitude * np.sin(3 * _drift_phase(time_s))
         laser = self._laser * (shot + drift)[:, None]
         return w, v, t if twist is None else t * twist, laser
+
+    def _mix(self, t: Array | Complex) -> NDArray[Any]:
+        """Let neighbouring pixels (rows, pixels) cross-talk."""
+        if np.iscomplexobj(t):  # twice a real product: a complex one would convert the matrix
+            mixed: Complex = t.real @ self._crosstalk.T + 1j * (t.imag @ self._crosstalk.T)
+            return mixed
+        return np.asarray(t @ self._crosstalk.T)
 
     def _shape_slope(self, w: Array, v: Array) -> Array:
         """Return dt/d field at the shaper's inner values w and v."""
@@ -231,7 +239,7 @@ class OpticalPlant:
         rng = np.random.Generator(np.random.Philox(key=2022))
         field = FIELD_LOW + (1 - FIELD_LOW) * rng.random((1000, PIXELS))
         _, _, t, laser = self._shape(field, np.zeros(1000))
-        s = _autoconvolve(laser * (t @ self._crosstalk.T)) * self._phase_matching(np.zeros(1))
+        s = _autoconvolve(laser * self._mix(t)) * self._phase_matching(np.zeros(1))
         raw = np.abs(s) ** 2 @ self._line_matrix(_omega(_MONITOR_M)).T
         self._axes.clear()
         return float(0.5 / np.quantile(raw.mean(axis=1), 0.995))

@@ -95,12 +95,15 @@ class PhysicalSystem(ABC):
         return x, theta
 
     def narrow(self, limits: Mapping[str, tuple[float, float]]) -> None:
-        """Tighten the ranges of x or theta; raise ValueError if one would be wider or is unknown."""
+        """Tighten the ranges of x or theta; raise ValueError for a wider or an unknown one."""
         for name, (low, high) in limits.items():
             if name not in ("x", "theta"):
                 raise ValueError(f"limits.{name}: only x and theta have limits to narrow")
-            spec: ArraySpec = getattr(self.description, name)
-            self.description = replace(self.description, **{name: spec.narrowed(low, high)})
+            d = self.description
+            if name == "x":
+                self.description = replace(d, x=d.x.narrowed(low, high))
+            else:
+                self.description = replace(d, theta=d.theta.narrowed(low, high))
 
     @abstractmethod
     def _measure_row(self, x: Array, theta: Array) -> tuple[Array, bool]:

@@ -44,7 +44,8 @@ class OpticsSystem(PhysicalSystem):
         super().__init__(announce)
         lines, points = shaper.attenuation.shape[0], spectrometer.power.shape[0]
         if lines != PIXELS * LINES_PER_PIXEL:
-            raise ValueError(f"{name}: the shaper has {lines} lines, {PIXELS * LINES_PER_PIXEL} needed")
+            needed = PIXELS * LINES_PER_PIXEL
+            raise ValueError(f"{name}: the shaper has {lines} lines, {needed} needed")
         if points != 2 * _OUTPUTS + 1:
             raise ValueError(f"{name}: the spectrometer reads {points} points, 101 needed")
         self.shaper = shaper

@@ -195,6 +195,20 @@ def test_impossible_settings_are_refused_at_once(settings, named):
         YokogawaAQ6370(MagicMock(), name="osa", **settings)
 
 
+def test_unknown_settings_are_not_swallowed():
+    with pytest.raises(TypeError, match="osa: unknown settings pointz"):
+        YokogawaAQ6370(MagicMock(), "osa", pointz=101)
+
+
+def test_the_trace_can_be_read_in_double_precision(spectrometer, shaper):
+    spectrometer.start()
+    shaper.load(np.zeros(20), np.zeros(20))
+    spectrometer.measure()
+    spectrometer.transfer_format = "REAL,64"
+    power = spectrometer.get_binary_data(64)
+    np.testing.assert_allclose(power, np.linspace(0, 1e-6, 101), rtol=1e-12)
+
+
 def test_construction_does_no_input_or_output():
     adapter = MagicMock()
     osa = YokogawaAQ6370(adapter, "osa")

@@ -1,0 +1,201 @@
+"""Physics-aware training: the value is the measurement, the gradient is the twin's."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lab.pat import PhysicalLayer, excess, pat
+
+
+class Device:
+    """A noisy nonlinear 'device' that records what it was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Tensor, Tensor]] = []
+        self.noise = torch.Generator().manual_seed(0)
+
+    def __call__(self, x: Tensor, theta: Tensor) -> Tensor:
+        self.calls.append((x, theta))
+        y = torch.sin(3 * x) * theta
+        return y + 0.1 * torch.randn(y.shape, generator=self.noise).to(y)
+
+
+class Twin(nn.Module):
+    """A wrong but differentiable model of it, with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(2.5))
+        self.calls = 0
+
+    def forward(self, x: Tensor, theta: Tensor) -> Tensor:
+        self.calls += 1
+        return torch.tanh(self.a.to(x) * x) * theta
+
+
+def inputs(rows: int = 4, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(1)
+    x = torch.rand(rows, 3, generator=g, dtype=dtype).requires_grad_()
+    theta = torch.rand(rows, 3, generator=g, dtype=dtype).requires_grad_()
+    return x, theta
+
+
+def test_value_is_the_measurement_bit_for_bit() -> None:
+    x, theta = inputs()
+    kept: list[Tensor] = []
+    device = Device()
+
+    def measure(x: Tensor, theta: Tensor) -> Tensor:
+        kept.append(device(x, theta))
+        return kept[-1]
+
+    y = pat(x, theta, measure, Twin())
+    assert torch.equal(y, kept[0])
+    assert y.requires_grad
+    assert not kept[0].requires_grad
+
+
+def test_gradient_is_the_twins_vjp_at_the_measured_point() -> None:
+    x, theta = inputs()
+    g = torch.randn(4, 3, generator=torch.Generator().manual_seed(2))
+    pat(x, theta, Device(), Twin()).backward(g)
+    a, b = (t.detach().clone().requires_grad_() for t in (x, theta))
+    expected = torch.autograd.grad(Twin()(a, b), (a, b), g)
+    assert torch.equal(x.grad, expected[0])
+    assert torch.equal(theta.grad, expected[1])
+
+
+def test_a_perfect_twin_gives_exactly_autograds_gradient() -> None:
+    twin = Twin()
+    layers = [PhysicalLayer(torch.rand(3), twin, twin) for _ in range(3)]
+    x, _ = inputs()
+    nn.Sequential(*layers)(x).square().sum().backward()
+    a = x.detach().clone().requires_grad_()
+    thetas = [layer.theta.detach().clone().requires_grad_() for layer in layers]
+    h = a
+    for theta in thetas:
+        h = twin(h.clamp(0, 1), theta.clamp(0, 1).expand(len(h), -1))
+    h.square().sum().backward()
+    assert torch.equal(x.grad, a.grad)
+    for layer, theta in zip(layers, thetas, strict=True):
+        assert torch.equal(layer.theta.grad, theta.grad)
+
+
+def test_only_needed_gradients_are_computed() -> None:
+    x, theta = inputs()
+    asked: list[bool] = []
+
+    class Spy(Twin):
+        def forward(self, x: Tensor, theta: Tensor) -> Tensor:
+            asked.extend((x.requires_grad, theta.requires_grad))
+            return super().forward(x, theta)
+
+    pat(x.detach(), theta, Device(), Spy()).sum().backward()
+    assert asked == [False, True]
+    assert x.grad is None
+    assert theta.grad is not None
+
+
+def test_without_gradients_the_twin_is_not_asked() -> None:
+    x, theta = inputs()
+    twin = Twin()
+    with torch.no_grad():
+        pat(x, theta, Device(), twin)
+    pat(x.detach(), theta.detach(), Device(), twin)
+    assert twin.calls == 0
+
+
+def test_the_device_is_measured_once_and_never_in_backward() -> None:
+    x, theta = inputs()
+    device = Device()
+    loss = pat(x, theta, device, Twin()).sum()
+    loss.backward()
+    assert len(device.calls) == 1
+    assert not device.calls[0][0].requires_grad
+
+
+def test_the_twins_own_parameters_get_no_gradient() -> None:
+    x, theta = inputs()
+    twin = Twin()
+    pat(x, theta, Device(), twin).sum().backward()
+    assert twin.a.grad is None
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_grad_mode_is_left_as_found(enabled: bool) -> None:
+    x, theta = inputs()
+    loss = pat(x, theta, Device(), Twin()).sum()
+    with torch.set_grad_enabled(enabled):
+        pat(x, theta, Device(), Twin())
+        assert torch.is_grad_enabled() is enabled
+        loss.backward()
+        assert torch.is_grad_enabled() is enabled
+
+
+def test_dtype_and_strides_are_handled() -> None:
+    wide, _ = inputs(dtype=torch.float64)
+    x = wide.detach().t().contiguous().t()[:, [2, 0, 1]].requires_grad_()
+    assert x.dtype == torch.float64
+    strided = torch.rand(3, 4, dtype=torch.float64).t().requires_grad_()
+    y = pat(strided, wide, Device(), Twin())
+    y.sum().backward()
+    assert y.dtype == torch.float64
+    assert strided.grad.dtype == torch.float64
+
+
+def test_double_backward_is_refused_with_the_reason() -> None:
+    x, theta = inputs()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(pat(x, theta, Device(), Twin()).sum(), x, create_graph=True)
+
+
+def test_backward_twice_over_a_retained_graph_adds_up() -> None:
+    x, theta = inputs()
+    loss = pat(x, theta, Device(), Twin()).sum()
+    loss.backward(retain_graph=True)
+    once = x.grad.clone()
+    loss.backward()
+    assert torch.equal(x.grad, 2 * once)
+
+
+def test_rows_and_shapes_that_differ_are_refused() -> None:
+    x, theta = inputs()
+    with pytest.raises(ValueError, match="4 rows of x but 3 rows of theta"):
+        pat(x, theta[:3], Device(), Twin())
+    with pytest.raises(ValueError, match="twin predicts"):
+        pat(x, theta, lambda x, t: x[:, :2], Twin())
+
+
+def test_device_and_twin_see_the_clamped_values() -> None:
+    device = Device()
+    layer = PhysicalLayer(torch.tensor([-0.5, 0.5, 1.5]), device, Twin())
+    x = torch.tensor([[1.25, 0.5, -0.25]], requires_grad=True)
+    layer(x).sum().backward()
+    sent_x, sent_theta = device.calls[0]
+    assert sent_x.tolist() == [[1.0, 0.5, 0.0]]
+    assert sent_theta.tolist() == [[0.0, 0.5, 1.0]]
+    assert x.grad[0, 0] == 0
+    assert x.grad[0, 2] == 0
+    expected = (0.25**2 + 0.25**2) / 3 + (0.5**2 + 0.5**2) / 3
+    assert layer.penalty.item() == pytest.approx(expected)
+
+
+def test_the_penalty_pulls_back_into_the_range() -> None:
+    u = torch.tensor([-1.0, 0.5, 2.0], requires_grad=True)
+    excess(u).backward()
+    assert u.grad[0] < 0
+    assert u.grad[1] == 0
+    assert u.grad[2] > 0
+    assert excess(torch.tensor([0.0, 1.0])).item() == 0
+
+
+def test_the_twin_is_no_part_of_the_network() -> None:
+    layer = PhysicalLayer(torch.rand(3), Twin(), Twin())
+    assert [name for name, _ in layer.named_parameters()] == ["theta"]
+
+
+def test_checkpointing_is_refused() -> None:
+    layer = PhysicalLayer(torch.rand(3), Device(), Twin())
+    with pytest.raises(RuntimeError, match="must not be checkpointed"):
+        checkpoint(layer, inputs()[0], use_reentrant=False)

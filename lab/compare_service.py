@@ -1,0 +1,108 @@
+"""Run a comparison on a lab service, over REST: fit the twin, submit every run, watch them all."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from lab.client import Client, ServiceError
+from lab.compare import Comparison, OnProgress, Outcome, Progress, fit_name, run_name
+from lab.config import TwinConfig
+from lab.errors import Conflict
+
+_WATCHED_AT_ONCE = 16
+
+OpenClient = Callable[[], AbstractContextManager[Client]]
+
+
+@dataclass(frozen=True)
+class ServiceRuns:
+    """Run a plan on the service that `open_client` talks to.
+
+    on_progress is called from several threads. gap: of the service's bench, where it is known.
+    """
+
+    plan: Comparison
+    open_client: OpenClient
+    on_progress: OnProgress
+    gap: float | None = None
+
+    def __call__(self, twin_rows: int) -> Outcome:
+        """Fit one twin and run every method and seed with it; jobs are cancelled on the way out.
+
+        Raises ServiceError where the service does not answer or a job does not succeed, and what
+        it refuses.
+        """
+        with self.open_client() as client:
+            twin = self._fit(client, twin_rows)
+            configs = self.plan.configs(TwinConfig(id=twin["twin"]))
+            jobs: dict[str, str] = {}
+            try:
+                for config in configs:
+                    jobs[client.submit(config)["id"]] = run_name(config)
+                results = self._watch_all(jobs)
+            except BaseException:
+                _cancel(client, list(jobs))
+                raise
+        return Outcome(twin["report"], results, self.gap)
+
+    def _fit(self, client: Client, rows: int) -> dict[str, Any]:
+        plan, twin = self.plan, self.plan.twin_config(rows)
+        job = client.fit_twin(
+            system=plan.system, kind=twin.kind, rows=rows, seed=twin.seed, task=plan.task
+        )
+        try:
+            return self._watch(client, job["id"], fit_name(rows))
+        except BaseException:
+            _cancel(client, [job["id"]])
+            raise
+
+    def _watch_all(self, jobs: dict[str, str]) -> list[dict[str, Any]]:
+        """Return every job's result, in the order of submission; raise the first failure."""
+        with ThreadPoolExecutor(min(len(jobs), _WATCHED_AT_ONCE), "watch") as pool:
+            futures = [pool.submit(self._watch_alone, job, run) for job, run in jobs.items()]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                # the watchers end with their jobs, so the jobs have to end first
+                self._give_up(futures, list(jobs))
+                raise
+        return [future.result() for future in futures]
+
+    def _give_up(self, futures: list[Future[dict[str, Any]]], jobs: list[str]) -> None:
+        for future in futures:
+            future.cancel()
+        with self.open_client() as client:
+            _cancel(client, jobs)
+
+    def _watch_alone(self, job_id: str, run: str) -> dict[str, Any]:
+        with self.open_client() as client:  # a client serves one thread
+            return self._watch(client, job_id, run)
+
+    def _watch(self, client: Client, job_id: str, run: str) -> dict[str, Any]:
+        for event in client.watch(job_id):
+            if event.kind == "metric":
+                self.on_progress(_progress(run, event.data, self.plan.epochs))
+            elif event.kind == "end" and event.data["state"] != "succeeded":
+                state, error = event.data["state"], event.data["error"]
+                raise ServiceError(f"{run} (job {job_id}): {state}: {error}")
+        return client.result(job_id)
+
+
+def _progress(run: str, metric: dict[str, Any], epochs: int) -> Progress:
+    if metric["kind"] == "fit":
+        return Progress("fit", run, metric["done"], metric["of"])
+    return Progress("train", run, metric["epoch"], epochs, metric["accuracy"])
+
+
+def _cancel(client: Client, jobs: list[str]) -> None:
+    """Cancel those of the jobs that have not ended; a service that is gone has ended them all."""
+    for job in jobs:
+        try:
+            client.cancel(job)
+        except Conflict:
+            continue
+        except ServiceError:
+            return

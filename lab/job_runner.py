@@ -1,0 +1,231 @@
+"""What a job does in its worker thread: fit a twin, train a network. Plain blocking code."""
+
+import hashlib
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from drivers.row_key import RowKey
+from drivers.spec import Array
+from lab.apparatus import Apparatus, open_apparatus
+from lab.bench import Bench
+from lab.config import Split, TrainConfig, TwinConfig
+from lab.datasets import Dataset, load, split
+from lab.errors import ConfigError
+from lab.live_job import LiveJob, Turns
+from lab.measure import Run
+from lab.measurement import ForwardPass
+from lab.models import build_network
+from lab.records import FitConfig, TwinRecord
+from lab.scheduler import HardwareScheduler
+from lab.state_files import checkpoint_file, load_state, save_state, twin_file
+from lab.store import Store
+from lab.trainer import TrainResult, train
+from lab.twins import FittedTwin, fit_stream, fit_system_twin
+from twins.base import frozen
+from twins.fitting import TwinError
+
+_TASK_ROWS = 100  # samples on which a twin's error on the task's own inputs is measured
+
+
+class JobRunner:
+    """Run jobs on one bench through its scheduler; thread-safe, any thread but the loop's."""
+
+    def __init__(self, bench: Bench, scheduler: HardwareScheduler, store: Store) -> None:
+        """Measure through `scheduler`, which must be running while jobs run."""
+        self.bench = bench
+        self.scheduler = scheduler
+        self.store = store
+        self.turns = Turns()
+        self._bench_digest = hashlib.sha256(bench.config.model_dump_json().encode()).hexdigest()
+
+    def run(self, job: LiveJob) -> dict[str, Any]:
+        """Do the job and return its result as plain data; raise Stopped when it was stopped."""
+        job.check()
+        if isinstance(job.config, FitConfig):
+            return self._fit_only(job, job.config)
+        return self._train(job, job.config)
+
+    def check(self, config: TrainConfig | FitConfig) -> None:
+        """Raise UnknownName or ConfigError for what can be known not to work before it starts."""
+        self.bench.system(config.system)
+        if isinstance(config, TrainConfig):
+            if config.method == "ideal" and self.bench.plant(config.system) is None:
+                raise ConfigError("method: 'ideal' needs a simulated bench")
+            if config.twin.id is not None:
+                self._check_twin(config.system, self.store.twin(config.twin.id))
+                return
+        try:
+            self.bench.new_twin(config.system, config.twin.kind)
+        except ValueError as error:
+            raise ConfigError(f"twin.kind: {error}") from error
+
+    def _check_twin(self, system: str, record: TwinRecord) -> None:
+        if record.system != system:
+            raise ConfigError(
+                f"twin.id: twin '{record.id}' belongs to system '{record.system}', not '{system}'"
+            )
+
+    def _train(self, job: LiveJob, config: TrainConfig) -> dict[str, Any]:
+        dataset = load(config.task)
+        apparatus = open_apparatus(self.bench, config.system, self._measurer(job, config))
+        record, fitted = self._twin_for(job, config, dataset, apparatus)
+        result = train(
+            config,
+            dataset,
+            fitted,
+            apparatus,
+            on_metric=lambda m: job.metric({"kind": "epoch", **asdict(m)}),
+            stop=job.stopped,
+        )
+        self._save_checkpoint(job, config, record, result)
+        return {**result.as_dict(), "twin": record.id}
+
+    def _fit_only(self, job: LiveJob, config: FitConfig) -> dict[str, Any]:
+        apparatus = open_apparatus(self.bench, config.system, self._measurer(job, config))
+        inputs = None
+        if config.task is not None:
+            inputs = task_inputs(load(config.task), apparatus, "random", config.seed)
+        record, _ = self._fit(job, config.system, config.twin, apparatus, inputs)
+        return {"twin": record.id, "report": record.report}
+
+    def _twin_for(
+        self, job: LiveJob, config: TrainConfig, dataset: Dataset, apparatus: Apparatus
+    ) -> tuple[TwinRecord, FittedTwin]:
+        """Return the twin asked for; jobs that want the same one fit it once."""
+        t = config.twin
+        if t.id is not None:
+            record = self.store.twin(t.id)
+            return record, self._load_twin(record)
+        wanted: dict[str, str | int] = {
+            "system": config.system,
+            "kind": t.kind,
+            "rows": t.rows,
+            "seed": t.seed,
+        }
+        with self.turns.turn(tuple(wanted.values()), job.stopped):
+            known = self.store.find_twin(**wanted, bench=self._bench_digest)
+            if known is not None:
+                return known, self._load_twin(known)
+            inputs = task_inputs(dataset, apparatus, config.split, config.seed)
+            return self._fit(job, config.system, t, apparatus, inputs)
+
+    def _fit(
+        self,
+        job: LiveJob,
+        system: str,
+        config: TwinConfig,
+        apparatus: Apparatus,
+        inputs: Tensor | None,
+    ) -> tuple[TwinRecord, FittedTwin]:
+        fitted = fit_system_twin(
+            config,
+            self.bench.new_twin(system, config.kind),
+            apparatus.open_device(fit_stream(config.seed), 0),
+            task_inputs=inputs,
+            on_progress=_fit_progress(job),
+        )
+        job.check()
+        record = TwinRecord(
+            id=secrets.token_hex(6),
+            system=system,
+            kind=config.kind,
+            rows=config.rows,
+            seed=config.seed,
+            job=job.id,
+            bench=self._bench_digest,
+            created_s=time.time(),
+            report=fitted.report(),
+        )
+        save_state(twin_file(self.store.folder, record.id), fitted.twin.state_dict())
+        self.store.add_twin(record)
+        return record, fitted
+
+    def _load_twin(self, record: TwinRecord) -> FittedTwin:
+        twin = self.bench.new_twin(record.system, record.kind)
+        twin.load_state_dict(load_state(twin_file(self.store.folder, record.id)))
+        report = record.report
+        return FittedTwin(
+            twin=frozen(twin),
+            kind=record.kind,
+            system=record.system,
+            seed=record.seed,
+            rows=record.rows,
+            hardware_rows=report["hardware_rows"],
+            seconds=report["seconds"],
+            random=TwinError(**report["random"]),
+            task=None if report["task"] is None else TwinError(**report["task"]),
+        )
+
+    def _save_checkpoint(
+        self, job: LiveJob, config: TrainConfig, record: TwinRecord, result: TrainResult
+    ) -> None:
+        save_state(
+            checkpoint_file(self.store.folder, job.id),
+            {
+                "config": config.model_dump(),
+                "classes": list(result.classes),
+                "network": result.network_state,
+                "twin": result.twin_state,
+                "twin_kind": record.kind,
+                "twin_id": record.id,
+            },
+        )
+
+    def _measurer(self, job: LiveJob, config: TrainConfig | FitConfig) -> Run:
+        """Return what executes the job's rows: passes in the scheduler's queue."""
+
+        def run(x: Array, theta: Array, keys: Sequence[RowKey]) -> Array:
+            job.check()
+            job.pass_id = uuid.uuid4().hex
+            forward_pass = ForwardPass(
+                system=config.system,
+                x=x,
+                theta=theta,
+                keys=keys,
+                priority=config.priority,
+                client=f"job {job.id}",
+                pass_id=job.pass_id,
+            )
+            try:
+                return self.scheduler.measure_blocking(forward_pass).y
+            finally:
+                job.pass_id = None
+
+        return run
+
+
+def _fit_progress(job: LiveJob) -> Callable[[int, int, float], None]:
+    def progress(step: int, steps: int, loss: float) -> None:
+        job.check()
+        job.metric({"kind": "fit", "done": step, "of": steps, "loss": loss})
+
+    return progress
+
+
+def task_inputs(dataset: Dataset, apparatus: Apparatus, kind: Split, seed: int) -> Tensor:
+    """Return encoded training samples (at most 100, x_size), 0..1, drawn by `seed`."""
+    d = apparatus.description
+    network = build_network(
+        _unmeasured,
+        torch.nn.Identity(),
+        layers=1,
+        x_size=d.x.shape[0],
+        theta_size=d.theta.shape[0],
+        y_size=d.y.shape[0],
+        classes=len(dataset.classes),
+        seed=0,
+    )
+    rows = torch.from_numpy(split(dataset, kind, seed).train_idx)
+    pick = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:_TASK_ROWS]
+    return network.encode(torch.from_numpy(dataset.features).float()[rows[pick]])
+
+
+def _unmeasured(x: Tensor, theta: Tensor) -> Tensor:
+    raise RuntimeError("this network only encodes")

@@ -1,0 +1,192 @@
+"""Jobs: durable pieces of work (training, twin fits) that run beside the event loop.
+
+    lab/records.py      what is kept of a job
+    lab/live_job.py     a job while it is in this process
+    lab/job_runner.py   what it does in its thread
+    lab/store.py        where it is kept
+
+A job that fails is data, its state and error; its siblings go on. Every job ends exactly once:
+succeeded, failed, cancelled (by request, or because the service stopped), or, where a process
+died, unknown when the next one opens the store.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from lab.config import TrainConfig
+from lab.errors import Conflict, SystemClosed, UnknownName
+from lab.job_runner import JobRunner
+from lab.live_job import LiveJob
+from lab.records import FitConfig, JobRecord, JobState, MetricRecord
+from lab.store import Store
+
+log = logging.getLogger(__name__)
+
+_METRICS_AT_ONCE = 1000
+
+
+class JobService:
+    """Take, run, watch and stop jobs; its methods are for the event loop it was made on.
+
+    workers: how many jobs run at once; they share the hardware pass by pass.
+    """
+
+    def __init__(self, runner: JobRunner, store: Store, workers: int = 2) -> None:
+        """Run jobs with `runner` and keep them in `store`."""
+        self._runner = runner
+        self._store = store
+        self._live: dict[str, LiveJob] = {}
+        self._closed = False
+        # one core per job: threads of torch's own would only take it from the siblings
+        self._workers = ThreadPoolExecutor(
+            workers, "job", initializer=torch.set_num_threads, initargs=(1,)
+        )
+
+    async def submit(self, config: TrainConfig | FitConfig, client: str = "") -> JobRecord:
+        """Keep a new job and let it start as soon as a worker is free.
+
+        Raises UnknownName (system, twin), ConfigError (what can be known not to work),
+        SystemClosed.
+        """
+        self._refuse_when_closed()
+        await asyncio.to_thread(self._runner.check, config)
+        job = LiveJob(secrets.token_hex(6), config, self._store)
+        self._live[job.id] = job
+        try:
+            plain = config.model_dump(mode="json")
+            await asyncio.to_thread(self._store.add_job, job.id, job.kind, plain, client)
+            record = await self.get(job.id)
+        except BaseException:
+            self._forget(job)
+            raise
+        if self._closed:
+            await self._end_unstarted(job, job.stopped_because)
+        self._refuse_when_closed()
+        job.future = self._workers.submit(self._work, job)
+        return record
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise SystemClosed("the service is stopping and takes no more jobs")
+
+    async def get(self, job_id: str) -> JobRecord:
+        """Return a job; raise UnknownName."""
+        return await asyncio.to_thread(self._store.job, job_id)
+
+    async def newest(self, state: JobState | None = None, limit: int = 100) -> list[JobRecord]:
+        """Return the newest jobs, newest first."""
+        return await asyncio.to_thread(self._store.jobs, state, limit)
+
+    async def metrics(
+        self, job_id: str, since: int = 0, limit: int = _METRICS_AT_ONCE
+    ) -> list[MetricRecord]:
+        """Return the first metrics after step `since`; raise UnknownName."""
+        await self.get(job_id)
+        return await asyncio.to_thread(self._store.metrics, job_id, since, limit)
+
+    async def result(self, job_id: str) -> dict[str, Any]:
+        """Return what a job that succeeded found out; raise UnknownName, or Conflict."""
+        record = await self.get(job_id)
+        result = await asyncio.to_thread(self._store.result, job_id)
+        if result is None:
+            raise Conflict(f"job {job_id} has no result: it is {record.state}")
+        return result
+
+    async def cancel(self, job_id: str) -> JobRecord:
+        """Cancel a job: at once while it is pending, else between rows and training steps.
+
+        Returns the job as it is now, which may still be running. Raises UnknownName, or Conflict
+        if it has ended.
+        """
+        record = await self.get(job_id)
+        job = self._live.get(job_id)
+        if record.ended or job is None:
+            raise Conflict(f"job {job_id} has ended: it is {record.state}")
+        await self._stop(job, "cancelled by request")
+        return await self.get(job_id)
+
+    async def watch(self, job_id: str, since: int = 0) -> AsyncIterator[MetricRecord | JobRecord]:
+        """Yield the job, every metric after step `since`, and the job whenever its state changes.
+
+        Ends after the job in its final state. Raises UnknownName.
+        """
+        shown: JobState | None = None
+        while True:
+            job = self._live.get(job_id)
+            news = job.news() if job is not None else None
+            record = await self.get(job_id)
+            if not record.ended and record.state != shown:
+                shown = record.state
+                yield record
+            found = await asyncio.to_thread(self._store.metrics, job_id, since, _METRICS_AT_ONCE)
+            for metric in found:
+                since = metric.step
+                yield metric
+            if len(found) == _METRICS_AT_ONCE:
+                continue
+            if record.ended:
+                yield record
+                return
+            if news is None:  # its end could not be written
+                yield replace(record, state="unknown")
+                return
+            await news.wait()
+
+    async def close(self) -> None:
+        """Stop every job and wait until each has ended; idempotent."""
+        self._closed = True
+        jobs = list(self._live.values())
+        await asyncio.gather(*(self._stop(job, "the service stopped") for job in jobs))
+        await asyncio.to_thread(self._workers.shutdown)
+
+    async def _stop(self, job: LiveJob, reason: str) -> None:
+        job.stop(reason)
+        if job.future is not None and job.future.cancel():
+            await self._end_unstarted(job, reason)
+            return
+        self._runner.turns.wake()
+        pass_id = job.pass_id
+        if pass_id is not None:
+            try:
+                await self._runner.scheduler.cancel(pass_id)
+            except UnknownName:
+                # it has just ended or is not queued yet; then the job stops right after it
+                log.debug("pass %s of job %s was not there to cancel", pass_id, job.id)
+
+    async def _end_unstarted(self, job: LiveJob, reason: str) -> None:
+        await asyncio.to_thread(self._store.end_job, job.id, "cancelled", error=reason)
+        self._forget(job)
+
+    def _forget(self, job: LiveJob) -> None:
+        """Drop a job that has ended, and tell its watchers."""
+        self._live.pop(job.id, None)
+        job.tell()
+
+    def _work(self, job: LiveJob) -> None:
+        """Run a job in its worker thread, to its one end."""
+        try:
+            self._store.start_job(job.id)
+            job.tell()
+            self._store.end_job(job.id, **self._outcome(job))
+        except Exception:
+            # the store failed: nothing can be kept, so the job will be unknown
+            log.exception("job %s: its state could not be written", job.id)
+        finally:
+            job.on_loop(lambda: self._forget(job))
+
+    def _outcome(self, job: LiveJob) -> dict[str, Any]:
+        try:
+            return {"state": "succeeded", "result": self._runner.run(job)}
+        except Exception as error:
+            # what a stopped job runs into (a cancelled pass, a closed system) is its stop
+            if job.stopped():
+                return {"state": "cancelled", "error": job.stopped_because}
+            log.warning("job %s failed", job.id, exc_info=error)
+            return {"state": "failed", "error": f"{type(error).__name__}: {error}"}

@@ -1,0 +1,100 @@
+"""One job while it is in this process: how it is stopped, and how its watchers hear of news."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+from lab.config import TrainConfig
+from lab.errors import Stopped
+from lab.records import FitConfig, JobKind
+from lab.store import Store
+
+
+class LiveJob:
+    """A job from its submission to its end.
+
+    Made on the event loop. The worker thread calls `check`, `metric`, `tell` and sets `pass_id`;
+    the rest belongs to the loop.
+    """
+
+    def __init__(self, job_id: str, config: TrainConfig | FitConfig, store: Store) -> None:
+        """Watchers are told on the running loop."""
+        self.id = job_id
+        self.config = config
+        self.kind: JobKind = "train" if isinstance(config, TrainConfig) else "fit"
+        self.stopped_because = ""
+        self.pass_id: str | None = None
+        self.future: Future[None] | None = None
+        self._stop = threading.Event()
+        self._store = store
+        self._steps = 0
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+
+    def stop(self, reason: str) -> None:
+        """Ask the job to end; the first reason counts."""
+        self.stopped_because = self.stopped_because or reason
+        self._stop.set()
+
+    def stopped(self) -> bool:
+        """Say whether the job is to end."""
+        return self._stop.is_set()
+
+    def check(self) -> None:
+        """Raise Stopped if the job is to end."""
+        if self.stopped():
+            raise Stopped(self.stopped_because)
+
+    def metric(self, metric: Mapping[str, Any]) -> None:
+        """Keep one metric under the next step number, and tell the watchers."""
+        self._steps += 1
+        self._store.add_metric(self.id, self._steps, metric)
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell the watchers, from any thread, that there is news in the store."""
+        self.on_loop(self._spread)
+
+    def on_loop(self, call: Callable[[], object]) -> None:
+        """Let the event loop call something, from any thread."""
+        self._loop.call_soon_threadsafe(call)
+
+    def news(self) -> asyncio.Event:
+        """Return an event for the next news; take it before looking into the store."""
+        return self._news
+
+    def _spread(self) -> None:
+        heard, self._news = self._news, asyncio.Event()
+        heard.set()
+
+
+class Turns:
+    """Let one thread at a time do the work that a key names; others wait or are stopped."""
+
+    def __init__(self) -> None:
+        """Start with no key taken."""
+        self._changed = threading.Condition()
+        self._taken: set[object] = set()
+
+    @contextmanager
+    def turn(self, key: object, stopped: Callable[[], bool]) -> Iterator[None]:
+        """Hold the key; raise Stopped if `stopped` says so while waiting for it."""
+        with self._changed:
+            self._changed.wait_for(lambda: stopped() or key not in self._taken)
+            if stopped():
+                raise Stopped("stopped while another job did the same work first")
+            self._taken.add(key)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken.discard(key)
+                self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Let those who wait ask again whether they are stopped."""
+        with self._changed:
+            self._changed.notify_all()

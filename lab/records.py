@@ -1,0 +1,88 @@
+"""What is kept of jobs and twins: plain values that the store, the jobs and the service share.
+
+Imports neither torch nor drivers.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lab.config import Task, TwinConfig, TwinKind
+
+JobKind = Literal["train", "fit"]
+JobState = Literal["pending", "running", "succeeded", "failed", "cancelled", "unknown"]
+ENDED: frozenset[JobState] = frozenset({"succeeded", "failed", "cancelled", "unknown"})
+
+
+class FitConfig(BaseModel):
+    """One fit of a digital twin; the body of `POST /api/v1/twins`.
+
+    rows: measured rows of the fit. task: where given, the twin's error on that task's encoded
+    samples is reported too.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    system: str = "optics"
+    kind: TwinKind = "structured"
+    rows: int = Field(300, ge=20, le=1_000_000)
+    seed: int = Field(0, ge=0)
+    task: Task | None = None
+    priority: int = Field(0, ge=-100, le=100)
+
+    @property
+    def twin(self) -> TwinConfig:
+        """Get the twin's part of this request."""
+        return TwinConfig(kind=self.kind, rows=self.rows, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One job as it is stored; times are seconds since the epoch.
+
+    config: the TrainConfig or FitConfig it was submitted with. error: why it failed, was
+    cancelled or is unknown, else empty. last_step: the number of its newest metric, 0 for none.
+    """
+
+    id: str
+    kind: JobKind
+    state: JobState
+    config: dict[str, Any]
+    client: str
+    error: str
+    created_s: float
+    started_s: float | None
+    finished_s: float | None
+    last_step: int
+
+    @property
+    def ended(self) -> bool:
+        """Say whether the state is final."""
+        return self.state in ENDED
+
+
+@dataclass(frozen=True)
+class MetricRecord:
+    """One metric of a job; step counts the job's metrics from 1."""
+
+    step: int
+    metric: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TwinRecord:
+    """A fitted twin; report is `FittedTwin.report()`.
+
+    job: the job that fitted it. bench: digest of the bench configuration it was fitted on.
+    """
+
+    id: str
+    system: str
+    kind: TwinKind
+    rows: int
+    seed: int
+    job: str
+    bench: str
+    created_s: float
+    report: dict[str, Any]

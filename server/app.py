@@ -1,0 +1,59 @@
+"""The FastAPI app."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import metadata
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from lab.config import BenchConfig
+from server.errors import add_error_handlers
+from server.guard import Guard
+from server.lifespan import open_lab
+from server.routes import health, jobs, passes, systems, twins
+
+PREFIX = "/api/v1"
+MAX_BODY_BYTES = 16 * 2**20
+
+
+def create_app(
+    bench: BenchConfig,
+    *,
+    data_dir: Path | str,
+    database_url: str | None = None,
+    workers: int = 2,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    local_only: bool = False,
+) -> FastAPI:
+    """Return the app that serves a bench; its lifespan opens and closes everything.
+
+    data_dir: database, checkpoints and twins; one service at a time. database_url: where the
+    database is, if not there. workers: jobs that run at once. Larger bodies get 413.
+    local_only: answer under the loopback's names only.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        folder = Path(data_dir)
+        async with open_lab(bench, folder, database_url=database_url, workers=workers) as lab:
+            app.state.lab = lab
+            yield
+
+    app = FastAPI(
+        title="pnnlab",
+        summary="Train deep physical neural networks on real and simulated instruments",
+        version=metadata.version("pnnlab"),
+        lifespan=lifespan,
+        openapi_url=f"{PREFIX}/openapi.json",
+        # these pages load scripts from elsewhere, which a lab network need not reach
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.max_body_bytes = max_body_bytes
+    app.add_middleware(Guard, local_only=local_only, max_body_bytes=max_body_bytes)
+    add_error_handlers(app)
+    for part in (systems, passes, twins, jobs):
+        app.include_router(part.router, prefix=PREFIX)
+    app.include_router(health.router)
+    return app

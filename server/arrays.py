@@ -1,0 +1,127 @@
+"""Arrays over HTTP: rows in and measurements out, as JSON or as a NumPy archive (npz).
+
+Blocking, and slow for many rows: for threads. A body is read without running any code in it and
+without making an array larger than the body says it carries.
+"""
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from lab.measurement import ForwardPass, Measurement
+from server.errors import InvalidRequest, field_errors
+from server.views import PassRequest
+
+JSON = "application/json"
+NPZ = "application/x-npz"
+JSON_LIMIT = 2**20  # reading JSON holds up the whole service, about 10 ms per MiB
+
+
+def pass_from_json(system: str, body: bytes) -> ForwardPass:
+    """Read a PassRequest; raise InvalidRequest that names the field."""
+    try:
+        request = PassRequest.model_validate_json(body)
+    except ValidationError as error:
+        errors = field_errors([{**e, "loc": ("body", *e["loc"])} for e in error.errors()])
+        text = "; ".join(f"{e['pointer']}: {e['detail']}" for e in errors)
+        raise InvalidRequest(text, errors) from error
+    return ForwardPass(
+        system,
+        _regular("x", request.x),
+        _regular("theta", request.theta),
+        priority=request.priority,
+        client=request.client,
+    )
+
+
+def _regular(name: str, rows: list[list[float]]) -> NDArray[np.float64]:
+    try:
+        return np.array(rows, dtype=np.float64)
+    except ValueError as error:
+        raise _unreadable(name, "its rows differ in length") from error
+
+
+def pass_from_npz(
+    system: str, body: bytes, priority: int, client: str, max_bytes: int
+) -> ForwardPass:
+    """Read x and theta of an npz archive (at most `max_bytes` unpacked); raise InvalidRequest."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            sizes = {info.filename: info.file_size for info in archive.infolist()}
+            if sum(sizes.values()) > max_bytes:
+                raise InvalidRequest(f"the archive unpacks to more than {max_bytes} bytes")
+            x, theta = (_member(archive, sizes, name) for name in ("x", "theta"))
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, OSError) as error:
+        raise InvalidRequest(f"the body is no npz archive ({error})") from error
+    return ForwardPass(system, x, theta, priority=priority, client=client)
+
+
+def _member(archive: zipfile.ZipFile, sizes: dict[str, int], name: str) -> NDArray[np.float64]:
+    if f"{name}.npy" not in sizes:
+        raise _unreadable(name, "the archive has no such array")
+    try:
+        content = archive.read(f"{name}.npy")
+    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, ImportError) as error:
+        raise _unreadable(name, f"cannot be unpacked ({error})") from error
+    return _array(name, content)
+
+
+def _array(name: str, content: bytes) -> NDArray[np.float64]:
+    """Read one npy file; its header is checked against its length before any memory is taken."""
+    file = io.BytesIO(content)
+    try:
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[np.lib.format.read_magic(file)]
+        shape, fortran, dtype = read(file)
+    except (ValueError, KeyError) as error:
+        raise _unreadable(name, f"no npy array of version 1 or 2 ({error})") from error
+    data = content[file.tell() :]
+    if dtype.kind not in "fiu" or math.prod(shape) * dtype.itemsize != len(data):
+        raise _unreadable(name, f"shape {shape} of {dtype} does not fit {len(data)} bytes")
+    flat = np.frombuffer(data, dtype)
+    return flat.reshape(shape, order="F" if fortran else "C").astype(np.float64)
+
+
+def _unreadable(name: str, reason: str) -> InvalidRequest:
+    return InvalidRequest(f"{name}: {reason}", [{"detail": reason, "pointer": f"#/{name}"}])
+
+
+def measurement_to_json(measurement: Measurement) -> bytes:
+    """Write a MeasurementView, row by row so that other threads get their turn."""
+    m = measurement
+    head = {**_head(m), "saturated": m.saturated.tolist()}
+    return b"".join([json.dumps(head).encode()[:-1], b', "y": [', b",".join(_json_rows(m)), b"]}"])
+
+
+def _json_rows(measurement: Measurement) -> Iterator[bytes]:
+    for row in measurement.y:
+        yield json.dumps(row.tolist()).encode()
+
+
+def measurement_to_npz(measurement: Measurement) -> bytes:
+    """Write y (rows, ...), saturated (rows,) and, as scalars, the rest of a measurement."""
+    file = io.BytesIO()
+    arrays: dict[str, Any] = {"y": measurement.y, "saturated": measurement.saturated}
+    np.savez(file, allow_pickle=False, **arrays, **_head(measurement))
+    return file.getvalue()
+
+
+def _head(measurement: Measurement) -> dict[str, Any]:
+    m = measurement
+    return {
+        "pass_id": m.pass_id,
+        "system": m.system,
+        "first_shot": m.first_shot,
+        "submitted_s": m.submitted_s,
+        "started_s": m.started_s,
+        "finished_s": m.finished_s,
+    }

@@ -1,0 +1,48 @@
+"""The command line `pnnlab`.
+
+    serve, check                    cli_bench: open a bench on this machine
+    submit, jobs, watch, cancel     cli_jobs: talk to a running service
+    compare                         cli_compare: several methods, here or on a service
+    demo                            cli_demo: all of it on the simulated bench, with a report
+
+An error is one line on stderr and exit code 1 (2 where the command itself is wrong).
+"""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from drivers.errors import DriverError
+from lab.errors import LabError
+from server import cli_bench, cli_compare, cli_demo, cli_jobs
+
+
+class _OneLineErrors(TyperGroup):
+    """Turn the errors that a user can do something about into one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (LabError, DriverError) as error:
+            typer.echo(f"pnnlab: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    name="pnnlab",
+    help="Train deep physical neural networks on real and simulated instruments.",
+    cls=_OneLineErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(cli_bench.serve)
+app.command("check")(cli_bench.check)
+app.command("submit")(cli_jobs.submit)
+app.command("jobs")(cli_jobs.jobs)
+app.command("watch")(cli_jobs.watch)
+app.command("cancel")(cli_jobs.cancel)
+app.command("compare")(cli_compare.compare)
+app.command("demo")(cli_demo.demo)

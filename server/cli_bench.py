@@ -1,0 +1,92 @@
+"""The commands that open a bench on this machine: serve and check.
+
+What they need (torch, drivers) is imported when they run, so that the other commands start fast.
+"""
+
+import ipaddress
+import json
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lab.config import load_bench
+from lab.errors import ConfigError
+from server.interrupts import ended_by_signals
+
+DEFAULT_BENCH = Path("bench.toml")
+
+BenchFile = Annotated[
+    Path | None, typer.Option("--bench", help="Bench file.  [default: ./bench.toml]")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def serve(
+    bench: BenchFile = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,
+    data: Annotated[Path, typer.Option(help="Folder of database, checkpoints and twins.")] = Path(
+        "pnnlab-data"
+    ),
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Jobs that run at once.")] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Serve a bench over HTTP until SIGINT or SIGTERM; the instruments end in their safe state."""
+    config = load_bench(find_bench(bench))
+    from server.app import create_app
+    from server.serve import serve as run
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    if not is_loopback(host):
+        typer.echo(
+            f"pnnlab: warning: {host} is reachable from other machines, and the service asks "
+            "nobody who they are: whoever reaches it can drive the instruments",
+            err=True,
+        )
+
+    def ready(url: str) -> None:
+        line = json.dumps({"url": url, "bench": config.name})
+        # for a program that reads this through a pipe, hence flushed (echo does)
+        typer.echo(line if as_json else f"pnnlab: bench {config.name} ready at {url}")
+
+    app = create_app(config, data_dir=data, workers=workers, local_only=is_loopback(host))
+    run(app, host, port, ready)
+
+
+def check(bench: BenchFile = None, as_json: AsJson = False) -> None:
+    """Open the bench, identify each instrument, measure one row; exit code 1 if anything fails."""
+    from server.check import check_bench
+
+    path = find_bench(bench)
+    with ended_by_signals():
+        results = check_bench(path)
+    ok = all(result.ok for result in results)
+    if as_json:
+        checks = [result.__dict__ for result in results]
+        typer.echo(json.dumps({"bench": str(path), "ok": ok, "checks": checks}))
+    else:
+        for result in results:
+            typer.echo(f"{'pass' if result.ok else 'FAIL'}  {result.what}: {result.detail}")
+    if not ok:
+        raise typer.Exit(1)
+
+
+def find_bench(given: Path | None) -> Path:
+    """Return the bench file to use; raise ConfigError where none was given and none is here."""
+    if given is not None:
+        return given
+    if not DEFAULT_BENCH.is_file():
+        raise ConfigError(
+            f"no bench file: there is no {DEFAULT_BENCH} in this folder; name one with --bench"
+        )
+    return DEFAULT_BENCH
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether an address reaches this machine only; a name but localhost is not trusted."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,94 @@
+"""The command `pnnlab compare`."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lab.client import Client
+from lab.compare import Comparison, OnProgress, Run, plan_comparison
+from lab.compare import compare as run_comparison
+from lab.compare_service import ServiceRuns
+from lab.compare_table import comparison_text
+from lab.config import load_bench
+from lab.errors import ConfigError
+from server.cli_bench import AsJson, BenchFile, find_bench
+from server.interrupts import ended_by_signals
+from server.run_bars import CountBar
+
+_PLAN = Comparison(methods=("pat-refit",))
+
+
+def compare(
+    system: Annotated[str, typer.Option(help="Physical system.")] = _PLAN.system,
+    task: Annotated[str, typer.Option(help="vowels or digits.")] = _PLAN.task,
+    methods: Annotated[
+        str, typer.Option(help="Of pat, pat-refit, in-silico, in-silico-noise, ideal.")
+    ] = "pat-refit,in-silico",
+    seeds: Annotated[int, typer.Option(help="Runs of each method: seeds 0, 1, ...")] = 3,
+    twin_rows: Annotated[
+        str, typer.Option(help="Measured rows of the twin's fit; several give several tables.")
+    ] = ",".join(map(str, _PLAN.twin_rows)),
+    twin_kind: Annotated[str, typer.Option(help="structured or neural.")] = _PLAN.twin_kind,
+    split: Annotated[str, typer.Option(help="random or talker.")] = _PLAN.split,
+    epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = _PLAN.epochs,
+    layers: Annotated[int, typer.Option(help="Physical layers.")] = _PLAN.layers,
+    bench: BenchFile = None,
+    gap: Annotated[float | None, typer.Option(help="Instead of the bench file's.")] = None,
+    device_seed: Annotated[int | None, typer.Option(help="Instead of the bench file's.")] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes, each simulating a bench of its own.")
+    ] = 1,
+    url: Annotated[
+        str | None, typer.Option(help="Run it as jobs of this service, not here.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train with several methods that share one twin; print accuracy on the device and cost."""
+    plan = plan_comparison(
+        system=system,
+        task=task,
+        methods=_parts(methods),
+        seeds=seeds,
+        twin_rows=_parts(twin_rows),
+        twin_kind=twin_kind,
+        split=split,
+        epochs=epochs,
+        layers=layers,
+    )
+    local: dict[str, Any] = {"gap": gap, "device_seed": device_seed, "workers": workers}
+    with ended_by_signals(), CountBar(plan.runs * plan.epochs) as bar:
+        if url is None:
+            run = _here(plan, bench, bar.show, **local)
+        else:
+            if bench is not None or local != {"gap": None, "device_seed": None, "workers": 1}:
+                raise ConfigError("--url: bench, gap, device seed and workers are the service's")
+            run = ServiceRuns(plan, partial(Client, url, name="pnnlab compare"), bar.show)
+        result = run_comparison(plan, run)
+    typer.echo(json.dumps(result) if as_json else comparison_text(result))
+
+
+def _here(
+    plan: Comparison,
+    bench: Path | None,
+    on_progress: OnProgress,
+    *,
+    gap: float | None,
+    device_seed: int | None,
+    workers: int,
+) -> Run:
+    """Return what runs the plan on the bench file, in this process or several."""
+    config = load_bench(find_bench(bench))
+    # torch takes seconds to import, and a service's client does without it
+    from lab.compare_local import LocalRuns, with_rigs
+    from lab.datasets import load
+
+    config = with_rigs(config, gap=gap, device_seed=device_seed)
+    return LocalRuns(plan, config, load(plan.task), on_progress, workers)
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    """Return the parts of a list with commas."""
+    return tuple(part.strip() for part in text.split(","))

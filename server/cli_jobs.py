@@ -1,0 +1,160 @@
+"""The commands that talk to a running service: submit, jobs, watch and cancel."""
+
+import json
+import time
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lab.client import Client
+from lab.errors import ConfigError
+from server.job_bar import follow
+
+Url = Annotated[str, typer.Option("--url", envvar="PNNLAB_URL", help="Address of the service.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JobId = Annotated[str, typer.Argument(help="Job id.")]
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def submit(
+    config: Annotated[
+        Path | None, typer.Option(help="Training config, JSON or TOML; options below win.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="Physical system.")] = None,
+    task: Annotated[str | None, typer.Option(help="vowels or digits.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="pat, pat-refit, in-silico, in-silico-noise or ideal.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,
+    split: Annotated[str | None, typer.Option(help="random or talker.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Rows of one step.")] = None,
+    layers: Annotated[int | None, typer.Option(help="Physical layers.")] = None,
+    twin: Annotated[str | None, typer.Option(help="Id of a fitted twin.")] = None,
+    twin_kind: Annotated[str | None, typer.Option(help="structured or neural.")] = None,
+    twin_rows: Annotated[int | None, typer.Option(help="Measured rows to fit it on.")] = None,
+    twin_seed: Annotated[int | None, typer.Option(help="Seed of its fit.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
+    watching: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a training job; the service checks the config."""
+    fields = {
+        "system": system,
+        "task": task,
+        "method": method,
+        "seed": seed,
+        "split": split,
+        "epochs": epochs,
+        "batch": batch,
+        "network": _given({"layers": layers}),
+        "twin": _given({"id": twin, "kind": twin_kind, "rows": twin_rows, "seed": twin_seed}),
+        "priority": priority,
+    }
+    with Client(url, name="pnnlab submit") as lab:
+        job = lab.submit(_merged(_read(config), _given(fields)))
+        if watching:
+            _watch(lab, job["id"], as_json)
+            return
+    typer.echo(json.dumps(job) if as_json else f"job {job['id']} is {job['state']}")
+
+
+def jobs(
+    state: Annotated[str | None, typer.Option(help="Of this state only.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest jobs."""
+    with Client(url, name="pnnlab jobs") as lab:
+        found = lab.jobs(state, limit)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for job in found:
+        created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job["created_s"]))
+        typer.echo(f"{job['id']}  {job['state']:9}  {created}  {_summary(job)}".rstrip())
+
+
+def watch(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Follow a job to its end; exit code 1 unless it succeeds. --json: one event a line."""
+    with Client(url, name="pnnlab watch") as lab:
+        _watch(lab, job_id, as_json)
+
+
+def cancel(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Cancel a job: at once while it is pending, else between rows and training steps."""
+    with Client(url, name="pnnlab cancel") as lab:
+        job = lab.cancel(job_id)
+    if as_json:
+        typer.echo(json.dumps(job))
+    elif job["state"] == "cancelled":
+        typer.echo(f"job {job_id} is cancelled")
+    else:
+        typer.echo(f"job {job_id} will be cancelled after the row or step in flight")
+
+
+def _watch(lab: Client, job_id: str, as_json: bool) -> None:
+    if as_json:
+        state = "unknown"
+        for event in lab.watch(job_id):
+            typer.echo(json.dumps({"event": event.kind, "step": event.step, "data": event.data}))
+            state = event.data["state"] if event.kind == "end" else state
+    else:
+        job = follow(lab, job_id)
+        state = job["state"]
+        typer.echo(f"job {job_id} {state}" + (f": {job['error']}" if job["error"] else ""))
+        if state == "succeeded" and job["kind"] == "train":
+            _show(lab.result(job_id))
+    if state != "succeeded":
+        raise typer.Exit(1)
+
+
+def _show(result: dict[str, Any]) -> None:
+    typer.echo(f"accuracy on the device   {100 * result['test_accuracy']:5.1f} %")
+    if result["twin_accuracy"] is not None:
+        typer.echo(f"accuracy on its twin     {100 * result['twin_accuracy']:5.1f} %")
+    typer.echo(f"logistic regression      {100 * result['baseline']:5.1f} %")
+    typer.echo(f"hardware rows            {result['rows']:5d}, {result['instrument_hours']:.2f} h")
+
+
+def _summary(job: dict[str, Any]) -> str:
+    config = job["config"]
+    names = ("system", "task", "method") if job["kind"] == "train" else ("system", "kind", "rows")
+    text = " ".join(str(config[name]) for name in names)
+    error = f"  {job['error']}" if job["error"] else ""
+    return f"{job['kind']} {text} seed {config['seed']}{error}"
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        read = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # of either format, and of text that is not UTF-8
+        raise ConfigError(f"{path}: not valid {path.suffix or 'TOML'} ({error})") from error
+    if not isinstance(read, dict):
+        raise ConfigError(f"{path}: an object is needed, not a {type(read).__name__}")
+    return read
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    """Drop what was not given."""
+    return {name: value for name, value in fields.items() if value not in (None, {})}
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with the fields of `over`, part by part."""
+    merged = dict(base)
+    for name, value in over.items():
+        old = merged.get(name)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = {**old, **value}
+        merged[name] = value
+    return merged

@@ -1,0 +1,79 @@
+"""Open the lab that the service serves, and leave its instruments safe at the end."""
+
+import asyncio
+import importlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.bench import Bench, open_bench
+from lab.config import BenchConfig
+from lab.data_folder import hold_folder
+from lab.job_runner import JobRunner
+from lab.jobs import JobService
+from lab.scheduler import HardwareScheduler
+from lab.store import Store
+
+log = logging.getLogger(__name__)
+
+# What jobs import on first use. Importing takes the interpreter for long stretches, so it is done
+# before the service is ready and not while it answers.
+_SLOW_IMPORTS = ("sklearn.linear_model", "sklearn.datasets", "torch._dynamo")
+
+
+@dataclass(frozen=True)
+class RunningLab:
+    """Everything the routes use."""
+
+    bench: Bench
+    scheduler: HardwareScheduler
+    store: Store
+    jobs: JobService
+
+    async def stop(self) -> None:
+        """End jobs and passes and bring the instruments to their safe state; idempotent."""
+        await self.jobs.close()
+        await self.scheduler.close()
+
+
+@asynccontextmanager
+async def open_lab(
+    config: BenchConfig, data_dir: Path, *, database_url: str | None = None, workers: int = 2
+) -> AsyncIterator[RunningLab]:
+    """Open bench, store, scheduler and jobs; close them in any case at the end.
+
+    A system that does not start is faulted and the others work. Raises ConfigError for a bench
+    that cannot be opened or a data folder that cannot be used.
+    """
+    blocking = ExitStack()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.to_thread, blocking.close)
+        bench, store = await asyncio.to_thread(_open, blocking, config, data_dir, database_url)
+        first = await asyncio.to_thread(store.reserve_shots, bench.systems)
+        scheduler = await stack.enter_async_context(HardwareScheduler(bench.systems, first))
+        jobs = JobService(JobRunner(bench, scheduler, store), store, workers)
+        lab = RunningLab(bench, scheduler, store, jobs)
+        stack.push_async_callback(_release_shots, lab)
+        stack.push_async_callback(lab.stop)
+        yield lab
+
+
+def _open(
+    stack: ExitStack, config: BenchConfig, data_dir: Path, database_url: str | None
+) -> tuple[Bench, Store]:
+    for module in _SLOW_IMPORTS:
+        importlib.import_module(module)
+    folder = stack.enter_context(hold_folder(data_dir))
+    store = stack.enter_context(Store(folder, database_url))
+    for job_id in store.abandon_jobs():
+        log.warning("job %s is unknown: the service ended without finishing it", job_id)
+    bench = stack.enter_context(open_bench(config, start=False))
+    return bench, store
+
+
+async def _release_shots(lab: RunningLab) -> None:
+    """Write where the shot numbers ended; only after the last row, hence after `stop`."""
+    next_shots = {status.name: status.next_shot for status in lab.scheduler.statuses()}
+    await asyncio.to_thread(lab.store.release_shots, next_shots)

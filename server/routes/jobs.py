@@ -1,0 +1,116 @@
+"""The jobs: submit, list, follow, cancel; their results and checkpoints."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.responses import FileResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from lab.config import TrainConfig
+from lab.errors import Conflict
+from lab.records import JobRecord, JobState, MetricRecord
+from lab.state_files import checkpoint_file
+from server.arrays import JSON
+from server.routes.access import ClientName, Lab, problems
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+# A path of the store's: never a name that a client chose.
+_CHECKPOINT_TYPE = "application/octet-stream"
+
+
+async def _existing_job(lab: Lab, job_id: str) -> JobRecord:
+    return await lab.jobs.get(job_id)
+
+
+Job = Annotated[JobRecord, Depends(_existing_job)]
+Since = Annotated[int, Query(ge=0, le=2**31 - 1, description="metrics after this step only")]
+
+
+@router.post("", status_code=202, responses=problems(404, 413, 422, 503))
+async def submit_job(lab: Lab, config: TrainConfig, client: ClientName = "") -> JobRecord:
+    """Start a training job; the body is the training config."""
+    return await lab.jobs.submit(config, client)
+
+
+@router.get("")
+async def list_jobs(
+    lab: Lab,
+    state: JobState | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> list[JobRecord]:
+    """List the newest jobs, newest first."""
+    return await lab.jobs.newest(state, limit)
+
+
+@router.get("/{job_id}", responses=problems(404))
+async def read_job(job: Job) -> JobRecord:
+    """Return a job: config, state, times, why it failed."""
+    return job
+
+
+@router.get("/{job_id}/metrics", responses=problems(404))
+async def list_metrics(
+    lab: Lab,
+    job: Job,
+    since: Since = 0,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+) -> list[MetricRecord]:
+    """List a job's metrics after a step, in order."""
+    return await lab.jobs.metrics(job.id, since, limit)
+
+
+@router.get("/{job_id}/events", response_class=EventSourceResponse, responses=problems(404))
+async def follow_job(
+    lab: Lab,
+    job: Job,
+    since: Since = 0,
+    last_event_id: Annotated[int | None, Header(ge=0, le=2**31 - 1)] = None,
+) -> AsyncIterator[ServerSentEvent]:
+    """Send the job's past and coming metrics as they are written, then its end.
+
+    Events: `state` (the job, when its state changes), `metric` (id: its step; a client that
+    reconnects with it as Last-Event-ID misses none and gets none twice), `end` (the job in its
+    final state, the last event).
+    """
+    start = since if last_event_id is None else last_event_id
+    async for item in lab.jobs.watch(job.id, start):
+        if isinstance(item, MetricRecord):
+            yield ServerSentEvent(event="metric", id=str(item.step), data=asdict(item))
+        else:
+            yield ServerSentEvent(event="end" if item.ended else "state", data=asdict(item))
+
+
+@router.post("/{job_id}/cancel", status_code=202, responses=problems(404, 409))
+async def cancel_job(lab: Lab, job: Job) -> JobRecord:
+    """Cancel a job: at once while it is pending, else between rows and training steps."""
+    return await lab.jobs.cancel(job.id)
+
+
+@router.get("/{job_id}/result", response_model=dict[str, Any], responses=problems(404, 409))
+async def read_result(lab: Lab, job: Job) -> Response:
+    """Return the result: accuracies, learning curve, confusion matrix; of a fit, its report."""
+    result = await lab.jobs.result(job.id)
+    # a long learning curve takes long to write
+    return Response(await asyncio.to_thread(_dump, result), media_type=JSON)
+
+
+def _dump(result: dict[str, Any]) -> bytes:
+    return json.dumps(result, allow_nan=False).encode()
+
+
+@router.get(
+    "/{job_id}/checkpoint",
+    response_class=FileResponse,
+    responses={200: {"content": {_CHECKPOINT_TYPE: {}}}, **problems(404, 409)},
+)
+async def download_checkpoint(lab: Lab, job: Job) -> FileResponse:
+    """Download the trained network: a `torch.load(..., weights_only=True)` file."""
+    path = checkpoint_file(lab.store.folder, job.id)
+    if not await asyncio.to_thread(path.is_file):
+        raise Conflict(f"job {job.id} has no checkpoint: it is a {job.kind} job, {job.state}")
+    return FileResponse(path, media_type=_CHECKPOINT_TYPE, filename=f"{job.id}.pt")

@@ -1,0 +1,104 @@
+"""POST rows to a system and get the measurement."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+
+from drivers.errors import LimitError
+from lab.measurement import ForwardPass, Measurement
+from server.arrays import (
+    JSON,
+    JSON_LIMIT,
+    NPZ,
+    measurement_to_json,
+    measurement_to_npz,
+    pass_from_json,
+    pass_from_npz,
+)
+from server.errors import InvalidRequest
+from server.routes.access import ClientName, Lab, problems
+from server.views import MeasurementView, PassRequest
+
+T = TypeVar("T")
+
+router = APIRouter(prefix="/systems", tags=["passes"])
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON: {"schema": PassRequest.model_json_schema()},
+            NPZ: {**_BINARY, "description": "arrays x (rows, ...) and theta (rows, ...)"},
+        },
+    }
+}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"model": MeasurementView, "content": {NPZ: _BINARY}},
+    **problems(404, 409, 413, 415, 422, 502, 503, 504),
+}
+
+
+@router.post("/{name}/passes", responses=_ANSWERS, openapi_extra=_BODY, response_class=Response)
+async def measure_rows(
+    lab: Lab,
+    request: Request,
+    name: str,
+    client: ClientName = "http",
+    priority: Annotated[int, Query(description="of an npz body; JSON carries its own")] = 0,
+) -> Response:
+    """Measure rows in physical units; the answer is npz if the Accept header says so, else JSON.
+
+    A client that goes away cancels its pass.
+    """
+    lab.bench.system(name)
+    forward_pass = await _read(request, name, priority, client)
+    measurement = await _while_connected(request, _submit(lab, forward_pass))
+    if NPZ in request.headers.get("accept", ""):
+        return Response(await asyncio.to_thread(measurement_to_npz, measurement), media_type=NPZ)
+    return Response(await asyncio.to_thread(measurement_to_json, measurement), media_type=JSON)
+
+
+async def _read(request: Request, name: str, priority: int, client: str) -> ForwardPass:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    body = await request.body()
+    if kind == NPZ:
+        limit = request.app.state.max_body_bytes
+        return await asyncio.to_thread(pass_from_npz, name, body, priority, client, limit)
+    if kind != JSON:
+        raise HTTPException(415, f"the body must be {JSON} or {NPZ}, not '{kind}'")
+    if len(body) > JSON_LIMIT:
+        raise HTTPException(413, f"JSON bodies have at most {JSON_LIMIT} bytes; send {NPZ}")
+    return await asyncio.to_thread(pass_from_json, name, body)
+
+
+async def _submit(lab: Lab, forward_pass: ForwardPass) -> Measurement:
+    try:
+        return await lab.scheduler.submit(forward_pass)
+    except LimitError:
+        raise
+    except ValueError as error:  # arrays that do not belong together
+        raise InvalidRequest(str(error)) from error
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns; cancel it when the client goes away."""
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise HTTPException(499, "the client went away") from None
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,31 @@
+"""The digital twins: fit one (a job), list them, read how good they are."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from lab.records import FitConfig, JobRecord, TwinRecord
+from server.routes.access import ClientName, Lab, problems
+
+router = APIRouter(prefix="/twins", tags=["twins"])
+
+
+@router.post("", status_code=202, responses=problems(404, 413, 422, 503))
+async def fit_twin(lab: Lab, config: FitConfig, client: ClientName = "") -> JobRecord:
+    """Start a job that measures random rows and fits a twin; its result names the twin."""
+    return await lab.jobs.submit(config, client)
+
+
+@router.get("")
+async def list_twins(
+    lab: Lab, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> list[TwinRecord]:
+    """List the newest twins, newest first."""
+    return await asyncio.to_thread(lab.store.twins, limit)
+
+
+@router.get("/{twin_id}", responses=problems(404))
+async def read_twin(lab: Lab, twin_id: str) -> TwinRecord:
+    """Return a twin with its report: errors on held-out random rows and on a task's inputs."""
+    return await asyncio.to_thread(lab.store.twin, twin_id)

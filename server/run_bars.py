@@ -1,0 +1,126 @@
+"""Progress of several runs at once on stderr: bars on a terminal, lines elsewhere."""
+
+import sys
+import threading
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from tqdm import tqdm
+
+from lab.compare import Progress
+
+_LINES_PER_RUN = 4
+
+
+class RunBars:
+    """One bar for each run, with its training accuracy and the time left; thread-safe."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """Write to `stream`, by default stderr."""
+        self._stream = stream or sys.stderr
+        self._lock = threading.Lock()
+        self._bars: dict[str, Any] = {}
+        self._fits: set[str] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for bar in self._bars.values():
+            bar.close()
+
+    def add(self, run: str) -> None:
+        """Show a run that has not begun."""
+        with self._lock:
+            self._bar(run)
+
+    def show(self, progress: Progress) -> None:
+        """Show a step forward."""
+        with self._lock:
+            if self._stream.isatty():
+                self._move(self._bar(progress.run), progress)
+            else:
+                _print_some(progress, self._stream)
+
+    def _move(self, bar: Any, progress: Progress) -> None:
+        if bar.n == 0:
+            bar.unpause()  # the time left counts from here, not from the wait in the queue
+        if progress.stage == "train":
+            bar.set_postfix_str(f"training accuracy {progress.accuracy:.2f}", refresh=False)
+            self._end_fits()
+        else:
+            self._fits.add(progress.run)
+        bar.total = progress.total
+        bar.update(progress.done - bar.n)
+
+    def _end_fits(self) -> None:
+        """Fill the bars of the fits, which report no last step: training begins after them."""
+        for run in self._fits:
+            bar = self._bars[run]
+            bar.update(bar.total - bar.n)
+        self._fits.clear()
+
+    def _bar(self, run: str) -> Any:
+        if run not in self._bars:
+            self._bars[run] = tqdm(
+                total=1,
+                desc=f"{run:<20}",
+                position=len(self._bars),
+                file=self._stream,
+                disable=not self._stream.isatty(),
+                dynamic_ncols=True,
+                bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}{postfix}",
+            )
+        return self._bars[run]
+
+
+class CountBar:
+    """One bar for many training runs: it counts their epochs; thread-safe."""
+
+    def __init__(self, epochs: int, stream: TextIO | None = None) -> None:
+        """Count to `epochs`, those of all runs together."""
+        self._stream = stream or sys.stderr
+        self._lock = threading.Lock()
+        self._bar: Any = tqdm(
+            total=epochs, unit=" epochs", file=self._stream, disable=not self._stream.isatty()
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def show(self, progress: Progress) -> None:
+        """Show a step forward."""
+        with self._lock:
+            if not self._stream.isatty():
+                _print_some(progress, self._stream)
+                return
+            self._bar.set_description(progress.run, refresh=False)
+            self._bar.update(progress.stage == "train")
+
+
+def _print_some(progress: Progress, stream: TextIO) -> None:
+    """Print a few lines of each run, where a bar would fill a log file."""
+    if progress.done % max(1, progress.total // _LINES_PER_RUN) == 0:
+        print(_line(progress), file=stream, flush=True)
+
+
+def _line(progress: Progress) -> str:
+    if progress.stage == "fit":
+        return f"{progress.run}: step {progress.done} of {progress.total}"
+    return (
+        f"{progress.run}: epoch {progress.done} of {progress.total}, "
+        f"training accuracy {progress.accuracy:.2f}"
+    )

@@ -1,0 +1,67 @@
+"""The command `pnnlab compare`, on a bench file and on a service."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from server.cli import app
+from server.demo import open_service
+
+BENCH = Path(__file__).parents[2] / "bench.toml"
+SMALL = ["--methods", "pat-refit,in-silico", "--seeds", "1", "--epochs", "1", "--layers", "1"]
+SMALL += ["--twin-kind", "neural"]
+
+
+def run(*options: str) -> tuple[int, str, str]:
+    found = CliRunner().invoke(app, ["compare", *options], catch_exceptions=False)
+    return found.exit_code, found.stdout, found.stderr
+
+
+def test_on_a_bench_file(data_folder: Path) -> None:
+    code, out, err = run(
+        *SMALL, "--bench", str(BENCH), "--gap", "0.5", "--twin-rows", "20,30", "--json"
+    )
+    assert code == 0, err
+    first, second = json.loads(out)["runs"]
+    assert (first["twin_rows"], second["twin_rows"], first["gap"]) == (20, 30, 0.5)
+    for part in (first, second):
+        assert set(part) >= {"system", "task", "split", "gap", "twin_rows", "baseline", "methods"}
+        assert part["baseline"]["logistic_regression"]["mean"] > 0.9
+        refit, silico = part["methods"]["pat-refit"], part["methods"]["in-silico"]
+        # 175 training samples set the scales, and then there is one epoch of them
+        assert (refit["rows"], silico["rows"]) == (350, 0)
+        assert refit["instrument_hours"] == pytest.approx(350 * 0.75 / 3600)
+        assert len(silico["twin_accuracy"]) == 1
+        assert "twin_accuracy" not in refit
+    assert "pat-refit seed 0: epoch 1 of 1, training accuracy" in err
+
+
+def test_on_a_service(data_folder: Path) -> None:
+    with open_service(BENCH) as url:
+        code, out, err = run(*SMALL, "--twin-rows", "20", "--url", url)
+        assert code == 0, err
+        assert re.search(r"^pat-refit +\d+\.\d %", out, re.MULTILINE)
+        assert re.search(r"^logistic regression +9\d\.\d %", out, re.MULTILINE)
+        assert "a bench of unknown gap" in out
+        code, _, err = run(*SMALL, "--url", url, "--gap", "1")
+    assert code == 1
+    assert err == "pnnlab: --url: bench, gap, device seed and workers are the service's\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--methods", "sorcery"], "methods.0"),
+        (["--twin-rows", "many"], "twin_rows.0"),
+        (["--bench", "nowhere.toml"], "nowhere.toml"),
+        (["--bench", str(BENCH), "--gap", "9"], "gap"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(options: list[str], reason: str) -> None:
+    code, out, err = run(*options)
+    assert (code, out) == (1, "")
+    assert reason in err
+    assert err.count("\n") == 1

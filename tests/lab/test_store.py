@@ -1,0 +1,230 @@
+"""What outlives the process: the database, the data folder, files of parameters."""
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from lab.data_folder import hold_folder, write_whole
+from lab.errors import ConfigError, DataError, UnknownName
+from lab.records import MetricRecord, TwinRecord
+from lab.state_files import load_state, save_state
+from lab.store import SHOTS_AHEAD, Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path) as store:
+        yield store
+
+
+def twin_record(twin_id="t1", *, job="a", created_s=1.0, **fields) -> TwinRecord:
+    values = {"system": "optics", "kind": "neural", "rows": 20, "seed": 0, "bench": "b" * 64}
+    report = {"random": {"r2": 0.5}, "task": None}
+    return TwinRecord(
+        id=twin_id, job=job, created_s=created_s, report=report, **{**values, **fields}
+    )
+
+
+def test_a_job_goes_from_pending_to_its_result(store):
+    store.add_job("a", "train", {"seed": 3}, "ann")
+    pending = store.job("a")
+    store.start_job("a")
+    running = store.job("a")
+    store.end_job("a", "succeeded", result={"accuracy": 0.5})
+    ended = store.job("a")
+    assert (pending.state, running.state, ended.state) == ("pending", "running", "succeeded")
+    assert (pending.config, pending.client, pending.kind) == ({"seed": 3}, "ann", "train")
+    assert pending.started_s is None
+    assert pending.created_s <= running.started_s <= ended.finished_s
+    assert (running.ended, ended.ended) == (False, True)
+    assert store.result("a") == {"accuracy": 0.5}
+
+
+def test_a_job_ends_once(store):
+    store.add_job("a", "train", {}, "")
+    store.end_job("a", "cancelled", error="by request")
+    store.end_job("a", "succeeded", result={"accuracy": 1.0})
+    store.start_job("a")
+    assert store.job("a").state == "cancelled"
+    assert store.job("a").error == "by request"
+    assert store.result("a") is None
+
+
+def test_jobs_come_newest_first_by_state_and_limit(store):
+    for name in "abc":
+        store.add_job(name, "train", {}, "")
+    store.end_job("b", "failed", error="why")
+    assert [job.id for job in store.jobs()] == ["c", "b", "a"]
+    assert [job.id for job in store.jobs(limit=2)] == ["c", "b"]
+    assert [job.id for job in store.jobs(state="failed")] == ["b"]
+
+
+def test_what_a_dead_process_left_is_unknown(tmp_path):
+    with Store(tmp_path) as store:
+        for name in ("pending", "running", "done"):
+            store.add_job(name, "train", {}, "")
+        store.start_job("running")
+        store.end_job("done", "succeeded", result={})
+    with Store(tmp_path) as store:
+        assert sorted(store.abandon_jobs()) == ["pending", "running"]
+        assert {job.id: job.state for job in store.jobs()} == {
+            "pending": "unknown",
+            "running": "unknown",
+            "done": "succeeded",
+        }
+        assert "without finishing" in store.job("running").error
+        assert store.abandon_jobs() == []
+
+
+@pytest.mark.parametrize("ask", ["job", "result", "twin"])
+def test_what_is_not_there_is_unknown_by_name(store, ask):
+    with pytest.raises(UnknownName, match="'nope'"):
+        getattr(store, ask)("nope")
+
+
+def test_metrics_come_in_order_after_a_step(store):
+    store.add_job("a", "train", {}, "")
+    for step in (1, 2, 3):
+        store.add_metric("a", step, {"loss": step / 2})
+    assert store.metrics("a", since=1) == [
+        MetricRecord(2, {"loss": 1.0}),
+        MetricRecord(3, {"loss": 1.5}),
+    ]
+    assert [m.step for m in store.metrics("a", limit=2)] == [1, 2]
+    assert store.job("a").last_step == 3
+
+
+def test_numbers_that_are_not_finite_are_kept_as_null(store):
+    store.add_job("a", "train", {}, "")
+    store.add_metric("a", 1, {"loss": float("nan"), "list": [1.0, float("inf")]})
+    assert store.metrics("a")[0].metric == {"loss": None, "list": [1.0, None]}
+
+
+def test_a_metric_is_on_the_disk_when_it_is_kept(tmp_path):
+    with Store(tmp_path) as writer, Store(tmp_path) as reader:
+        writer.add_job("a", "train", {}, "")
+        writer.add_metric("a", 1, {"loss": 1.0})
+        assert len(reader.metrics("a")) == 1
+
+
+def test_many_threads_write_at_once(store):
+    store.add_job("a", "train", {}, "")
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda step: store.add_metric("a", step, {}), range(1, 101)))
+    assert [m.step for m in store.metrics("a")] == list(range(1, 101))
+
+
+def test_the_newest_twin_that_fits_is_found(store):
+    store.add_job("a", "fit", {}, "")
+    store.add_twin(twin_record("old", created_s=1.0))
+    store.add_twin(twin_record("new", created_s=2.0))
+    store.add_twin(twin_record("other", created_s=3.0, seed=1))
+    assert store.find_twin(system="optics", seed=0).id == "new"
+    assert store.find_twin(system="optics", seed=2) is None
+    assert store.twin("old") == twin_record("old", created_s=1.0)
+    assert [twin.id for twin in store.twins(limit=2)] == ["other", "new"]
+
+
+def test_shot_numbers_go_on_after_a_clean_end(tmp_path):
+    with Store(tmp_path) as store:
+        assert store.reserve_shots(["optics", "plate"]) == {"optics": 0, "plate": 0}
+        store.release_shots({"optics": 17, "plate": 0})
+    with Store(tmp_path) as store:
+        assert store.reserve_shots(["optics", "plate"]) == {"optics": 17, "plate": 0}
+
+
+def test_shot_numbers_are_not_used_twice_after_a_crash(tmp_path):
+    with Store(tmp_path) as store:
+        store.reserve_shots(["optics"])
+    with Store(tmp_path) as store:
+        assert store.reserve_shots(["optics"]) == {"optics": SHOTS_AHEAD}
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from lab.data_folder import hold_folder
+with hold_folder(Path(sys.argv[1])):
+    print("owned", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_data_folder_has_one_owner_until_it_dies(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+        try:
+            assert owner.stdout.readline() == b"owned\n"
+            with pytest.raises(ConfigError, match="another service"), hold_folder(folder):
+                pass
+        finally:
+            owner.kill()
+    with hold_folder(folder) as held:
+        assert held == folder
+
+
+def test_a_data_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be used"), hold_folder(tmp_path / "file"):
+        pass
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "sub" / "state.pt"
+
+    def fail(file) -> None:
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(path, fail)
+    assert list(path.parent.iterdir()) == []
+    write_whole(path, lambda file: file.write(b"old"))
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(path, fail)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in path.parent.iterdir()] == ["state.pt"]
+
+
+def test_parameters_come_back_as_they_were(tmp_path):
+    state = {"weights": torch.randn(3, 4), "name": "a", "sizes": [1, 2]}
+    save_state(tmp_path / "a.pt", state)
+    read = load_state(tmp_path / "a.pt")
+    assert torch.equal(read.pop("weights"), state.pop("weights"))
+    assert read == state
+
+
+class _Trap:
+    def __reduce__(self):
+        return threading.Event, ()
+
+
+def test_a_parameter_file_cannot_run_code(tmp_path):
+    torch.save({"trap": _Trap()}, tmp_path / "a.pt")
+    with pytest.raises(DataError, match="truncated or altered"):
+        load_state(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip file"])
+def test_a_file_that_is_no_parameter_file_is_refused(tmp_path, content):
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.pt"):
+        load_state(tmp_path / "a.pt")
+
+
+def test_a_truncated_parameter_file_is_refused(tmp_path):
+    save_state(tmp_path / "a.pt", {"weights": torch.randn(300)})
+    content = (tmp_path / "a.pt").read_bytes()
+    (tmp_path / "a.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="truncated or altered"):
+        load_state(tmp_path / "a.pt")
+
+
+def test_a_missing_parameter_file_is_said_to_be_missing(tmp_path):
+    with pytest.raises(DataError, match="No such file"):
+        load_state(tmp_path / "a.pt")

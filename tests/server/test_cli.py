@@ -1,0 +1,179 @@
+"""The command line, in process; `tests/e2e` runs it as a user does."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from drivers.errors import InstrumentTimeout
+from drivers.waveshaper import WaveShaperA
+from drivers.yokogawa import YokogawaAQ6370
+from lab.config import TrainConfig
+from server import serve as serve_module
+from server.cli import app
+from server.cli_bench import is_loopback
+
+BENCH = Path(__file__).parents[2] / "bench.toml"
+
+
+def pnnlab(*arguments: str, code: int = 0):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture
+def url(client, monkeypatch) -> str:
+    monkeypatch.setenv("PNNLAB_URL", client.url)
+    return client.url
+
+
+def small(tmp_path: Path, job_body, **fields) -> str:
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps({**job_body, **fields}))
+    return str(path)
+
+
+def test_submit_and_watch_shows_what_came_out(url, job_body, tmp_path):
+    result = pnnlab("submit", "--config", small(tmp_path, job_body), "--watch")
+    assert "succeeded" in result.stdout
+    assert "accuracy on the device" in result.stdout
+    assert "logistic regression" in result.stdout
+    assert "trains" in result.stderr
+
+
+def test_options_win_over_the_config_file_part_by_part(url, client, job_body, tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text('method = "pat"\nseed = 1\n[twin]\nkind = "neural"\nrows = 20\n')
+    result = pnnlab(
+        *("submit", "--config", str(path), "--json", "--seed", "2", "--twin-rows", "21"),
+        *("--layers", "1", "--priority", "0"),
+    )
+    job = json.loads(result.stdout)
+    assert TrainConfig.model_validate(job["config"]) == TrainConfig.model_validate(
+        {
+            "method": "pat",
+            "seed": 2,
+            "twin": {"kind": "neural", "rows": 21},
+            "network": {"layers": 1},
+        }
+    )
+
+
+def test_jobs_watch_and_cancel(url, job_body, tmp_path):
+    config = small(tmp_path, job_body, epochs=10_000)
+    job = json.loads(pnnlab("submit", "--config", config, "--json").stdout)["id"]
+    assert job in pnnlab("jobs").stdout
+    cancelled = json.loads(pnnlab("cancel", job, "--json").stdout)
+    assert cancelled["id"] == job
+    lines = pnnlab("watch", job, "--json", code=1).stdout.splitlines()
+    last = json.loads(lines[-1])
+    assert (last["event"], last["data"]["state"]) == ("end", "cancelled")
+    assert f"job {job} cancelled: cancelled by request" in pnnlab("watch", job, code=1).stdout
+    [listed] = json.loads(pnnlab("jobs", "--json", "--state", "cancelled").stdout)
+    assert listed["id"] == job
+    again = pnnlab("cancel", job, code=1)
+    assert again.stderr == f"pnnlab: job {job} has ended: it is cancelled\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("watch", "nope"), "no job 'nope'"),
+        (("submit", "--epochs", "0"), "epochs: Input should be greater than or equal to 1"),
+        (("submit", "--config", "none.json"), "none.json: cannot be read"),
+        (("submit", "--system", "nope"), "no system 'nope' (there are: optics)"),
+    ],
+)
+def test_an_error_is_one_line(url, arguments, says):
+    result = pnnlab(*arguments, code=1)
+    assert result.stderr.startswith(f"pnnlab: {says}")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "\udcff"])
+def test_a_config_file_that_cannot_be_used_is_named(tmp_path, content):
+    path = tmp_path / "job.json"
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert str(path) in pnnlab("submit", "--config", str(path), code=1).stderr
+
+
+def test_a_service_that_is_not_there_is_one_line():
+    result = pnnlab("jobs", "--url", "http://127.0.0.1:9", code=1)
+    assert result.stderr.startswith("pnnlab: no answer from http://127.0.0.1:9")
+
+
+def test_a_wrong_option_is_the_commands_fault():
+    assert "No such option" in pnnlab("jobs", "--nope", code=2).stderr
+
+
+def test_check_passes_on_the_simulated_bench():
+    lines = pnnlab("check", "--bench", str(BENCH)).stdout.splitlines()
+    assert [line[:4] for line in lines] == ["pass"] * 4
+    assert "WaveShaper" in lines[0]
+    assert "YOKOGAWA" in lines[1]
+    assert "50 values" in lines[2]
+    report = json.loads(pnnlab("check", "--bench", str(BENCH), "--json").stdout)
+    assert report["ok"]
+    assert len(report["checks"]) == 4
+
+
+def test_check_says_what_fails_and_still_leaves_the_bench_safe(monkeypatch):
+    def time_out(spectrometer) -> None:
+        raise InstrumentTimeout(spectrometer.name, "no answer in 5 s")
+
+    safe: list[str] = []
+    shutdown = WaveShaperA.shutdown
+    monkeypatch.setattr(YokogawaAQ6370, "measure", time_out)
+    monkeypatch.setattr(
+        WaveShaperA, "shutdown", lambda shaper: (safe.append(shaper.name), shutdown(shaper))[1]
+    )
+    lines = pnnlab("check", "--bench", str(BENCH), code=1).stdout.splitlines()
+    assert "FAIL  optics: one row: spectrometer: no answer in 5 s" in lines
+    assert safe
+
+
+def test_check_of_a_stranger_fails(tmp_path):
+    bench = tmp_path / "bench.toml"
+    bench.write_text(BENCH.read_text().replace("YOKOGAWA,AQ6370", "ACME,1000"))
+    output = pnnlab("check", "--bench", str(bench), code=1).stdout
+    assert "FAIL" in output
+    assert "ACME,1000" in output
+
+
+@pytest.mark.parametrize("command", ["serve", "check"])
+def test_without_a_bench_file_the_commands_say_so(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    result = pnnlab(command, code=1)
+    assert result.stderr.startswith("pnnlab: no bench file: there is no bench.toml in this folder")
+
+
+def test_serve_warns_of_an_address_that_others_reach(tmp_path, monkeypatch):
+    hosts = []
+    monkeypatch.setattr(
+        serve_module, "serve", lambda app, host, port, ready: hosts.append((host, port))
+    )
+    quiet = pnnlab("serve", "--bench", str(BENCH), "--data", str(tmp_path))
+    loud = pnnlab("serve", "--bench", str(BENCH), "--data", str(tmp_path), "--host", "0.0.0.0")
+    assert hosts == [("127.0.0.1", 8000), ("0.0.0.0", 8000)]
+    assert quiet.stderr == ""
+    assert "warning: 0.0.0.0 is reachable from other machines" in loud.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.2", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.7", False),
+        ("lab.example", False),
+    ],
+)
+def test_what_is_loopback(host, local):
+    assert is_loopback(host) is local

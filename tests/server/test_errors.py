@@ -1,0 +1,65 @@
+"""Every error is problem details, and OpenAPI says what the service does."""
+
+from pathlib import Path
+
+import pytest
+
+import drivers.errors
+import lab.errors
+from drivers.errors import DriverError
+from lab.errors import LabError
+from server.errors import STATUS
+from server.openapi import schema_text
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
+
+
+def kinds(module, base) -> list[type[Exception]]:
+    return [k for k in vars(module).values() if isinstance(k, type) and issubclass(k, base)]
+
+
+@pytest.mark.parametrize("kind", kinds(lab.errors, LabError) + kinds(drivers.errors, DriverError))
+def test_every_error_of_lab_and_drivers_has_its_status(kind):
+    assert kind in STATUS
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "name"),
+    [
+        ("GET", "/nope", 404, "not-found"),
+        ("DELETE", "/systems", 405, "method-not-allowed"),
+        ("GET", "/jobs/a/cancel", 405, "method-not-allowed"),
+    ],
+)
+async def test_http_errors_are_problem_details(http, method, path, status, name):
+    response = await http.request(method, path)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["type"] == f"urn:pnnlab:problem:{name}"
+    assert (problem["status"], problem["title"]) == (status, name.replace("-", " ").capitalize())
+    assert f"{method} /api/v1{path}" in problem["detail"]
+
+
+async def test_a_405_says_what_is_allowed(http):
+    assert (await http.delete("/systems")).headers["allow"] == "GET"
+
+
+async def test_a_fault_of_the_service_tells_nothing_of_its_insides(http, app, monkeypatch):
+    monkeypatch.setattr(app.state.lab.store, "twins", lambda limit: 1 / 0)
+    response = await http.get("/twins")
+    assert response.status_code == 500
+    assert response.json()["type"] == "urn:pnnlab:problem:internal-error"
+    assert "division" not in response.text
+
+
+async def test_a_path_that_climbs_out_of_the_data_folder_finds_nothing(http):
+    response = await http.get("/jobs/..%2F..%2Fsecret/checkpoint")
+    assert response.status_code == 404
+
+
+def test_the_committed_schema_is_the_service():
+    committed = (ROOT / "server" / "openapi.json").read_text(encoding="utf-8")
+    assert committed == schema_text(), "run: python -m server.openapi > server/openapi.json"

@@ -18,11 +18,9 @@ from queue import Queue
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from drivers.row_key import RowKey
 from drivers.spec import Array
-from drivers.transport import MOCK
 from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import Bench, open_bench
 from lab.compare import (
@@ -34,11 +32,12 @@ from lab.compare import (
     fit_name,
     run_name,
 )
-from lab.config import BenchConfig, RigConfig, TrainConfig
+from lab.config import BenchConfig, TrainConfig
 from lab.datasets import Dataset
 from lab.errors import ConfigError
 from lab.job_runner import task_inputs
 from lab.measurement import ForwardPass
+from lab.rigs import gap, is_simulated
 from lab.scheduler import HardwareScheduler
 from lab.systems.base import PhysicalSystem, never
 from lab.trainer import EpochMetric, train
@@ -205,38 +204,3 @@ def open_scheduler(systems: Mapping[str, PhysicalSystem]) -> Iterator[HardwareSc
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
-
-
-def is_simulated(bench: BenchConfig) -> bool:
-    """Say whether every instrument of the bench is simulated."""
-    return all(part.address.startswith(MOCK) for part in bench.instruments.values())
-
-
-def gap(bench: BenchConfig, system: str) -> float | None:
-    """Return the gap of the simulated rig behind a system, None on a real bench."""
-    for name in bench.systems[system].instruments.values():
-        rig = bench.instruments[name].address.removeprefix(MOCK).partition("/")[0]
-        if rig in bench.rigs:
-            return bench.rigs[rig].gap
-    return None
-
-
-def with_rigs(bench: BenchConfig, **changes: float | None) -> BenchConfig:
-    """Return the bench with fields of all its rigs changed, those that are not None.
-
-    Raises ConfigError if a value is out of range or the bench has no rigs.
-    """
-    changed = {field: value for field, value in changes.items() if value is not None}
-    if not changed:
-        return bench
-    if not bench.rigs:
-        raise ConfigError(f"{', '.join(changed)}: only a simulated bench has rigs to change")
-    try:
-        rigs = {
-            name: RigConfig.model_validate({**rig.model_dump(), **changed})
-            for name, rig in bench.rigs.items()
-        }
-    except ValidationError as error:
-        reasons = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
-        raise ConfigError(reasons) from error
-    return bench.model_copy(update={"rigs": rigs})

@@ -28,7 +28,7 @@ from lab.twins import FittedTwin
 from twins.base import DigitalTwin, frozen
 
 _PENALTY = 5.0  # weight of leaving the physical range
-_RATE_THETA, _RATE_DIGITAL = 0.03, 0.03
+_RATE_THETA, _RATE_DIGITAL = 0.03, 0.05
 _INIT_ROWS = 256  # at most this many training samples set the initial scales
 _EVALUATION_ROWS = 100
 

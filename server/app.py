@@ -18,7 +18,7 @@ MAX_BODY_BYTES = 16 * 2**20
 
 
 def create_app(
-    bench: BenchConfig,
+    bench: BenchConfig | Path,
     *,
     data_dir: Path | str,
     database_url: str | None = None,
@@ -28,7 +28,7 @@ def create_app(
 ) -> FastAPI:
     """Return the app that serves a bench; its lifespan opens and closes everything.
 
-    data_dir: database, checkpoints and twins; one service at a time. database_url: where the
+    bench: the bench, or its file. data_dir: database, checkpoints and twins; one service at a time. database_url: where the
     database is, if not there. workers: jobs that run at once. Larger bodies get 413.
     local_only: answer under the loopback's names only.
     """

@@ -34,7 +34,8 @@ def serve(
     as_json: AsJson = False,
 ) -> None:
     """Serve a bench over HTTP until SIGINT or SIGTERM; the instruments end in their safe state."""
-    config = load_bench(find_bench(bench))
+    path = find_bench(bench)
+    config = load_bench(path)
     from server.app import create_app
     from server.serve import serve as run
 
@@ -51,7 +52,7 @@ def serve(
         # for a program that reads this through a pipe, hence flushed (echo does)
         typer.echo(line if as_json else f"pnnlab: bench {config.name} ready at {url}")
 
-    app = create_app(config, data_dir=data, workers=workers, local_only=is_loopback(host))
+    app = create_app(path, data_dir=data, workers=workers, local_only=is_loopback(host))
     run(app, host, port, ready)
 
 

@@ -14,6 +14,7 @@ from lab.compare_service import ServiceRuns
 from lab.compare_table import comparison_text
 from lab.config import load_bench
 from lab.errors import ConfigError
+from lab.rigs import with_rigs
 from server.cli_bench import AsJson, BenchFile, find_bench
 from server.interrupts import ended_by_signals
 from server.run_bars import CountBar
@@ -82,7 +83,7 @@ def _here(
     """Return what runs the plan on the bench file, in this process or several."""
     config = load_bench(find_bench(bench))
     # torch takes seconds to import, and a service's client does without it
-    from lab.compare_local import LocalRuns, with_rigs
+    from lab.compare_local import LocalRuns
     from lab.datasets import load
 
     config = with_rigs(config, gap=gap, device_seed=device_seed)

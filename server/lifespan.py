@@ -40,7 +40,7 @@ class RunningLab:
 
 @asynccontextmanager
 async def open_lab(
-    config: BenchConfig, data_dir: Path, *, database_url: str | None = None, workers: int = 2
+    config: BenchConfig | Path, data_dir: Path, *, database_url: str | None = None, workers: int = 2
 ) -> AsyncIterator[RunningLab]:
     """Open bench, store, scheduler and jobs; close them in any case at the end.
 
@@ -61,7 +61,7 @@ async def open_lab(
 
 
 def _open(
-    stack: ExitStack, config: BenchConfig, data_dir: Path, database_url: str | None
+    stack: ExitStack, config: BenchConfig | Path, data_dir: Path, database_url: str | None
 ) -> tuple[Bench, Store]:
     for module in _SLOW_IMPORTS:
         importlib.import_module(module)

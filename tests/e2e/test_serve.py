@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from lab.client import Client
+from lab.events import Event
 from lab.store import SHOTS_AHEAD
 
 BENCH = Path(__file__).parents[2] / "bench.toml"
@@ -48,21 +49,8 @@ def service(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Client]]:
             process.kill()
 
 
-def stop(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=LIMIT_S)
-    return process.returncode, errors
-
-
-def shots(folder: Path) -> int:
-    with sqlite3.connect(folder / "pnnlab.sqlite") as database:
-        [(number,)] = database.execute("select next_shot from shots").fetchall()
-    database.close()
-    return number
-
-
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_train_watch_cancel_stop_and_start_again(tmp_path):
+def test_train_watch_cancel_crash_and_start_again(tmp_path):
     with service(tmp_path) as (process, client):
         job = client.submit(QUICK)["id"]
         events = list(client.watch(job))
@@ -73,77 +61,41 @@ def test_train_watch_cancel_stop_and_start_again(tmp_path):
         assert result["baseline"] > 0.9
         path = client.checkpoint(job, tmp_path / "network.pt")
         assert torch.load(path, weights_only=True)["config"]["task"] == "digits"
-
-        running = client.submit(LONG, twin={"id": result["twin"]})["id"]
-        for event in client.watch(running):
+        cancelled = client.submit(LONG, twin={"id": result["twin"]})["id"]
+        for event in client.watch(cancelled):
             if event.data.get("kind") == "epoch":
-                client.cancel(running)
-        assert client.job(running)["state"] == "cancelled"
-        measured = client.system("optics")["status"]["rows_done"]
-
-        left = client.submit(LONG, twin={"id": result["twin"]})["id"]
-        watching = client.watch(left)
-        while next(watching).data.get("kind") != "epoch":
-            pass
-        code, errors = stop(process, signal.SIGTERM)
-        assert (code, errors) == (0, "")
-        assert [event.data["state"] for event in watching if event.kind == "end"] == ["cancelled"]
-    assert measured < shots(tmp_path) < SHOTS_AHEAD
-
-    with service(tmp_path) as (process, client):
-        states = {job["id"]: job["state"] for job in client.jobs()}
-        assert states == {job: "succeeded", running: "cancelled", left: "cancelled"}
-        assert client.result(job) == result
-        assert client.system("optics")["status"]["next_shot"] == shots_before(client)
-        assert stop(process, signal.SIGINT) == (0, "")
-
-
-def shots_before(client: Client) -> int:
-    """Return the next shot number that a measurement really gets."""
-    return client.measure("optics", [[0.0] * 50], [[0.0] * 50])["first_shot"]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_after_a_crash_the_running_job_is_unknown(tmp_path):
-    with service(tmp_path) as (process, client):
-        job = client.submit(LONG)["id"]
-        for event in client.watch(job):
-            if event.data.get("kind") == "fit":
-                break
+                client.cancel(cancelled)
+        assert client.job(cancelled)["state"] == "cancelled"
+        crashed = client.submit(LONG, twin={"rows": 20, "kind": "neural", "seed": 1})["id"]
+        watch_a_metric(client, crashed)
         process.kill()
         process.wait(LIMIT_S)
+
     with service(tmp_path) as (process, client):
-        record = client.job(job)
-        assert record["state"] == "unknown"
-        assert "without finishing" in record["error"]
-        assert [event.kind for event in client.watch(job)][-1] == "end"
-        assert client.metrics(job)
+        states = {record["id"]: record["state"] for record in client.jobs()}
+        assert states == {job: "succeeded", cancelled: "cancelled", crashed: "unknown"}
+        assert "without finishing" in client.job(crashed)["error"]
+        assert [event.kind for event in client.watch(crashed)][-1] == "end"
+        assert client.metrics(crashed)
+        assert client.result(job) == result
         assert client.system("optics")["status"]["next_shot"] == SHOTS_AHEAD
-        code, errors = stop(process, signal.SIGHUP)
-        assert code == 0
-        assert f"job {job} is unknown" in errors
+        stopped = client.submit(LONG, twin={"rows": 20, "kind": "neural", "seed": 2})["id"]
+        watching = watch_a_metric(client, stopped)
+        process.send_signal(signal.SIGTERM)
+        assert [event.data["state"] for event in watching if event.kind == "end"] == ["cancelled"]
+        _, errors = process.communicate(timeout=LIMIT_S)
+        assert process.returncode == 0
+        assert errors.count("\n") == 1
+        assert f"job {crashed} is unknown" in errors
+    with sqlite3.connect(tmp_path / "pnnlab.sqlite") as database:
+        [(next_shot,)] = database.execute("select next_shot from shots").fetchall()
+    database.close()
+    assert SHOTS_AHEAD < next_shot < 2 * SHOTS_AHEAD
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "server", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-
-
-def test_what_keeps_the_service_from_starting_is_one_line(tmp_path):
-    bad = tmp_path / "bench.toml"
-    bad.write_text(BENCH.read_text().replace("points = 101", 'points = "many"'))
-    with service(tmp_path / "data") as (process, client):
-        port = client.url.rsplit(":", 1)[1]
-        taken = run("serve", "--bench", str(BENCH), "--port", port, "--data", str(tmp_path / "b"))
-        owned = run("serve", "--bench", str(BENCH), "--port", "0", "--data", str(tmp_path / "data"))
-        unusable = run("serve", "--bench", str(bad), "--port", "0", "--data", str(tmp_path / "c"))
-        stop(process, signal.SIGTERM)
-    for failed, says in [
-        (taken, f"cannot listen on 127.0.0.1, port {port}"),
-        (owned, "another service is using it"),
-        (unusable, "instruments.spectrometer"),
-    ]:
-        assert failed.returncode == 1
-        assert says in failed.stderr
-        assert failed.stderr.count("\n") == 1
-        assert failed.stdout == ""
+def watch_a_metric(client: Client, job_id: str) -> Iterator[Event]:
+    """Return the rest of a job's events after its first metric."""
+    watching = client.watch(job_id)
+    while next(watching).kind != "metric":
+        pass
+    return watching

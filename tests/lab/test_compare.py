@@ -14,13 +14,14 @@ import torch
 from lab.bench import open_bench
 from lab.client import Client, ServiceError
 from lab.compare import Comparison, Outcome, Progress, compare, plan_comparison, summarise
-from lab.compare_local import LocalRuns, open_scheduler, scheduled_apparatus, with_rigs
+from lab.compare_local import LocalRuns, open_scheduler, scheduled_apparatus
 from lab.compare_service import ServiceRuns
 from lab.compare_table import comparison_text
 from lab.config import BenchConfig, load_bench
 from lab.datasets import Dataset
 from lab.errors import ConfigError, Conflict, SystemClosed
 from lab.events import Event
+from lab.rigs import with_rigs
 
 BENCH = Path(__file__).parents[2] / "bench.toml"
 ERROR = {"r2": 0.97, "normalised": 0.061, "shape_r2": 0.9}

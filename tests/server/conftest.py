@@ -99,7 +99,7 @@ def serving(app: FastAPI) -> Iterator[str]:
 
 
 @pytest.fixture
-def serve() -> Callable[[FastAPI], Any]:
+def serve_in_thread() -> Callable[[FastAPI], Any]:
     """Return the context manager that serves an app on the loopback."""
     return serving
 

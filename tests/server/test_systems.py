@@ -271,7 +271,7 @@ async def test_a_fault_is_told_and_recovered_from(http, monkeypatch):
     assert (await http.get("http://lab/healthz")).json()["status"] == "ok"
 
 
-def test_a_client_that_goes_away_cancels_its_pass(bench, tmp_path, serve, monkeypatch):
+def test_a_client_that_goes_away_cancels_its_pass(bench, tmp_path, serve_in_thread, monkeypatch):
     measuring, go_on = threading.Event(), threading.Event()
     measure = YokogawaAQ6370.measure
 
@@ -282,7 +282,7 @@ def test_a_client_that_goes_away_cancels_its_pass(bench, tmp_path, serve, monkey
 
     monkeypatch.setattr(YokogawaAQ6370, "measure", gated)
     app = create_app(bench, data_dir=tmp_path)
-    with serve(app) as url:
+    with serve_in_thread(app) as url:
         with httpx.Client(base_url=f"{url}/api/v1") as http:
             with pytest.raises(httpx.ReadTimeout):
                 http.post("/systems/optics/passes", json=as_json(rows(50)), timeout=0.5)

@@ -34,8 +34,8 @@ class RigConfig(_Strict):
     plant: str = "optics"
     gap: float = Field(1.0, ge=0, le=3)
     noise: float = Field(1.0, ge=0, le=100)
-    device_seed: int = Field(0, ge=0)
-    seed: int = Field(0, ge=0)
+    device_seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(0, ge=0, lt=2**63)
     honour_times: bool = False
 
 
@@ -89,7 +89,7 @@ class TwinConfig(_Strict):
     id: str | None = None
     kind: TwinKind = "structured"
     rows: int = Field(300, ge=20, le=1_000_000)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
 
 
 class NetworkConfig(_Strict):
@@ -104,7 +104,7 @@ class TrainConfig(_Strict):
     system: str = "optics"
     task: Task = "vowels"
     method: Method = "pat-refit"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
     split: Split = "random"
     epochs: int = Field(60, ge=1, le=10_000)
     batch: int = Field(32, ge=1, le=10_000)

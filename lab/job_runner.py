@@ -17,7 +17,7 @@ from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import Bench
 from lab.config import Split, TrainConfig, TwinConfig
 from lab.datasets import Dataset, load, split
-from lab.errors import ConfigError
+from lab.errors import ConfigError, DataError
 from lab.live_job import LiveJob, Turns
 from lab.measure import Run
 from lab.measurement import ForwardPass
@@ -151,6 +151,8 @@ class JobRunner:
         twin = self.bench.new_twin(record.system, record.kind)
         twin.load_state_dict(load_state(twin_file(self.store.folder, record.id)))
         report = record.report
+        if twin.digest() != report["digest"]:
+            raise DataError(f"twin {record.id}: its file is not the one that its fit wrote")
         return FittedTwin(
             twin=frozen(twin),
             kind=record.kind,

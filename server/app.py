@@ -12,6 +12,7 @@ from server.errors import add_error_handlers
 from server.guard import Guard
 from server.lifespan import open_lab
 from server.routes import health, jobs, passes, systems, twins
+from server.routes.access import problems
 
 PREFIX = "/api/v1"
 MAX_BODY_BYTES = 16 * 2**20
@@ -28,9 +29,9 @@ def create_app(
 ) -> FastAPI:
     """Return the app that serves a bench; its lifespan opens and closes everything.
 
-    bench: the bench, or its file. data_dir: database, checkpoints and twins; one service at a time. database_url: where the
-    database is, if not there. workers: jobs that run at once. Larger bodies get 413.
-    local_only: answer under the loopback's names only.
+    bench: the bench, or its file. data_dir: database, checkpoints and twins; one service at a
+    time. database_url: where the database is, if not there. workers: jobs that run at once.
+    Larger bodies get 413. local_only: answer under the loopback's names only.
     """
 
     @asynccontextmanager
@@ -54,6 +55,6 @@ def create_app(
     app.add_middleware(Guard, local_only=local_only, max_body_bytes=max_body_bytes)
     add_error_handlers(app)
     for part in (systems, passes, twins, jobs):
-        app.include_router(part.router, prefix=PREFIX)
+        app.include_router(part.router, prefix=PREFIX, responses=problems(422))
     app.include_router(health.router)
     return app

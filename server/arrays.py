@@ -24,7 +24,7 @@ NPZ = "application/x-npz"
 JSON_LIMIT = 2**20  # reading JSON holds up the whole service, about 10 ms per MiB
 
 
-def pass_from_json(system: str, body: bytes) -> ForwardPass:
+def pass_from_json(system: str, body: bytes, client: str) -> ForwardPass:
     """Read a PassRequest; raise InvalidRequest that names the field."""
     try:
         request = PassRequest.model_validate_json(body)
@@ -37,7 +37,7 @@ def pass_from_json(system: str, body: bytes) -> ForwardPass:
         _regular("x", request.x),
         _regular("theta", request.theta),
         priority=request.priority,
-        client=request.client,
+        client=request.client or client,
     )
 
 

@@ -77,7 +77,8 @@ class SystemView(BaseModel):
 class PassRequest(BaseModel):
     """Rows for one system in physical units: x (rows, ...) and theta (rows, ...).
 
-    priority: higher goes first. client: who asks, for the queue's listing.
+    priority: higher goes first. client: who asks, for the queue's listing
+    (default: the header Pnnlab-Client).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -85,7 +86,7 @@ class PassRequest(BaseModel):
     x: list[list[float]]
     theta: list[list[float]]
     priority: int = 0
-    client: str = "http"
+    client: str = ""
 
 
 class MeasurementView(BaseModel):

@@ -22,12 +22,5 @@ ClientName = Annotated[
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the `responses` of a route that answers with these statuses when it fails."""
-    schema = {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}
-    return {
-        status: {
-            "model": Problem,
-            "description": "Problem details",
-            "content": {MEDIA_TYPE: schema},
-        }
-        for status in statuses
-    }
+    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    return {status: {"description": "Problem details", "content": content} for status in statuses}

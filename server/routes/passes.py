@@ -71,7 +71,7 @@ async def _read(request: Request, name: str, priority: int, client: str) -> Forw
         raise HTTPException(415, f"the body must be {JSON} or {NPZ}, not '{kind}'")
     if len(body) > JSON_LIMIT:
         raise HTTPException(413, f"JSON bodies have at most {JSON_LIMIT} bytes; send {NPZ}")
-    return await asyncio.to_thread(pass_from_json, name, body)
+    return await asyncio.to_thread(pass_from_json, name, body, client)
 
 
 async def _submit(lab: Lab, forward_pass: ForwardPass) -> Measurement:

@@ -10,6 +10,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class Perceptron(nn.Module):
     def __init__(self, sizes: tuple[int, ...]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.GELU()]
         self.net = nn.Sequential(*layers[:-1])
 

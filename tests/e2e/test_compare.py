@@ -22,31 +22,44 @@ def run(*options: str) -> tuple[int, str, str]:
 
 def test_on_a_bench_file(data_folder: Path) -> None:
     code, out, err = run(
-        *SMALL, "--bench", str(BENCH), "--gap", "0.5", "--twin-rows", "20,30", "--json"
+        *SMALL, "--bench", str(BENCH), "--gap", "0.5", "--twin-rows", "20", "--json"
     )
     assert code == 0, err
-    first, second = json.loads(out)["runs"]
-    assert (first["twin_rows"], second["twin_rows"], first["gap"]) == (20, 30, 0.5)
-    for part in (first, second):
-        assert set(part) >= {"system", "task", "split", "gap", "twin_rows", "baseline", "methods"}
-        assert part["baseline"]["logistic_regression"]["mean"] > 0.9
-        refit, silico = part["methods"]["pat-refit"], part["methods"]["in-silico"]
-        # 175 training samples set the scales, and then there is one epoch of them
-        assert (refit["rows"], silico["rows"]) == (350, 0)
-        assert refit["instrument_hours"] == pytest.approx(350 * 0.75 / 3600)
-        assert len(silico["twin_accuracy"]) == 1
-        assert "twin_accuracy" not in refit
+    found = json.loads(out)
+    assert set(found) >= {"system", "task", "split", "gap", "twin_rows", "baseline", "methods"}
+    assert (found["twin_rows"], found["gap"]) == (20, 0.5)
+    assert found["baseline"]["logistic_regression"]["mean"] > 0.9
+    refit, silico = found["methods"]["pat-refit"], found["methods"]["in-silico"]
+    # 175 training samples set the scales, and then there is one epoch of them
+    assert (refit["rows"], silico["rows"]) == (350, 0)
+    assert refit["instrument_hours"] == pytest.approx(350 * 0.75 / 3600)
+    assert len(silico["twin_accuracy"]) == 1
+    assert "twin_accuracy" not in refit
     assert "pat-refit seed 0: epoch 1 of 1, training accuracy" in err
 
 
-def test_on_a_service(data_folder: Path) -> None:
-    with open_service(BENCH) as url:
-        code, out, err = run(*SMALL, "--twin-rows", "20", "--url", url)
-        assert code == 0, err
-        assert re.search(r"^pat-refit +\d+\.\d %", out, re.MULTILINE)
-        assert re.search(r"^logistic regression +9\d\.\d %", out, re.MULTILINE)
-        assert "a bench of unknown gap" in out
-        code, _, err = run(*SMALL, "--url", url, "--gap", "1")
+def test_on_a_service_that_is_stopped_even_after_an_error(data_folder: Path) -> None:
+    used: list[str] = []
+
+    def use_it() -> None:
+        with open_service(BENCH) as url:
+            used.append(url)
+            code, out, err = run(*SMALL, "--twin-rows", "20", "--url", url)
+            assert code == 0, err
+            assert re.search(r"^pat-refit +\d+\.\d %", out, re.MULTILINE)
+            assert re.search(r"^logistic regression +9\d\.\d %", out, re.MULTILINE)
+            assert "a bench of unknown gap" in out
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        use_it()
+    code, _, err = run(*SMALL, "--url", used[0])
+    assert code == 1
+    assert err.startswith(f"pnnlab: no answer from {used[0]}")
+
+
+def test_a_service_has_its_own_bench() -> None:
+    code, _, err = run(*SMALL, "--url", "http://127.0.0.1:9", "--gap", "1")
     assert code == 1
     assert err == "pnnlab: --url: bench, gap, device seed and workers are the service's\n"
 

@@ -7,11 +7,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from lab.compare import Outcome
@@ -53,21 +51,6 @@ def test_four_jobs_a_table_and_a_report(
     shown = capfd.readouterr().err
     for run in ("pat-refit seed 0", "pat-refit seed 1", "in-silico seed 0", "in-silico seed 1"):
         assert re.search(rf"{run}: epoch 1 of 1, training accuracy 0\.\d\d", shown)
-
-
-def test_the_service_is_stopped_also_after_an_error() -> None:
-    def fail() -> Iterator[str]:
-        with open_service(BENCH) as url:
-            assert httpx.get(f"{url}/api/v1/systems", trust_env=False).status_code == 200
-            yield url
-            raise RuntimeError("in the middle of the demo")
-
-    steps = fail()
-    url = next(steps)
-    with pytest.raises(RuntimeError, match="in the middle"):
-        next(steps)
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{url}/api/v1/systems", trust_env=False)
 
 
 def test_a_service_that_does_not_start_says_why(tmp_path: Path) -> None:

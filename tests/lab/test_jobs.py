@@ -22,7 +22,7 @@ from lab.job_runner import JobRunner
 from lab.jobs import JobService
 from lab.records import FitConfig, JobRecord, MetricRecord
 from lab.scheduler import HardwareScheduler
-from lab.state_files import checkpoint_file, load_state
+from lab.state_files import checkpoint_file, load_state, save_state, twin_file
 from lab.store import Store
 from twins.fitting import FitSettings
 
@@ -152,6 +152,18 @@ async def test_a_fit_is_a_job_and_its_twin_can_be_named(jobs, tmp_path):
         assert (record.kind, record.rows, record.seed, record.job) == ("neural", 20, 7, fit.id)
         digest = record.report["digest"]
     assert (await jobs.result(job.id))["twin_digest"] == digest
+
+
+async def test_a_twin_whose_file_was_changed_is_not_used(jobs, tmp_path):
+    fit = await jobs.submit(FitConfig(rows=20, kind="neural"))
+    await ended(jobs, fit.id)
+    twin = (await jobs.result(fit.id))["twin"]
+    path = twin_file(tmp_path, twin)
+    save_state(path, {name: value + 1 for name, value in load_state(path).items()})
+    job = await jobs.submit(training(twin={"id": twin}))
+    failed = await ended(jobs, job.id)
+    assert failed.state == "failed"
+    assert "is not the one that its fit wrote" in failed.error
 
 
 async def test_a_fit_asked_for_again_is_made_again(jobs):

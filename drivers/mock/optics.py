@@ -38,6 +38,7 @@ _PIXEL = np.arange(PIXELS)
 _Z = (_PIXEL - (PIXELS - 1) / 2) / (PIXELS / 2)
 _OMEGA = (np.arange(_SUMS) - (PIXELS - 1)) / (PIXELS / 2)
 _MONITOR_M = np.linspace(773.365e-9, 776.635e-9, 101)[1::2]  # averaged for the depletion
+_PHASE_ROUNDING = 1e-5  # rad
 _OWN_STREAM = 2**63  # noise stream of rows that nobody gave a key
 _OWN_ROW_TIME_S = 0.75
 
@@ -82,6 +83,9 @@ class OpticalPlant:
         self._responsivity = self._set_responsivity()
         self._monitor = self._line_matrix(_omega(_MONITOR_M)).mean(axis=0)
         self._field: Complex = np.zeros(PIXELS, dtype=np.complex128)
+        self._grid: Array | None = None
+        self._inside: NDArray[np.bool_]
+        self._position: NDArray[np.intp]
         self._key: RowKey | None = None
         self._own_rows = 0
 
@@ -96,12 +100,15 @@ class OpticalPlant:
 
         Pixels that the grid does not cover are dark.
         """
-        first = CENTRE_THZ - HALF_WIDTH_THZ
-        position = np.rint((frequencies_thz - first) * 1000 - 0.5).astype(int)
-        inside = (position >= 0) & (position < PIXELS * LINES_PER_PIXEL)
+        if frequencies_thz is not self._grid:  # the shaper passes the same object while it stays
+            self._grid = frequencies_thz
+            first = CENTRE_THZ - HALF_WIDTH_THZ
+            position = np.rint((frequencies_thz - first) * 1000 - 0.5).astype(int)
+            self._inside = (position >= 0) & (position < PIXELS * LINES_PER_PIXEL)
+            self._position = position[self._inside]
         lines = np.zeros(PIXELS * LINES_PER_PIXEL, dtype=np.complex128)
-        lines[position[inside]] = transmission[inside]
-        self._field = lines.reshape(PIXELS, LINES_PER_PIXEL).mean(axis=1)
+        lines[self._position] = transmission[self._inside]
+        self._field = lines.reshape(PIXELS, LINES_PER_PIXEL).sum(axis=1) / LINES_PER_PIXEL
 
     def spectrum(self, wavelengths_m: Array) -> Array:
         """Measure one spectrum, (points,), W, with this row's drift, noise and ADC."""
@@ -117,18 +124,21 @@ class OpticalPlant:
 
     def measure(self, field: Array | Complex, key: RowKey, wavelengths_m: Array) -> Array:
         """Return the spectrum of one row, (points,), W, for the pixel fields (pixels,)."""
-        rng = np.random.Generator(
-            np.random.Philox(
-                key=np.array([self._seed, key.stream], dtype=np.uint64),
-                counter=np.array([0, key.index, 0, 0], dtype=np.uint64),
-            )
-        )
-        shot = 1 + self.noise * NOISE_1.amplitude * rng.standard_normal()
+        normal = self._draw(key, 1 + len(wavelengths_m))
+        shot = 1 + self.noise * NOISE_1.amplitude * normal[0]
         time_s = np.array([key.time_s])
         clean = self._intensity(field[None], time_s, wavelengths_m, shot)[0]
         sd = np.sqrt(NOISE_1.read**2 + NOISE_1.shot**2 * clean + NOISE_1.relative**2 * clean**2)
-        noisy = clean + self.noise * sd * rng.standard_normal(len(clean))
+        noisy = clean + self.noise * sd * normal[1:]
         return self._digitise(noisy)
+
+    def _draw(self, key: RowKey, count: int) -> Array:
+        """Return `count` unit-normal numbers that depend on the seed and the row's key alone."""
+        philox = np.random.Philox(
+            key=np.array([self._seed, key.stream], dtype=np.uint64),
+            counter=np.array([0, key.index, 0, 0], dtype=np.uint64),
+        )
+        return np.random.Generator(philox).standard_normal(count)
 
     def _digitise(self, intensity: Array) -> Array:
         full = FULL_SCALE_W / UNIT_W
@@ -220,7 +230,9 @@ class OpticalPlant:
         """Return the phase-matching factor (rows, sums) at the drift state of each row."""
         drift = 2 / 100 * GAP_1.drift_shift_px * np.sin(_drift_phase(time_s))
         centre = self.gap * (GAP_1.phase_matching_shift + drift)
-        return np.asarray(np.sinc(self.gap * GAP_1.phase_matching * (_OMEGA - centre[:, None])))
+        # 1e-20 keeps 0 / 0 out where a detuning vanishes
+        s = np.pi * self.gap * GAP_1.phase_matching * (_OMEGA - centre[:, None]) + 1e-20
+        return np.asarray(np.sin(s) / s)
 
     def _line_matrix(self, omega: Array) -> Array:
         """Return the spectrometer's response (points, sums), responsivity included; cached."""
@@ -246,13 +258,16 @@ class OpticalPlant:
 
 
 def _fold_phase(field: Array | Complex) -> tuple[Array, Complex | None]:
-    """Split a field into a signed real amplitude and the remaining phase factor (|phase|<=pi/2)."""
+    """Split a field into a signed real amplitude and the remaining phase factor (|phase|<=pi/2).
+
+    No phase factor for a field that is real but for the wire's rounding of pi to 3.1416.
+    """
     if not np.iscomplexobj(field):
         return np.asarray(field, dtype=np.float64), None
-    sign = np.where(field.real < 0, -1.0, 1.0)
-    amplitude = np.abs(field)
-    twist = np.where(amplitude > 0, sign * field / np.where(amplitude > 0, amplitude, 1), 1)
-    return sign * amplitude, twist
+    amplitude = np.copysign(np.abs(field), field.real)
+    if (np.abs(field.imag) <= _PHASE_ROUNDING * np.abs(amplitude)).all():
+        return amplitude, None
+    return amplitude, np.divide(field, amplitude, out=np.ones_like(field), where=amplitude != 0)
 
 
 def _laser_field(gap: float, device: _Specimen) -> Complex:

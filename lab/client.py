@@ -23,11 +23,11 @@ from pydantic import BaseModel
 
 import lab.errors
 from lab.config import TrainConfig
-from lab.data_folder import write_whole
 from lab.errors import ConfigError, LabError
 from lab.events import Event, read_events
+from lab.jobs.data_folder import write_whole
+from lab.jobs.records import FitConfig
 from lab.problems import INVALID_REQUEST, problem_type
-from lab.records import FitConfig
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from lab.client import Client
-from lab.compare import Comparison, OnProgress, Run, plan_comparison
-from lab.compare import compare as run_comparison
-from lab.compare_service import ServiceRuns
-from lab.compare_table import comparison_text
+from lab.comparison.plan import Comparison, OnProgress, Run, plan_comparison
+from lab.comparison.plan import compare as run_comparison
+from lab.comparison.service import ServiceRuns
+from lab.comparison.table import comparison_text
 from lab.config import load_bench
 from lab.errors import ConfigError
 from lab.rigs import with_rigs
@@ -83,7 +83,7 @@ def _here(
     """Return what runs the plan on the bench file, in this process or several."""
     config = load_bench(find_bench(bench))
     # torch takes seconds to import, and a service's client does without it
-    from lab.compare_local import LocalRuns
+    from lab.comparison.local import LocalRuns
     from lab.datasets import load
 
     config = with_rigs(config, gap=gap, device_seed=device_seed)

@@ -22,7 +22,7 @@ def demo(
     each. The service is stopped at the end, and also on Ctrl-C.
     """
     path = find_bench(bench)
-    from lab.compare_table import comparison_text
+    from lab.comparison.table import comparison_text
     from server.demo import run_demo
 
     with ended_by_signals():

@@ -17,12 +17,12 @@ from typing import Any
 
 from lab.bench import open_bench
 from lab.client import Client
-from lab.compare import Comparison, Outcome, fit_name, plan_comparison, run_name, summarise
-from lab.compare_service import ServiceRuns
+from lab.comparison.plan import Comparison, Outcome, fit_name, plan_comparison, run_name, summarise
+from lab.comparison.service import ServiceRuns
 from lab.config import BenchConfig, load_bench
 from lab.datasets import Dataset, load_or_fallback
 from lab.errors import ConfigError, LabError
-from lab.report import write_report
+from lab.report.report import write_report
 from lab.rigs import gap, is_simulated
 from lab.systems.optics import OpticsSystem
 from server.run_bars import RunBars

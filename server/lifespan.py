@@ -10,11 +10,11 @@ from pathlib import Path
 
 from lab.bench import Bench, open_bench
 from lab.config import BenchConfig
-from lab.data_folder import hold_folder
-from lab.job_runner import JobRunner
-from lab.jobs import JobService
-from lab.scheduler import HardwareScheduler
-from lab.store import Store
+from lab.jobs.data_folder import hold_folder
+from lab.jobs.runner import JobRunner
+from lab.jobs.service import JobService
+from lab.jobs.store import Store
+from lab.scheduling.scheduler import HardwareScheduler
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
-from lab.compare import Progress
+from lab.comparison.plan import Progress
 
 _LINES_PER_RUN = 4
 

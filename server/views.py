@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from drivers.spec import ArraySpec
-from lab.system_queue import SystemStatus
+from lab.scheduling.system_queue import SystemStatus
 from lab.systems.base import SystemDescription
 
 

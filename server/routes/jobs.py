@@ -12,8 +12,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from lab.config import TrainConfig
 from lab.errors import Conflict
-from lab.records import JobRecord, JobState, MetricRecord
-from lab.state_files import checkpoint_file
+from lab.jobs.records import JobRecord, JobState, MetricRecord
+from lab.jobs.state_files import checkpoint_file
 from server.arrays import JSON
 from server.routes.access import ClientName, Lab, problems
 

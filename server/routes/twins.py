@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from lab.records import FitConfig, JobRecord, TwinRecord
+from lab.jobs.records import FitConfig, JobRecord, TwinRecord
 from server.routes.access import ClientName, Lab, problems
 
 router = APIRouter(prefix="/twins", tags=["twins"])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lab.compare import Outcome
+from lab.comparison.plan import Outcome
 from lab.errors import ConfigError, LabError
 from server import demo
 from server.demo import open_service, run_demo

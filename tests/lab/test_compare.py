@@ -13,10 +13,10 @@ import torch
 
 from lab.bench import open_bench
 from lab.client import Client, ServiceError
-from lab.compare import Comparison, Outcome, Progress, compare, plan_comparison, summarise
-from lab.compare_local import LocalRuns, open_scheduler, scheduled_apparatus
-from lab.compare_service import ServiceRuns
-from lab.compare_table import comparison_text
+from lab.comparison.local import LocalRuns, open_scheduler, scheduled_apparatus
+from lab.comparison.plan import Comparison, Outcome, Progress, compare, plan_comparison, summarise
+from lab.comparison.service import ServiceRuns
+from lab.comparison.table import comparison_text
 from lab.config import BenchConfig, load_bench
 from lab.datasets import Dataset
 from lab.errors import ConfigError, Conflict, SystemClosed

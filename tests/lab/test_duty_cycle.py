@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lab.duty_cycle import BusyTime
+from lab.scheduling.duty_cycle import BusyTime
 
 
 def test_nothing_was_busy_before_anything_ran() -> None:

@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 import torch
 
-import lab.job_runner
+import lab.jobs.runner
+import lab.jobs.service
 from drivers.errors import InstrumentTimeout
 from drivers.yokogawa import YokogawaAQ6370
 from lab.bench import open_bench
 from lab.config import TrainConfig, load_bench
 from lab.datasets import Dataset
 from lab.errors import ConfigError, Conflict, SystemClosed, UnknownName
-from lab.job_runner import JobRunner
-from lab.jobs import JobService
-from lab.records import FitConfig, JobRecord, MetricRecord
-from lab.scheduler import HardwareScheduler
-from lab.state_files import checkpoint_file, load_state, save_state, twin_file
-from lab.store import Store
+from lab.jobs.records import FitConfig, JobRecord, MetricRecord
+from lab.jobs.runner import JobRunner
+from lab.jobs.service import JobService
+from lab.jobs.state_files import checkpoint_file, load_state, save_state, twin_file
+from lab.jobs.store import Store
+from lab.scheduling.scheduler import HardwareScheduler
 from twins.fitting import FitSettings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks", "tiny")]
@@ -39,9 +40,9 @@ def tiny_dataset(task: str) -> Dataset:
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setattr(lab.job_runner, "load", tiny_dataset)
-    quick = functools.partial(lab.job_runner.fit_system_twin, settings=FitSettings(steps=3))
-    monkeypatch.setattr(lab.job_runner, "fit_system_twin", quick)
+    monkeypatch.setattr(lab.jobs.runner, "load", tiny_dataset)
+    quick = functools.partial(lab.jobs.runner.fit_system_twin, settings=FitSettings(steps=3))
+    monkeypatch.setattr(lab.jobs.runner, "fit_system_twin", quick)
 
 
 @asynccontextmanager
@@ -278,14 +279,14 @@ async def test_a_pending_job_is_cancelled_at_once(tmp_path):
 
 async def test_a_job_that_waits_for_anothers_fit_can_be_cancelled(jobs, monkeypatch):
     fits, go_on = threading.Event(), threading.Event()
-    fit = lab.job_runner.fit_system_twin
+    fit = lab.jobs.runner.fit_system_twin
 
     def gated(*args, **options):
         fits.set()
         go_on.wait(LIMIT_S)
         return fit(*args, **options)
 
-    monkeypatch.setattr(lab.job_runner, "fit_system_twin", gated)
+    monkeypatch.setattr(lab.jobs.runner, "fit_system_twin", gated)
     first = await jobs.submit(training())
     await asyncio.to_thread(fits.wait)
     second = await jobs.submit(training(seed=1))
@@ -308,7 +309,7 @@ async def test_a_watcher_sees_each_metric_once_from_where_it_starts(jobs):
 
 
 async def test_a_watcher_of_many_metrics_gets_them_all(jobs, monkeypatch):
-    monkeypatch.setattr(lab.jobs, "_METRICS_AT_ONCE", 2)
+    monkeypatch.setattr(lab.jobs.service, "_METRICS_AT_ONCE", 2)
     job = await jobs.submit(training())
     await ended(jobs, job.id)
     steps = [m.step async for m in jobs.watch(job.id) if isinstance(m, MetricRecord)]
@@ -358,7 +359,7 @@ async def test_a_job_whose_end_cannot_be_written_leaves_no_watcher_waiting(
 async def test_torch_uses_one_thread_in_a_job(jobs, monkeypatch):
     threads = []
     monkeypatch.setattr(
-        lab.job_runner, "load", lambda task: threads.append(torch.get_num_threads()) or 1 / 0
+        lab.jobs.runner, "load", lambda task: threads.append(torch.get_num_threads()) or 1 / 0
     )
     job = await jobs.submit(training())
     await ended(jobs, job.id)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab.compare import Outcome, plan_comparison, summarise
-from lab.report import finding, report, write_report
-from lab.report_figures import COLOURS
+from lab.comparison.plan import Outcome, plan_comparison, summarise
+from lab.report.figures import COLOURS
+from lab.report.report import finding, report, write_report
 
 CLASSES = ("ae", "ah", "iy")
 PLAN = plan_comparison(methods=("pat-refit", "in-silico"), seeds=2, epochs=4)

@@ -25,8 +25,8 @@ from lab.errors import (
     WrongThread,
 )
 from lab.measurement import ForwardPass, Measurement
-from lab.scheduler import CHECK_ON_LOOP, HardwareScheduler
-from lab.system_queue import SystemQueue
+from lab.scheduling.scheduler import CHECK_ON_LOOP, HardwareScheduler
+from lab.scheduling.system_queue import SystemQueue
 from lab.systems.base import PhysicalSystem, Rows, SystemDescription, never
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]

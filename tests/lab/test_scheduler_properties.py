@@ -15,9 +15,9 @@ from drivers.errors import InstrumentTimeout
 from drivers.spec import Array, ArraySpec
 from lab.errors import LabError, PassCancelled, SystemClosed, SystemFaulted, UnknownName
 from lab.measurement import ForwardPass, Measurement
-from lab.scheduler import HardwareScheduler
+from lab.scheduling.scheduler import HardwareScheduler
+from lab.scheduling.waiting import Ticket, WaitingPasses
 from lab.systems.base import PhysicalSystem, SystemDescription
-from lab.waiting import Ticket, WaitingPasses
 
 LIMIT_S = 20.0
 ROWS = 4  # the most rows a pass has here; row i of pass p has the value ROWS * p + i

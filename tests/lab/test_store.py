@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from lab.data_folder import hold_folder, write_whole
 from lab.errors import ConfigError, DataError, UnknownName
-from lab.records import MetricRecord, TwinRecord
-from lab.state_files import load_state, save_state
-from lab.store import SHOTS_AHEAD, Store
+from lab.jobs.data_folder import hold_folder, write_whole
+from lab.jobs.records import MetricRecord, TwinRecord
+from lab.jobs.state_files import load_state, save_state
+from lab.jobs.store import SHOTS_AHEAD, Store
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_shot_numbers_are_not_used_twice_after_a_crash(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from lab.data_folder import hold_folder
+from lab.jobs.data_folder import hold_folder
 with hold_folder(Path(sys.argv[1])):
     print("owned", flush=True)
     sys.stdin.read()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-import lab.job_runner
+import lab.jobs.runner
 from lab.client import Client
 from lab.config import BenchConfig, load_bench
 from lab.datasets import Dataset
@@ -37,9 +37,9 @@ def tiny_dataset(task: str) -> Dataset:
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let jobs train on 24 made-up samples and fit their twins in three steps."""
-    monkeypatch.setattr(lab.job_runner, "load", tiny_dataset)
-    quick = functools.partial(lab.job_runner.fit_system_twin, settings=FitSettings(steps=3))
-    monkeypatch.setattr(lab.job_runner, "fit_system_twin", quick)
+    monkeypatch.setattr(lab.jobs.runner, "load", tiny_dataset)
+    quick = functools.partial(lab.jobs.runner.fit_system_twin, settings=FitSettings(steps=3))
+    monkeypatch.setattr(lab.jobs.runner, "fit_system_twin", quick)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import io
 
-from lab.compare import Progress
+from lab.comparison.plan import Progress
 from server.run_bars import CountBar, RunBars
 
 

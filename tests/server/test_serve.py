@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from drivers.errors import ConnectionLost
-from lab.data_folder import hold_folder
 from lab.errors import ConfigError
+from lab.jobs.data_folder import hold_folder
 from lab.systems.optics import OpticsSystem
 from server.app import create_app
 from server.cli import app as command

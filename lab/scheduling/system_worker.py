@@ -7,8 +7,8 @@ its safe state by the time anyone hears of the failure; where it cannot, the err
 import time
 
 from drivers.errors import LimitError, ProtocolError
+from lab.scheduling.waiting import Ticket
 from lab.systems.base import PhysicalSystem, Rows
-from lab.waiting import Ticket
 
 
 def start(system: PhysicalSystem) -> None:

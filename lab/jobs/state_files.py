@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from lab.data_folder import write_whole
 from lab.errors import DataError
+from lab.jobs.data_folder import write_whole
 
 
 def checkpoint_file(folder: Path, job_id: str) -> Path:

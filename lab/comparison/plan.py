@@ -1,10 +1,5 @@
 """Compare training methods on one bench: what to run, and what came out, as plain data.
 
-    lab/compare.py           this file: the plan, the progress, the result's JSON
-    lab/compare_local.py     run it here, on a bench file
-    lab/compare_service.py   run it on a service, over REST
-    lab/compare_table.py     print it
-
 All methods and seeds of a comparison share one twin; every run trains on a copy of it. Imports
 neither torch nor drivers.
 """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.client import Client, ServiceError
-from lab.compare import Comparison, OnProgress, Outcome, Progress, fit_name, run_name
+from lab.comparison.plan import Comparison, OnProgress, Outcome, Progress, fit_name, run_name
 from lab.config import TwinConfig
 from lab.errors import Conflict
 

@@ -1,11 +1,5 @@
 """The hardware scheduler: an asyncio queue of forward passes in front of each physical system.
 
-    lab/scheduler.py       this file: what the rest of the lab calls
-    lab/waiting.py         one pass's ticket, and the order in which passes go
-    lab/system_queue.py    one system: its task, its health, its faults
-    lab/system_worker.py   what the system's own thread does with the instruments
-    lab/duty_cycle.py      how busy the instruments are
-
 Semantics, where a lab user might ask:
 
 - Order: higher priority first, then first come, first served. A pass has come once its arrays
@@ -42,9 +36,9 @@ import numpy as np
 
 from lab.errors import Conflict, PassCancelled, SystemClosed, UnknownName, WrongThread
 from lab.measurement import ForwardPass, Measurement
-from lab.system_queue import SystemQueue, SystemStatus
+from lab.scheduling.system_queue import SystemQueue, SystemStatus
+from lab.scheduling.waiting import Ticket, finish
 from lab.systems.base import PhysicalSystem
-from lab.waiting import Ticket, finish
 
 __all__ = ["HardwareScheduler", "SystemStatus"]
 

@@ -1,10 +1,5 @@
 """Jobs: durable pieces of work (training, twin fits) that run beside the event loop.
 
-    lab/records.py      what is kept of a job
-    lab/live_job.py     a job while it is in this process
-    lab/job_runner.py   what it does in its thread
-    lab/store.py        where it is kept
-
 A job that fails is data, its state and error; its siblings go on. Every job ends exactly once:
 succeeded, failed, cancelled (by request, or because the service stopped), or, where a process
 died, unknown when the next one opens the store.
@@ -22,10 +17,10 @@ import torch
 
 from lab.config import TrainConfig
 from lab.errors import Conflict, SystemClosed, UnknownName
-from lab.job_runner import JobRunner
-from lab.live_job import LiveJob
-from lab.records import FitConfig, JobRecord, JobState, MetricRecord
-from lab.store import Store
+from lab.jobs.live_job import LiveJob
+from lab.jobs.records import FitConfig, JobRecord, JobState, MetricRecord
+from lab.jobs.runner import JobRunner
+from lab.jobs.store import Store
 
 log = logging.getLogger(__name__)
 

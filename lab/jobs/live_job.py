@@ -9,8 +9,8 @@ from typing import Any
 
 from lab.config import TrainConfig
 from lab.errors import Stopped
-from lab.records import FitConfig, JobKind
-from lab.store import Store
+from lab.jobs.records import FitConfig, JobKind
+from lab.jobs.store import Store
 
 
 class LiveJob:

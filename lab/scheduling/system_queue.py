@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from drivers.errors import LimitError
-from lab import system_worker
-from lab.duty_cycle import BusyTime
 from lab.errors import LabError, SystemClosed, SystemFaulted
 from lab.measurement import ForwardPass
+from lab.scheduling import system_worker
+from lab.scheduling.duty_cycle import BusyTime
+from lab.scheduling.waiting import Ticket, WaitingPasses, finish
 from lab.systems.base import PhysicalSystem
-from lab.waiting import Ticket, WaitingPasses, finish
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from lab.errors import UnknownName
-from lab.records import ENDED, JobKind, JobRecord, JobState, MetricRecord, TwinRecord
-from lab.tables import jobs, metadata, metrics, shots, twins
+from lab.jobs.records import ENDED, JobKind, JobRecord, JobState, MetricRecord, TwinRecord
+from lab.jobs.tables import jobs, metadata, metrics, shots, twins
 
 SHOTS_AHEAD = 10**11  # shot numbers set aside for one run of the service: years of measuring
 

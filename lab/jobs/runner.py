@@ -18,14 +18,14 @@ from lab.bench import Bench
 from lab.config import Split, TrainConfig, TwinConfig
 from lab.datasets import Dataset, load, split
 from lab.errors import ConfigError, DataError
-from lab.live_job import LiveJob, Turns
+from lab.jobs.live_job import LiveJob, Turns
+from lab.jobs.records import FitConfig, TwinRecord
+from lab.jobs.state_files import checkpoint_file, load_state, save_state, twin_file
+from lab.jobs.store import Store
 from lab.measure import Run
 from lab.measurement import ForwardPass
 from lab.models import build_network
-from lab.records import FitConfig, TwinRecord
-from lab.scheduler import HardwareScheduler
-from lab.state_files import checkpoint_file, load_state, save_state, twin_file
-from lab.store import Store
+from lab.scheduling.scheduler import HardwareScheduler
 from lab.trainer import TrainResult, train
 from lab.twins import FittedTwin, fit_stream, fit_system_twin
 from twins.base import frozen

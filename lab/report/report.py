@@ -1,17 +1,13 @@
-"""A comparison as one self-contained HTML file: figures, result table, what was run.
-
-lab/report_figures.py   the figures
-lab/report_page.py      the page's frame and style
-"""
+"""A comparison as one self-contained HTML file: figures, result table, what was run."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from lab import report_figures as figures
-from lab.compare_table import method_row, percent, percents, twin_text
-from lab.report_page import definitions, figure, page, section, table
+from lab.comparison.table import method_row, percent, percents, twin_text
+from lab.report import figures
+from lab.report.page import definitions, figure, page, section, table
 
 Results = figures.Results
 
@@ -26,7 +22,7 @@ def write_report(
 ) -> None:
     """Write the report; folders are made where they are missing.
 
-    summary:        what `lab.compare.summarise` returned (one twin).
+    summary:        what `lab.comparison.plan.summarise` returned (one twin).
     results:        every run's `TrainResult.as_dict`.
     facts:          what was run: names and values for the last section (versions, times, ...).
     wavelengths_nm: of the outputs, where they have any.

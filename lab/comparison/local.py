@@ -23,7 +23,7 @@ from drivers.row_key import RowKey
 from drivers.spec import Array
 from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import Bench, open_bench
-from lab.compare import (
+from lab.comparison.plan import (
     TWIN_SEED,
     Comparison,
     OnProgress,
@@ -35,10 +35,10 @@ from lab.compare import (
 from lab.config import BenchConfig, TrainConfig
 from lab.datasets import Dataset
 from lab.errors import ConfigError
-from lab.job_runner import task_inputs
+from lab.jobs.runner import task_inputs
 from lab.measurement import ForwardPass
 from lab.rigs import gap, is_simulated
-from lab.scheduler import HardwareScheduler
+from lab.scheduling.scheduler import HardwareScheduler
 from lab.systems.base import PhysicalSystem, never
 from lab.trainer import EpochMetric, train
 from lab.twins import FittedTwin, fit_stream, fit_system_twin

@@ -1,0 +1,5 @@
+"""The comparison of training methods: one twin, several methods and seeds, one honest table.
+
+`plan` says what to run and sums it up; `local` runs it on a bench file, `service` as jobs of a
+service; `table` prints it.
+"""

@@ -89,9 +89,10 @@ class Bench:
             first_row=first_row,
         )
 
-    def new_twin(self, name: str, kind: TwinKind = "structured") -> DigitalTwin:
-        """Return an unfitted digital twin of a system."""
-        return new_twin(self.system(name).description, self.config.systems[name].system, kind)
+    def new_twin(self, name: str, kind: TwinKind = "structured", *, seed: int = 0) -> DigitalTwin:
+        """Return an unfitted digital twin of a system; see `lab.twins.new_twin`."""
+        family = self.config.systems[name].system
+        return new_twin(self.system(name).description, family, kind, seed)
 
     def plant(self, name: str) -> object | None:
         """Return the simulated physics behind a system, None on a real bench."""

@@ -57,14 +57,17 @@ class FittedTwin:
         }
 
 
-def new_twin(description: SystemDescription, family: str, kind: TwinKind) -> DigitalTwin:
+def new_twin(
+    description: SystemDescription, family: str, kind: TwinKind, seed: int = 0
+) -> DigitalTwin:
     """Return an unfitted twin; `family` is the system's name in SYSTEMS.
 
+    seed draws the initial weights of a data-driven twin; a structured one has none to draw.
     Raises ValueError where there is no structured twin for the family.
     """
     if kind == "neural":
         sizes = (description.x, description.theta, description.y)
-        return NeuralTwin(*(spec.shape[0] for spec in sizes))
+        return NeuralTwin(*(spec.shape[0] for spec in sizes), seed=seed)
     if family not in STRUCTURED:
         raise ValueError(f"no structured twin for '{family}'; use kind = 'neural'")
     return STRUCTURED[family]()

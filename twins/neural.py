@@ -1,5 +1,7 @@
 """The data-driven twin for any system: a linear map plus a small perceptron."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,10 @@ class NeuralTwin(DigitalTwin):
 
     kind = "neural"
 
-    def __init__(self, x_size: int, theta_size: int, y_size: int, hidden: int = 400) -> None:
+    def __init__(
+        self, x_size: int, theta_size: int, y_size: int, *, hidden: int = 400, seed: int = 0
+    ) -> None:
+        """Draw the initial weights from a generator of their own, seeded by `seed`."""
         super().__init__(x_size, theta_size, y_size)
         inputs = x_size + theta_size
         self.linear = nn.Linear(inputs, y_size)
@@ -28,6 +33,13 @@ class NeuralTwin(DigitalTwin):
         )
         self.register_buffer("mean", torch.zeros(y_size))
         self.register_buffer("scale", torch.ones(()))
+
+        generator = torch.Generator().manual_seed(seed)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                bound = 1 / math.sqrt(layer.in_features)
+                nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+                nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
 
     def prepare(self, x: Tensor, theta: Tensor, y: Tensor) -> None:
         """Take the outputs' mean and overall standard deviation from the data."""

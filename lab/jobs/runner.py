@@ -126,7 +126,7 @@ class JobRunner:
     ) -> tuple[TwinRecord, FittedTwin]:
         fitted = fit_system_twin(
             config,
-            self.bench.new_twin(system, config.kind),
+            self.bench.new_twin(system, config.kind, seed=config.seed),
             apparatus.open_device(fit_stream(config.seed), 0),
             task_inputs=inputs,
             on_progress=_fit_progress(job),

@@ -51,18 +51,25 @@ class OnlineRefit:
         self._twin = twin
         self._measure = measure
         self._candidate = deepcopy(twin).requires_grad_(True)
-        self._optimiser = torch.optim.Adam(self._candidate.fit_groups(self.settings.rate))
+        self._optimiser = self._new_optimiser()
         self._train: deque[MeasuredRows] = deque(maxlen=self.settings.memory)
         self._gate: deque[MeasuredRows] = deque(maxlen=self.settings.memory)
         self._generator = torch.Generator().manual_seed(seed)
+        self._rows = 0
         self.updates = self.accepted = self.rolled_back = 0
+
+    def _new_optimiser(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self._candidate.fit_groups(self.settings.rate))
 
     def measure(self, x: Tensor, theta: Tensor) -> Tensor:
         """Measure, and keep the rows: x (rows, x_size), theta (rows, theta_size) -> y."""
         y = self._measure(x, theta)
         rows = MeasuredRows(x.detach().clone(), theta.detach().clone(), y.detach().clone())
-        held = torch.arange(len(rows)) % self.settings.held_out == self.settings.held_out - 1
-        self._train.append(rows[~held])
+        number = torch.arange(self._rows, self._rows + len(rows))
+        held = number % self.settings.held_out == self.settings.held_out - 1
+        self._rows += len(rows)
+        if not held.all():
+            self._train.append(rows[~held])
         if held.any():
             self._gate.append(rows[held])
         return y
@@ -95,7 +102,9 @@ class OnlineRefit:
             frozen(self._twin)
             self.accepted += 1
         else:
+            # the optimiser's momentum led here: it goes too, above all if it is not finite
             self._candidate.load_state_dict(self._twin.state_dict())
+            self._optimiser = self._new_optimiser()
             self.rolled_back += 1
 
 

@@ -39,6 +39,7 @@ _Z = (_PIXEL - (PIXELS - 1) / 2) / (PIXELS / 2)
 _OMEGA = (np.arange(_SUMS) - (PIXELS - 1)) / (PIXELS / 2)
 _MONITOR_M = np.linspace(773.365e-9, 776.635e-9, 101)[1::2]  # averaged for the depletion
 _PHASE_ROUNDING = 1e-5  # rad
+_NOISE = 1  # counter word that keeps a row's noise apart from the specimen's numbers
 _OWN_STREAM = 2**63  # noise stream of rows that nobody gave a key
 _OWN_ROW_TIME_S = 0.75
 
@@ -82,6 +83,7 @@ class OpticalPlant:
         self._responsivity = 1.0
         self._responsivity = self._set_responsivity()
         self._monitor = self._line_matrix(_omega(_MONITOR_M)).mean(axis=0)
+        self._dark = True
         self._field: Complex = np.zeros(PIXELS, dtype=np.complex128)
         self._grid: Array | None = None
         self._inside: NDArray[np.bool_]
@@ -98,7 +100,9 @@ class OpticalPlant:
     def set_transmission(self, frequencies_thz: Array, transmission: Complex) -> None:
         """Let the shaper set its complex field transmission (lines,) on its frequency grid.
 
-        Pixels that the grid does not cover are dark.
+        Pixels that the grid does not cover, and single pixels set to zero, are commanded dark: what
+        they let through is subject to the shaper's departures. All lines at zero is the
+        instrument's block, which is really dark.
         """
         if frequencies_thz is not self._grid:  # the shaper passes the same object while it stays
             self._grid = frequencies_thz
@@ -108,12 +112,13 @@ class OpticalPlant:
             self._position = position[self._inside]
         lines = np.zeros(PIXELS * LINES_PER_PIXEL, dtype=np.complex128)
         lines[self._position] = transmission[self._inside]
-        self._field = lines.reshape(PIXELS, LINES_PER_PIXEL).sum(axis=1) / LINES_PER_PIXEL
+        self._field = lines.reshape(PIXELS, LINES_PER_PIXEL).mean(axis=1)
+        self._dark = not transmission.any()
 
     def spectrum(self, wavelengths_m: Array) -> Array:
         """Measure one spectrum, (points,), W, with this row's drift, noise and ADC."""
         key = self._next_key()
-        return self.measure(self._field, key, wavelengths_m)
+        return self.measure(None if self._dark else self._field, key, wavelengths_m)
 
     def _next_key(self) -> RowKey:
         key, self._key = self._key, None
@@ -122,12 +127,14 @@ class OpticalPlant:
             self._own_rows += 1
         return key
 
-    def measure(self, field: Array | Complex, key: RowKey, wavelengths_m: Array) -> Array:
-        """Return the spectrum of one row, (points,), W, for the pixel fields (pixels,)."""
+    def measure(self, field: Array | Complex | None, key: RowKey, wavelengths_m: Array) -> Array:
+        """Return the spectrum of one row, (points,), W, for pixel fields (pixels,), None: dark."""
         normal = self._draw(key, 1 + len(wavelengths_m))
         shot = 1 + self.noise * NOISE_1.amplitude * normal[0]
         time_s = np.array([key.time_s])
-        clean = self._intensity(field[None], time_s, wavelengths_m, shot)[0]
+        clean = np.zeros(len(wavelengths_m))
+        if field is not None:
+            clean = self._intensity(field[None], time_s, wavelengths_m, shot)[0]
         sd = np.sqrt(NOISE_1.read**2 + NOISE_1.shot**2 * clean + NOISE_1.relative**2 * clean**2)
         noisy = clean + self.noise * sd * normal[1:]
         return self._digitise(noisy)
@@ -136,7 +143,7 @@ class OpticalPlant:
         """Return `count` unit-normal numbers that depend on the seed and the row's key alone."""
         philox = np.random.Philox(
             key=np.array([self._seed, key.stream], dtype=np.uint64),
-            counter=np.array([0, key.index, 0, 0], dtype=np.uint64),
+            counter=np.array([0, key.index, _NOISE, 0], dtype=np.uint64),
         )
         return np.random.Generator(philox).standard_normal(count)
 

@@ -92,8 +92,9 @@ def test_devices_differ_by_seed_and_drift_with_time() -> None:
     assert not np.allclose(a, one.forward(field, np.full(1, 2e4), WAVELENGTHS_M), rtol=1e-3)
 
 
-def test_a_blocked_shaper_gives_darkness() -> None:
-    plant = OpticalPlant(gap=0.0, noise=0.0)
+@pytest.mark.parametrize("gap", [0.0, 1.0, 3.0])
+def test_a_blocked_shaper_gives_darkness(gap: float) -> None:
+    plant = OpticalPlant(gap=gap, noise=0.0)
     frequencies_thz = 192.915 + 0.001 * np.arange(1000)
     plant.set_transmission(frequencies_thz, np.zeros(1000, dtype=complex))
     assert plant.spectrum(WAVELENGTHS_M).max() == 0.0

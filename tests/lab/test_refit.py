@@ -14,7 +14,6 @@ def device(x: Tensor, theta: Tensor) -> Tensor:
 
 
 def new_twin() -> NeuralTwin:
-    torch.manual_seed(0)
     twin = NeuralTwin(4, 4, 4, hidden=32)
     frozen(twin)
     return twin
@@ -100,6 +99,31 @@ def test_held_out_rows_are_never_trained_on() -> None:
 def frozen_spy(twin: NeuralTwin) -> NeuralTwin:
     frozen(twin)
     return twin
+
+
+def test_it_recovers_from_an_update_that_is_not_finite() -> None:
+    twin = new_twin()
+    spoilt = iter([True])
+    refit = OnlineRefit(
+        twin,
+        lambda x, theta: device(x, theta) * (float("inf") if next(spoilt, False) else 1.0),
+        seed=0,
+        settings=RefitSettings(rate=0.02, memory=1, updates=1, gate_every=1),
+    )
+    for i in range(40):
+        refit.measure(*draw(32, i))
+        refit.step()
+    assert refit.rolled_back > 0
+    assert refit.accepted > 0
+    assert all(torch.isfinite(p).all() for p in twin.parameters())
+
+
+def test_small_calls_hold_rows_out_too() -> None:
+    refit = OnlineRefit(new_twin(), device, seed=0, settings=RefitSettings(rate=0.02))
+    for i in range(40):
+        refit.measure(*draw(7, i))
+        refit.step()
+    assert refit.accepted + refit.rolled_back > 0
 
 
 def test_without_rows_a_step_does_nothing() -> None:

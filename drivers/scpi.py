@@ -202,3 +202,7 @@ class ScpiLink:
         except UnicodeDecodeError as error:
             self._step = _Step.UNSURE
             raise ProtocolError(self._name, f"{asked}: answered {error.object!r}") from error
+        except BaseException:
+            # an interrupt between command and answer: the answer may still come
+            self._step = _Step.UNSURE
+            raise

@@ -60,12 +60,18 @@ class RigSettings(Protocol):
         ...
 
 
-def open_rigs(settings: Mapping[str, RigSettings]) -> dict[str, Rig]:
-    """Build the simulated rigs by name; raise ValueError for a plant that does not exist."""
-    return {name: _open_rig(name, rig) for name, rig in settings.items()}
+def open_rigs(
+    settings: Mapping[str, RigSettings], row_times_s: Mapping[str, float] | None = None
+) -> dict[str, Rig]:
+    """Build the simulated rigs by name; raise ValueError for a plant that does not exist.
+
+    row_times_s: by address, what an instrument's part of a row takes where times are honoured.
+    """
+    times = row_times_s or {}
+    return {name: _open_rig(name, rig, times) for name, rig in settings.items()}
 
 
-def _open_rig(name: str, settings: RigSettings) -> Rig:
+def _open_rig(name: str, settings: RigSettings, row_times_s: Mapping[str, float]) -> Rig:
     if settings.plant != "optics":
         raise ValueError(f"rigs.{name}.plant: no plant '{settings.plant}' (there is: optics)")
     plant = OpticalPlant(
@@ -74,7 +80,8 @@ def _open_rig(name: str, settings: RigSettings) -> Rig:
         noise=settings.noise,
         seed=settings.seed,
     )
-    return optical_rig(plant, honour_times=settings.honour_times)
+    sweep_time_s = row_times_s.get(f"{MOCK}{name}/spectrometer", 0.0)
+    return optical_rig(plant, sweep_time_s=sweep_time_s if settings.honour_times else 0.0)
 
 
 def open_http(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> httpx.Client:

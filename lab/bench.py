@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from drivers.errors import LimitError
 from drivers.instrument import Instrument
-from drivers.transport import MOCK, Rig, open_http, open_rigs, open_visa
+from drivers.transport import Rig, open_http, open_rigs, open_visa
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from lab.config import BenchConfig, InstrumentConfig, SystemConfig, TwinKind, load_bench
@@ -97,9 +97,9 @@ class Bench:
     def plant(self, name: str) -> object | None:
         """Return the simulated physics behind a system, None on a real bench."""
         for instrument in self.config.systems[name].instruments.values():
-            address = self.config.instruments[instrument].address
-            if address.startswith(MOCK):
-                return self.rigs[_rig_of(address)].plant
+            rig = self.config.instruments[instrument].rig
+            if rig is not None:
+                return self.rigs[rig].plant
         return None
 
 
@@ -113,8 +113,9 @@ def open_bench(bench: Path | str | BenchConfig, *, start: bool = True) -> Iterat
     """
     config = bench if isinstance(bench, BenchConfig) else load_bench(bench)
     source = "bench" if isinstance(bench, BenchConfig) else str(bench)
+    times_s = {part.address: part.row_time_s for part in config.instruments.values()}
     with ExitStack() as stack:
-        rigs = _checked(source, "rigs", lambda: open_rigs(config.rigs))
+        rigs = _checked(source, "rigs", lambda: open_rigs(config.rigs, times_s))
         instruments: dict[str, Instrument] = {}
         for name in config.instruments:
             key = f"instruments.{name}"
@@ -129,6 +130,9 @@ def open_bench(bench: Path | str | BenchConfig, *, start: bool = True) -> Iterat
             )
             for name, part in config.systems.items()
         }
+        for system in systems.values():
+            # before the instruments are closed one by one: a system knows what must go dark first
+            stack.callback(system.shutdown)
         if start:
             for system in systems.values():
                 system.start()
@@ -146,8 +150,8 @@ def _open_instrument(config: BenchConfig, name: str, rigs: Mapping[str, Rig]) ->
     part = config.instruments[name]
     opener = DRIVERS.get(part.driver) or _import("driver", part.driver, DRIVERS)
     waits = True
-    if part.address.startswith(MOCK) and _rig_of(part.address) in config.rigs:
-        waits = config.rigs[_rig_of(part.address)].honour_times
+    if part.rig in config.rigs:
+        waits = config.rigs[part.rig].honour_times
     instrument: Instrument = opener(name, part, rigs, waits)
     return instrument
 
@@ -161,11 +165,11 @@ def _build_system(
 ) -> PhysicalSystem:
     build: Any = SYSTEMS.get(part.system) or _import("system", part.system, SYSTEMS)
     parts = [config.instruments[i] for i in part.instruments.values()]
-    mocked = [_rig_of(p.address) for p in parts if p.address.startswith(MOCK)]
+    rig = parts[0].rig if parts else None
     system: PhysicalSystem = build(
         name=name,
         row_time_s=sum(p.row_time_s for p in parts),
-        announce=rigs[mocked[0]].announce if mocked else None,
+        announce=None if rig is None else rigs[rig].announce,
         **{role: instruments[i] for role, i in part.instruments.items()},
     )
     system.narrow(part.limits)
@@ -182,7 +186,3 @@ def _import(what: str, path: str, known: Mapping[str, object]) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{what} = '{path}' cannot be imported ({error})") from error
-
-
-def _rig_of(address: str) -> str:
-    return address.removeprefix(MOCK).partition("/")[0]

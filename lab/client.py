@@ -27,13 +27,13 @@ from lab.errors import ConfigError, LabError
 from lab.events import Event, read_events
 from lab.jobs.data_folder import write_whole
 from lab.jobs.records import FitConfig
+from lab.loopback import is_loopback
 from lab.problems import INVALID_REQUEST, problem_type
 
 M = TypeVar("M", bound=BaseModel)
 
 _API = "/api/v1"
 _NPZ = "application/x-npz"
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _TIMEOUT = httpx.Timeout(30.0)
 _PINGED_TIMEOUT = httpx.Timeout(30.0, read=60.0)  # the service pings an idle stream every 15 s
 _PATIENT_TIMEOUT = httpx.Timeout(30.0, read=None)  # rows wait for other clients' rows
@@ -68,7 +68,7 @@ class Client:
             headers={"Pnnlab-Client": name},
             timeout=_TIMEOUT,
             # a proxy of the laboratory's network cannot reach this machine's own loopback
-            trust_env=base.host not in _LOOPBACK,
+            trust_env=not is_loopback(base.host),
         )
 
     def close(self) -> None:

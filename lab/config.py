@@ -18,6 +18,9 @@ Split = Literal["random", "talker"]
 TwinKind = Literal["structured", "neural"]
 
 
+_MOCK = "mock://"
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,7 +43,7 @@ class RigConfig(_Strict):
 
 
 class InstrumentConfig(_Strict):
-    """One instrument: driver class (a name of `lab.bench.DRIVERS` or `module:Class`) and address.
+    """One instrument: driver (a name of `lab.bench.DRIVERS` or `module:opener`) and address.
 
     settings are passed to the driver's constructor; limits narrow its ranges, never widen them.
     row_time_s is the real time this instrument adds to a row (settling or sweep).
@@ -53,6 +56,13 @@ class InstrumentConfig(_Strict):
     row_time_s: float = Field(0.0, ge=0)
     settings: dict[str, Any] = {}
     limits: dict[str, tuple[float, float]] = {}
+
+    @property
+    def rig(self) -> str | None:
+        """Get the simulated rig behind the address, None for a real instrument."""
+        if not self.address.startswith(_MOCK):
+            return None
+        return self.address.removeprefix(_MOCK).partition("/")[0]
 
 
 class SystemConfig(_Strict):
@@ -80,6 +90,11 @@ class BenchConfig(_Strict):
                         f"systems.{name}.instruments.{role}: no instrument '{instrument}' "
                         f"(there are: {', '.join(self.instruments)})"
                     )
+            rigs = {self.instruments[i].rig for i in system.instruments.values()}
+            if len(rigs) > 1:
+                raise ValueError(
+                    f"systems.{name}: its instruments must stand on one rig, or all be real"
+                )
         return self
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from drivers.mock.optics import OpticalPlant
-from drivers.spec import Array
+from drivers.spec import Array, ArraySpec
 from lab.measure import DeviceMeasure
 from lab.systems.base import PhysicalSystem
 from lab.systems.optics import OpticsSystem, pixel_fields
@@ -44,17 +44,21 @@ class PlantOracle(nn.Module):
         field = self._fields(x, theta)
         return d.y.to_normalised(self._plant.forward(field, times_s, self._wavelengths_m))
 
-    def pull_back(self, x: Tensor, theta: Tensor, times_s: Array, g: Array) -> Array:
-        """Return the gradient of sum(g * y) by the 100 normalised channels, (rows, 100)."""
+    def pull_back(self, x: Tensor, theta: Tensor, times_s: Array, g: Array) -> tuple[Array, Array]:
+        """Return the gradients of sum(g * y) by normalised x and theta, (rows, 50) each."""
         d = self._device.description
-        y_span, x_span = d.y.high - d.y.low, d.x.high - d.x.low
         field = self._fields(x, theta)
-        return self._plant.vjp(field, times_s, self._wavelengths_m, g / y_span) * x_span
+        by_field = self._plant.vjp(field, times_s, self._wavelengths_m, g / _span(d.y))
+        return by_field[:, 0::2] * _span(d.x), by_field[:, 1::2] * _span(d.theta)
 
     def _fields(self, x: Tensor, theta: Tensor) -> Array:
         d = self._device.description
         arrays = [t.detach().cpu().double().numpy() for t in (x, theta)]
         return pixel_fields(d.x.to_physical(arrays[0]), d.theta.to_physical(arrays[1]))
+
+
+def _span(spec: ArraySpec) -> float:
+    return spec.high - spec.low
 
 
 class _PlantFunction(torch.autograd.Function):
@@ -67,13 +71,9 @@ class _PlantFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, theta, times_s = ctx.inputs
-        g = ctx.oracle.pull_back(x, theta, times_s, grads[0].detach().cpu().double().numpy())
-        return (
-            torch.from_numpy(g[:, 0::2]).to(x),
-            torch.from_numpy(g[:, 1::2]).to(theta),
-            None,
-            None,
-        )
+        g = grads[0].detach().cpu().double().numpy()
+        g_x, g_theta = ctx.oracle.pull_back(x, theta, times_s, g)
+        return torch.from_numpy(g_x).to(x), torch.from_numpy(g_theta).to(theta), None, None
 
 
 def open_oracle(system: PhysicalSystem, plant: object, device: DeviceMeasure) -> PlantOracle:

@@ -5,19 +5,17 @@ from pydantic import ValidationError
 from lab.config import BenchConfig, RigConfig
 from lab.errors import ConfigError
 
-_MOCK = "mock://"
-
 
 def is_simulated(bench: BenchConfig) -> bool:
     """Say whether every instrument of the bench is simulated."""
-    return all(part.address.startswith(_MOCK) for part in bench.instruments.values())
+    return all(part.rig is not None for part in bench.instruments.values())
 
 
 def gap(bench: BenchConfig, system: str) -> float | None:
     """Return the gap of the simulated rig behind a system, None on a real bench."""
     for name in bench.systems[system].instruments.values():
-        rig = bench.instruments[name].address.removeprefix(_MOCK).partition("/")[0]
-        if rig in bench.rigs:
+        rig = bench.instruments[name].rig
+        if rig is not None and rig in bench.rigs:
             return bench.rigs[rig].gap
     return None
 

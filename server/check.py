@@ -32,8 +32,11 @@ def check_bench(path: Path) -> list[Check]:
         with open_bench(path, start=False) as bench:
             for system in bench.systems.values():
                 results += _check_system(system)
-    except DriverError as error:  # on the way to the safe state, or while connecting
-        results.append(Check("bench", False, str(error)))
+    except (
+        DriverError,
+        ExceptionGroup,
+    ) as error:  # on the way to the safe state, or while connecting
+        results.append(Check("bench", False, _reason(error)))
     return results
 
 
@@ -51,7 +54,14 @@ def _try(what: str, call: Callable[[], str]) -> Check:
     try:
         return Check(what, True, call())
     except (DriverError, LabError, ExceptionGroup) as error:
-        return Check(what, False, " ".join(str(error).split()))
+        return Check(what, False, _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong on one line; of a group, what went wrong in each of its parts."""
+    if isinstance(error, ExceptionGroup):
+        return f"{error.message}: {'; '.join(_reason(part) for part in error.exceptions)}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _one_row(system: PhysicalSystem) -> str:

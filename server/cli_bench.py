@@ -3,7 +3,6 @@
 What they need (torch, drivers) is imported when they run, so that the other commands start fast.
 """
 
-import ipaddress
 import json
 import logging
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 
 from lab.config import load_bench
 from lab.errors import ConfigError
+from lab.loopback import is_loopback
 from server.interrupts import ended_by_signals
 
 DEFAULT_BENCH = Path("bench.toml")
@@ -83,11 +83,3 @@ def find_bench(given: Path | None) -> Path:
             f"no bench file: there is no {DEFAULT_BENCH} in this folder; name one with --bench"
         )
     return DEFAULT_BENCH
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether an address reaches this machine only; a name but localhost is not trusted."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -4,9 +4,9 @@
 500, with nothing of its insides in the answer.
 """
 
-import http
 import logging
 from collections.abc import Sequence
+from http.client import responses
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -141,7 +141,8 @@ def _sentence(error: dict[str, str]) -> str:
 async def _http(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
-    title = http.HTTPStatus(error.status_code).phrase
+    # 499, for a client that has gone away, is in use but in no standard
+    title = responses.get(error.status_code, f"Status {error.status_code}")
     kind = PREFIX + title.lower().replace(" ", "-")
     detail = f"{request.method} {request.url.path}: {error.detail}"
     response = problem_response(error.status_code, kind, detail)

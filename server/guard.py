@@ -11,10 +11,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lab.loopback import is_loopback
 from lab.problems import PREFIX
 from server.errors import problem_response
 
-LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+# The event loop parses these bodies itself, and meanwhile nothing else: 64 KiB take a few ms.
+CONFIG_BODY_BYTES = 64 * 2**10
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -22,8 +24,8 @@ class Guard:
     """ASGI middleware.
 
     local_only: refuse requests for a host name that is not the loopback's; a page whose name was
-    made to point at this machine sends its own. max_body_bytes: refuse larger
-    bodies, announced or not.
+    made to point at this machine sends its own. max_body_bytes: refuse larger passes; all other
+    bodies are configs and have at most CONFIG_BODY_BYTES. Bodies are counted, announced or not.
     """
 
     def __init__(self, app: ASGIApp, *, local_only: bool, max_body_bytes: int) -> None:
@@ -34,38 +36,44 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request, or hand it on."""
         if scope["type"] == "http":
-            refusal = self._refusal(scope["method"], Headers(scope=scope))
+            limit = self._body_limit(scope["path"])
+            refusal = self._refusal(scope["method"], Headers(scope=scope), limit)
             if refusal is not None:
                 await refusal(scope, receive, send)
                 return
-            receive = self._counted(receive)
+            receive = _counted(receive, limit)
         await self._app(scope, receive, send)
 
-    def _counted(self, receive: Receive) -> Receive:
-        """Return `receive` with the body cut off at the limit, whatever length was announced."""
-        size = 0
+    def _body_limit(self, path: str) -> int:
+        large = path.endswith("/passes")
+        return self._max_body_bytes if large else min(CONFIG_BODY_BYTES, self._max_body_bytes)
 
-        async def counted() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self._max_body_bytes:
-                raise HTTPException(413, f"a body has at most {self._max_body_bytes} bytes")
-            return message
-
-        return counted
-
-    def _refusal(self, method: str, headers: Headers) -> Response | None:
+    def _refusal(self, method: str, headers: Headers, limit: int) -> Response | None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self._local_only and urlsplit(f"//{host}").hostname not in LOCAL_NAMES:
+        if self._local_only and not is_loopback(urlsplit(f"//{host}").hostname or ""):
             return _refuse(421, "misdirected-request", f"this service is not '{host}'")
         if method not in _READING and origin is not None and urlsplit(origin).netloc != host:
             return _refuse(403, "forbidden", f"a page of {origin} may not drive this service")
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self._max_body_bytes:
-            text = f"{length} bytes are more than the {self._max_body_bytes} that a body may have"
+        if length.isdecimal() and int(length) > limit:
+            text = f"{length} bytes are more than the {limit} that a body may have"
             return _refuse(413, "content-too-large", text)
         return None
+
+
+def _counted(receive: Receive, limit: int) -> Receive:
+    """Return `receive` with the body cut off at the limit, whatever length was announced."""
+    size = 0
+
+    async def counted() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > limit:
+            raise HTTPException(413, f"a body has at most {limit} bytes")
+        return message
+
+    return counted
 
 
 def _refuse(status: int, kind: str, detail: str) -> Response:

@@ -25,28 +25,6 @@ class ArrayView(BaseModel):
         return cls.model_validate(spec, from_attributes=True)
 
 
-class StatusView(BaseModel):
-    """The health of one system; times in seconds, `since_s` since the epoch."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    name: str
-    state: Literal["ok", "faulted", "closed"]
-    reason: str
-    since_s: float
-    waiting: int
-    running: str | None
-    rows_done: int
-    next_shot: int
-    busy_s: float
-    duty_cycle: float
-
-    @classmethod
-    def of(cls, status: SystemStatus) -> "StatusView":
-        """Show a status."""
-        return cls.model_validate(status)
-
-
 class SystemView(BaseModel):
     """One system: its arrays in physical units, the real time of a row, its health."""
 
@@ -56,7 +34,7 @@ class SystemView(BaseModel):
     y: ArrayView
     row_time_s: float
     simulated: bool
-    status: StatusView
+    status: SystemStatus
 
     @classmethod
     def of(
@@ -70,7 +48,7 @@ class SystemView(BaseModel):
             y=ArrayView.of(description.y),
             row_time_s=description.row_time_s,
             simulated=simulated,
-            status=StatusView.of(status),
+            status=status,
         )
 
 

@@ -96,15 +96,15 @@ class Rig:
         self.instruments[instrument].inject(fault, on)
 
 
-def optical_rig(plant: ShapedLight, *, honour_times: bool = False) -> Rig:
+def optical_rig(plant: ShapedLight, *, sweep_time_s: float = 0.0) -> Rig:
     """Return pulse shaper `shaper` and `spectrometer` in front of one plant.
 
-    honour_times: let a sweep take its real time; else it ends at once.
+    sweep_time_s: how long a sweep takes.
     """
     return Rig(
         plant,
         {
             "shaper": WaveShaperFirmware(plant.set_transmission),
-            "spectrometer": AQ6370Firmware(plant.spectrum, honour_times=honour_times),
+            "spectrometer": AQ6370Firmware(plant.spectrum, sweep_time_s=sweep_time_s),
         },
     )

@@ -16,7 +16,6 @@ from drivers.mock.scpi import Handler, ScpiDevice, ScpiError, ScpiSession
 from drivers.spec import Array
 
 IDENTITY = "YOKOGAWA,AQ6370D,91X000001,02.01"
-SWEEP_TIME_S = 0.25
 _FLOOR_DBM = -210.0
 _NUMBER = re.compile(r"([+-]?\d*\.?\d+(?:[eE][+-]?\d+)?) *(NM|M)?\Z", re.IGNORECASE)
 
@@ -103,18 +102,18 @@ class AQ6370Firmware:
         self,
         spectrum: Callable[[Array], Array],
         *,
-        honour_times: bool = False,
+        sweep_time_s: float = 0.0,
         identity: str = IDENTITY,
         login: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Power up; `spectrum(wavelengths_m)` is the light's side, W.
 
-        honour_times: a sweep takes 0.25 s of `clock`; else it has ended when it is asked for.
+        sweep_time_s: what a sweep takes on `clock`.
         login: ask for a user as the Ethernet port does (GPIB does not).
         """
         self._spectrum = spectrum
-        self._sweep_time_s = SWEEP_TIME_S if honour_times else 0.0
+        self._sweep_time_s = sweep_time_s
         self._clock = clock
         self._login = login
         self._values: dict[Setting, float] = {}

@@ -193,14 +193,30 @@ def open_scheduler(systems: Mapping[str, PhysicalSystem]) -> Iterator[HardwareSc
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="scheduler")
     thread.start()
+    scheduler = HardwareScheduler(systems)
     try:
-        scheduler = HardwareScheduler(systems)
         asyncio.run_coroutine_threadsafe(scheduler.__aenter__(), loop).result()
-        try:
-            yield scheduler
-        finally:
-            asyncio.run_coroutine_threadsafe(scheduler.close(), loop).result()
+        yield scheduler
     finally:
+        interrupted = _wait_through_interrupts(
+            asyncio.run_coroutine_threadsafe(scheduler.close(), loop)
+        )
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+        if interrupted:
+            raise KeyboardInterrupt
+
+
+def _wait_through_interrupts(future: Future[None]) -> bool:
+    """Wait for the future whatever is pressed; say whether an interrupt came.
+
+    Until the scheduler is closed a row may be on the wire, and nobody else may talk.
+    """
+    interrupted = False
+    while True:
+        try:
+            future.result()
+            return interrupted
+        except KeyboardInterrupt:
+            interrupted = True

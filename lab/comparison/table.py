@@ -31,7 +31,8 @@ def twin_text(run: Mapping[str, Any]) -> str:
     if twin["task"] is not None:
         errors.append(f"{percent(twin['task']['normalised'])} on the task's")
     return (
-        f"one {twin['kind']} twin fitted on {run['twin_rows']:,} rows, "
+        f"one {twin['kind']} twin fitted on {run['twin_rows']:,} rows "
+        f"({twin['hardware_rows']:,} measured with those for its errors), "
         f"normalised error {' and '.join(errors)}"
     )
 

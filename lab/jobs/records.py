@@ -27,7 +27,7 @@ class FitConfig(BaseModel):
     system: str = "optics"
     kind: TwinKind = "structured"
     rows: int = Field(300, ge=20, le=1_000_000)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
     task: Task | None = None
     priority: int = Field(0, ge=-100, le=100)
 
@@ -72,9 +72,11 @@ class MetricRecord:
 
 @dataclass(frozen=True)
 class TwinRecord:
-    """A fitted twin; report is `FittedTwin.report()`.
+    """A fitted twin.
 
     job: the job that fitted it. bench: digest of the bench configuration it was fitted on.
+    report: `FittedTwin.report()`, and the task_name and task_split that its task error belongs to
+    (None where it has none).
     """
 
     id: str

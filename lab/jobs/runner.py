@@ -64,12 +64,18 @@ class JobRunner:
         try:
             self.bench.new_twin(config.system, config.twin.kind)
         except ValueError as error:
-            raise ConfigError(f"twin.kind: {error}") from error
+            field = "kind" if isinstance(config, FitConfig) else "twin.kind"
+            raise ConfigError(f"{field}: {error}") from error
 
     def _check_twin(self, system: str, record: TwinRecord) -> None:
         if record.system != system:
             raise ConfigError(
                 f"twin.id: twin '{record.id}' belongs to system '{record.system}', not '{system}'"
+            )
+        if record.bench != self._bench_digest:
+            raise ConfigError(
+                f"twin.id: twin '{record.id}' was fitted on another bench, or before the bench "
+                "file was changed; fit one on this bench"
             )
 
     def _train(self, job: LiveJob, config: TrainConfig) -> dict[str, Any]:
@@ -196,7 +202,7 @@ class JobRunner:
                 pass_id=job.pass_id,
             )
             try:
-                return self.scheduler.measure_blocking(forward_pass).y
+                return self.scheduler.measure_blocking(forward_pass, job.stopped).y
             finally:
                 job.pass_id = None
 

@@ -152,7 +152,7 @@ class JobService:
             try:
                 await self._runner.scheduler.cancel(pass_id)
             except UnknownName:
-                # it has just ended or is not queued yet; then the job stops right after it
+                # it has just ended, or it is still on its way and will not be queued
                 log.debug("pass %s of job %s was not there to cancel", pass_id, job.id)
 
     async def _end_unstarted(self, job: LiveJob, reason: str) -> None:

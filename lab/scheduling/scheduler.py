@@ -27,7 +27,7 @@ import asyncio
 import concurrent.futures
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -112,9 +112,13 @@ class HardwareScheduler:
             checked = _checked(queue.system, forward_pass)
         return await self._measure(queue, checked)
 
-    def measure_blocking(self, forward_pass: ForwardPass) -> Measurement:
+    def measure_blocking(
+        self, forward_pass: ForwardPass, stopped: Callable[[], bool] = never
+    ) -> Measurement:
         """Do as `submit`, blocking, from any thread but the event loop's own.
 
+        stopped: asked on the loop just before the pass is queued; true ends it with PassCancelled.
+        Whoever makes it true on the loop and then cancels the pass leaves no gap for a row.
         Raises what `submit` raises, and WrongThread at once on the loop's thread. An exception
         in the waiting thread, such as KeyboardInterrupt, cancels the pass.
         """
@@ -122,7 +126,7 @@ class HardwareScheduler:
             raise WrongThread(f"{forward_pass.system}: a blocking pass on the event loop's thread")
         queue = self._queue(forward_pass.system)
         queue.refuse()
-        future = self._hand_over(queue, _checked(queue.system, forward_pass))
+        future = self._hand_over(queue, _checked(queue.system, forward_pass), stopped)
         try:
             return future.result()
         except concurrent.futures.CancelledError as error:
@@ -163,8 +167,14 @@ class HardwareScheduler:
             raise UnknownName(f"no system '{system}' (there are: {', '.join(self._queues)})")
         return queue
 
-    async def _measure(self, queue: SystemQueue, checked: ForwardPass) -> Measurement:
+    async def _measure(
+        self, queue: SystemQueue, checked: ForwardPass, stopped: Callable[[], bool] = never
+    ) -> Measurement:
         """Queue a checked pass and wait for its end."""
+        if stopped():
+            raise PassCancelled(
+                f"pass {checked.pass_id} on {queue.name} ended before it was queued"
+            )
         if checked.pass_id in self._live:
             raise Conflict(f"a pass '{checked.pass_id}' is already queued")
         ticket = queue.put(checked)
@@ -175,12 +185,12 @@ class HardwareScheduler:
             del self._live[checked.pass_id]
 
     def _hand_over(
-        self, queue: SystemQueue, checked: ForwardPass
+        self, queue: SystemQueue, checked: ForwardPass, stopped: Callable[[], bool]
     ) -> concurrent.futures.Future[Measurement]:
         """Start `_measure` on the loop from another thread."""
         if self._loop is None:
             raise SystemClosed(f"{queue.name} is closed")
-        coroutine = self._measure(queue, checked)
+        coroutine = self._measure(queue, checked, stopped)
         try:
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         except RuntimeError as error:

@@ -45,8 +45,8 @@ def make_safe(system: PhysicalSystem, error: Exception) -> None:
 def measure(system: PhysicalSystem, ticket: Ticket) -> Rows:
     """Measure a pass's rows until its end or its stop, and keep the time on its ticket.
 
-    A LimitError leaves the system as it is (the driver sent nothing); any other error is a fault
-    and puts it into its safe state.
+    A LimitError leaves the system as it is (the driver sent nothing of that row); any other error
+    is a fault and puts it into its safe state.
     """
     p = ticket.forward_pass
     ticket.begun = time.time(), time.monotonic()

@@ -8,7 +8,7 @@ Encoding: a field t in [-0.5, 1] is written as attenuation min(-20 log10 |t|, 60
 written as "no light"; the shaper blocks everything above 40 dB (|t| < 0.01).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -61,6 +61,24 @@ class OpticsSystem(PhysicalSystem):
             y=ArraySpec("y", "W", (_OUTPUTS,), power.low, power.high),
             row_time_s=row_time_s,
         )
+
+    def narrow(self, limits: Mapping[str, tuple[float, float]]) -> None:
+        """Tighten x or theta; raise ValueError if the shaper cannot write what remains allowed."""
+        super().narrow(limits)
+        d = self.description
+        ends = np.array([d.x.low, d.x.high, d.theta.low, d.theta.high])
+        darkest = 0.0 if min(d.x.low, d.theta.low) < 0 else float(ends.min())
+        attenuation_db, phase_rad = encode(np.array([darkest, np.abs(ends).max(), ends.min()]))
+        for values, spec in (
+            (attenuation_db, self.shaper.attenuation),
+            (phase_rad, self.shaper.phase),
+        ):
+            if values.min() < spec.low or values.max() > spec.high:
+                raise ValueError(
+                    f"x and theta need a shaper {spec.name} of {values.min():.4g} to "
+                    f"{values.max():.4g} {spec.unit}, its limits are {spec.low:g} to "
+                    f"{spec.high:g} {spec.unit}: narrow x and theta too"
+                )
 
     @property
     def wavelengths_m(self) -> Array:

@@ -58,7 +58,7 @@ async def list_metrics(
     lab: Lab,
     job: Job,
     since: Since = 0,
-    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
 ) -> list[MetricRecord]:
     """List a job's metrics after a step, in order."""
     return await lab.jobs.metrics(job.id, since, limit)

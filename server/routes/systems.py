@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter
 
+from lab.scheduling.system_queue import SystemStatus
 from server.routes.access import Lab, problems
-from server.views import StatusView, SystemView
+from server.views import SystemView
 
 router = APIRouter(prefix="/systems", tags=["systems"])
 
@@ -21,10 +22,10 @@ async def read_system(lab: Lab, name: str) -> SystemView:
 
 
 @router.post("/{name}/recover", responses=problems(404, 502, 503, 504))
-async def recover_system(lab: Lab, name: str) -> StatusView:
+async def recover_system(lab: Lab, name: str) -> SystemStatus:
     """Restart a faulted system; nothing happens to one that is ok."""
     await lab.scheduler.recover(name)
-    return StatusView.of(lab.scheduler.status(name))
+    return lab.scheduler.status(name)
 
 
 def _view(lab: Lab, name: str) -> SystemView:

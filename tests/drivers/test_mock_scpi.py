@@ -177,7 +177,7 @@ def test_the_logarithmic_scale_is_dbm_with_a_floor(ask):
 def test_a_sweep_takes_its_time_and_the_old_trace_stays_until_then():
     now = [0.0]
     light = Light()
-    firmware = AQ6370Firmware(light, honour_times=True, login=False, clock=lambda: now[0])
+    firmware = AQ6370Firmware(light, sweep_time_s=0.25, login=False, clock=lambda: now[0])
     session = firmware.connect()
     status = b":STAT:OPER:COND?;:TRAC:SNUM? TRA\n"
     assert session.receive(status) == b"1;0\r\n"

@@ -13,7 +13,6 @@ from pymeasure.adapters import VISAAdapter
 from drivers.errors import ConnectionLost, DriverError
 from drivers.mock.faults import ConnectionDropped, Fault
 from drivers.mock.http import FirmwareTransport
-from drivers.mock.rig import optical_rig
 from drivers.row_key import RowKey
 from drivers.transport import open_http, open_rigs, open_visa
 from drivers.waveshaper import WaveShaperA
@@ -220,9 +219,3 @@ def test_an_address_works_in_place_of_an_adapter(serve, rig):
 def test_nobody_listens_on_the_socket():
     with pytest.raises(ConnectionLost):
         YokogawaAQ6370(open_visa("TCPIP0::127.0.0.1::1::SOCKET", {}, timeout_s=0.2)).start()
-
-
-def test_honoured_sweep_times_are_the_firmwares(plant):
-    quick, real = optical_rig(plant), optical_rig(plant, honour_times=True)
-    assert quick.instruments["spectrometer"]._sweep_time_s == 0
-    assert real.instruments["spectrometer"]._sweep_time_s == 0.25

@@ -377,6 +377,18 @@ def test_another_instrument_at_the_address(spectrometer, rig):
     spectrometer.start()
 
 
+def test_an_interrupt_between_command_and_answer_is_cured(plant, monkeypatch):
+    adapter = FirmwareAdapter(AQ6370Firmware(plant.spectrum))
+    osa = YokogawaAQ6370(adapter, "osa", points=101)
+    osa.start()
+    expected = osa.measure()
+    with monkeypatch.context() as patch:
+        patch.setattr(adapter, "read", lambda **_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            osa.measure()
+    np.testing.assert_array_equal(osa.measure(), expected)
+
+
 def test_a_real_sweep_time_is_polled(plant):
     now = [0.0]
 
@@ -384,7 +396,7 @@ def test_a_real_sweep_time_is_polled(plant):
         now[0] += 0.06
         return now[0]
 
-    firmware = AQ6370Firmware(plant.spectrum, honour_times=True, clock=clock)
+    firmware = AQ6370Firmware(plant.spectrum, sweep_time_s=0.25, clock=clock)
     osa = YokogawaAQ6370(FirmwareAdapter(firmware), "osa", points=101)
     osa.start()
     assert osa.measure().shape == (101,)

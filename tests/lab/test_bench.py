@@ -1,5 +1,6 @@
 """The bench file, and the optics system it opens, down to the far end of the wire."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivers.errors import IdentityError, InstrumentTimeout, LimitError
+from drivers.errors import DriverError, IdentityError, InstrumentTimeout, LimitError
 from drivers.mock.faults import Fault
 from drivers.mock.waveshaper import WaveShaperFirmware
 from drivers.row_key import row_keys
 from lab.bench import Bench, open_bench
 from lab.config import load_bench
-from lab.errors import ConfigError, UnknownName
+from lab.errors import ConfigError, SystemFaulted, UnknownName
+from lab.measurement import ForwardPass
+from lab.scheduling.scheduler import HardwareScheduler
 from lab.systems.optics import encode
 
 BENCH = Path(__file__).parents[2] / "bench.toml"
@@ -46,9 +49,15 @@ def shaper_of(bench: Bench) -> WaveShaperFirmware:
         ("points = 101", "points = 51", "instruments.spectrometer", "51"),
         ("points = 101", "pointz = 101", "instruments.spectrometer", "pointz"),
         ('driver = "WaveShaperA"', 'driver = "Shaper"', "instruments.shaper", "none of"),
-        ("mock://optics/shaper", "mock://nowhere/shaper", "instruments.shaper", "no rig 'nowhere'"),
+        ("mock://optics/shaper", "mock://nowhere/shaper", "systems.optics", "one rig"),
         ('shaper = "shaper"', 'shaper = "chisel"', "systems.optics", "no instrument 'chisel'"),
         ('system = "optics"', 'system = "lost:Found"', "systems.optics", "cannot be imported"),
+        (
+            "lines = 1000",
+            "lines = 1000\nattenuation = [0, 30]",
+            "systems.optics",
+            "attenuation of 0",
+        ),
         (
             "[systems.optics]",
             "[systems.optics]\nlimits = { x = [-2, 1] }",
@@ -103,6 +112,64 @@ def test_it_ends_safe_after_a_fault_too() -> None:
     with pytest.raises(InstrumentTimeout, match="spectrometer"):
         fail()
     assert opened[0].blocked
+
+
+def test_the_light_goes_out_before_a_silent_spectrometer_is_waited_for() -> None:
+    blocked_when_asked: list[bool] = []
+    with open_bench(BENCH) as bench:
+        shaper = shaper_of(bench)
+        bench.measure("optics")(torch.rand(1, 50), torch.rand(1, 50))
+        spectrometer = bench.system("optics").instruments[1]
+        real = spectrometer.shutdown
+
+        def shutdown() -> None:
+            blocked_when_asked.append(shaper.blocked)
+            real()
+
+        spectrometer.shutdown = shutdown  # type: ignore[method-assign]
+    assert blocked_when_asked
+    assert all(blocked_when_asked)
+
+
+def test_a_narrow_shaper_serves_narrow_fields(tmp_path: Path) -> None:
+    text = BENCH.read_text().replace("lines = 1000", "lines = 1000\nattenuation = [0, 20]", 1)
+    path = tmp_path / "bench.toml"
+    path.write_text(text + "limits = { x = [0.1, 1.0], theta = [0.2, 1.0] }\n")
+    with open_bench(path) as bench:
+        bench.measure("optics")(torch.zeros(1, 50), torch.ones(1, 50))
+    path.write_text(text + "limits = { x = [0.09, 1.0], theta = [0.2, 1.0] }\n")
+    with pytest.raises(ConfigError, match=r"20\.92 dB"), open_bench(path):
+        pass
+
+
+def test_honoured_times_are_the_declared_ones(tmp_path: Path) -> None:
+    text = BENCH.read_text().replace("honour_times = false", "honour_times = true")
+    path = tmp_path / "bench.toml"
+    path.write_text(text.replace("row_time_s = 0.5 ", "row_time_s = 0.06 ").replace("0.25", "0.08"))
+    with open_bench(path) as bench:
+        measure = bench.measure("optics")
+        begin = time.monotonic()
+        measure(torch.rand(1, 50), torch.rand(1, 50))
+        assert time.monotonic() - begin >= 0.06 + 0.08
+
+
+async def test_a_fault_on_the_wire_stops_the_system_until_it_is_recovered() -> None:
+    x = theta = np.zeros((3, 50))
+    for fault in (Fault.TIMEOUT, Fault.DROP, Fault.GARBAGE):
+        with open_bench(BENCH, start=False) as bench:
+            async with HardwareScheduler(bench.systems) as scheduler:
+                asked = ForwardPass("optics", x, theta, row_keys(1, 0, 3, 0.75))
+                expected = await scheduler.submit(asked)
+                bench.rigs["optics"].inject("spectrometer", fault, ":TRACe:Y")
+                with pytest.raises(DriverError, match="spectrometer"):
+                    await scheduler.submit(asked)
+                assert scheduler.status("optics").state == "faulted"
+                assert shaper_of(bench).blocked
+                with pytest.raises(SystemFaulted, match="spectrometer"):
+                    await scheduler.submit(asked)
+                await scheduler.recover("optics")
+                again = await scheduler.submit(asked)
+                assert np.array_equal(again.y, expected.y)
 
 
 def test_unknown_systems_are_named() -> None:

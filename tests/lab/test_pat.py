@@ -195,7 +195,11 @@ def test_the_twin_is_no_part_of_the_network() -> None:
     assert [name for name, _ in layer.named_parameters()] == ["theta"]
 
 
-def test_checkpointing_is_refused() -> None:
-    layer = PhysicalLayer(torch.rand(3), Device(), Twin())
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_never_measures_twice(reentrant: bool) -> None:
+    device = Device()
+    layer = PhysicalLayer(torch.rand(3), device, Twin())
+    y = checkpoint(layer, inputs()[0], use_reentrant=reentrant)
     with pytest.raises(RuntimeError, match="must not be checkpointed"):
-        checkpoint(layer, inputs()[0], use_reentrant=False)
+        y.sum().backward()
+    assert len(device.calls) == 1

@@ -120,7 +120,31 @@ def test_in_silico_and_pat_are_tested_at_the_same_device_age(bench: Bench) -> No
     assert rows["in-silico"] == 0
 
 
-def test_the_oracle_is_the_gradient_of_the_noise_free_device(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limits", ["", "limits = { theta = [0.2, 0.6], x = [-0.5, 0.9] }\n"])
+def test_the_oracles_gradient_is_that_of_its_value(tmp_path: Path, limits: str) -> None:
+    path = tmp_path / "bench.toml"
+    # gap 0: no DAC, whose steps a finite difference would see
+    path.write_text(BENCH.read_text().replace("gap = 1.0", "gap = 0.0") + limits)
+    with open_bench(path) as bench:
+        device = bench.measure("optics", stream=1)
+        oracle = open_oracle(bench.system("optics"), bench.plant("optics"), device).double()
+        g = torch.Generator().manual_seed(0)
+        x, theta = (0.1 + 0.8 * torch.rand(2, 4, 50, generator=g, dtype=torch.float64)).unbind(0)
+        device(x, theta)  # the oracle looks at the rows measured last
+        for moving in (x, theta):
+            moving.requires_grad_()
+            (gradient,) = torch.autograd.grad(oracle(x, theta).sum(), moving)
+            moving.requires_grad_(False)
+            direction = torch.randn(4, 50, generator=g, dtype=torch.float64)
+            step = 1e-5 * direction
+            slope = 0.0
+            for sign in (1, -1):
+                shifted = [t + sign * step if t is moving else t for t in (x, theta)]
+                slope += sign * float(oracle(*shifted).sum()) / 2e-5
+            assert slope == pytest.approx(float((gradient * direction).sum()), rel=1e-6)
+
+
+def test_the_oracles_value_is_the_noise_free_device(tmp_path: Path) -> None:
     quiet = tmp_path / "bench.toml"
     quiet.write_text(BENCH.read_text().replace("noise = 1.0", "noise = 0.0"))
     with open_bench(quiet) as bench:

@@ -130,11 +130,10 @@ def open_bench(bench: Path | str | BenchConfig, *, start: bool = True) -> Iterat
             )
             for name, part in config.systems.items()
         }
-        for system in systems.values():
-            # before the instruments are closed one by one: a system knows what must go dark first
-            stack.callback(system.shutdown)
         if start:
             for system in systems.values():
+                # before the instruments close one by one: a system knows what must go dark first
+                stack.callback(system.shutdown)
                 system.start()
         yield Bench(config, systems, rigs)
 

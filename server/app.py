@@ -31,7 +31,8 @@ def create_app(
 
     bench: the bench, or its file. data_dir: database, checkpoints and twins; one service at a
     time. database_url: where the database is, if not there. workers: jobs that run at once.
-    max_body_bytes: of a pass; larger ones get 413. local_only: answer under the loopback's names only.
+    max_body_bytes: of a pass; larger ones get 413. local_only: answer under the loopback's names
+    and addresses only.
     """
 
     @asynccontextmanager

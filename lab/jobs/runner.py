@@ -4,7 +4,7 @@ import hashlib
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +15,7 @@ from drivers.row_key import RowKey
 from drivers.spec import Array
 from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import Bench
-from lab.config import Split, TrainConfig, TwinConfig
+from lab.config import Split, TrainConfig
 from lab.datasets import Dataset, load, split
 from lab.errors import ConfigError, DataError
 from lab.jobs.live_job import LiveJob, Turns
@@ -95,10 +95,8 @@ class JobRunner:
 
     def _fit_only(self, job: LiveJob, config: FitConfig) -> dict[str, Any]:
         apparatus = open_apparatus(self.bench, config.system, self._measurer(job, config))
-        inputs = None
-        if config.task is not None:
-            inputs = task_inputs(load(config.task), apparatus, "random", config.seed)
-        record, _ = self._fit(job, config.system, config.twin, apparatus, inputs)
+        dataset = None if config.task is None else load(config.task)
+        record, _ = self._fit(job, apparatus, dataset, "random")
         return {"twin": record.id, "report": record.report}
 
     def _twin_for(
@@ -108,7 +106,7 @@ class JobRunner:
         t = config.twin
         if t.id is not None:
             record = self.store.twin(t.id)
-            return record, self._load_twin(record)
+            return record, self._load_twin(record, config)
         wanted: dict[str, str | int] = {
             "system": config.system,
             "kind": t.kind,
@@ -118,42 +116,49 @@ class JobRunner:
         with self.turns.turn(tuple(wanted.values()), job.stopped):
             known = self.store.find_twin(**wanted, bench=self._bench_digest)
             if known is not None:
-                return known, self._load_twin(known)
-            inputs = task_inputs(dataset, apparatus, config.split, config.seed)
-            return self._fit(job, config.system, t, apparatus, inputs)
+                return known, self._load_twin(known, config)
+            return self._fit(job, apparatus, dataset, config.split)
 
     def _fit(
-        self,
-        job: LiveJob,
-        system: str,
-        config: TwinConfig,
-        apparatus: Apparatus,
-        inputs: Tensor | None,
+        self, job: LiveJob, apparatus: Apparatus, dataset: Dataset | None, kind: Split
     ) -> tuple[TwinRecord, FittedTwin]:
+        """Fit the job's twin and keep it; its task error, if any, is on that split of a dataset."""
+        config, t = job.config, job.config.twin
+        inputs = None
+        if dataset is not None:
+            inputs = task_inputs(dataset, apparatus, kind, config.seed)
         fitted = fit_system_twin(
-            config,
-            self.bench.new_twin(system, config.kind, seed=config.seed),
-            apparatus.open_device(fit_stream(config.seed), 0),
+            t,
+            self.bench.new_twin(config.system, t.kind, seed=t.seed),
+            apparatus.open_device(fit_stream(t.seed), 0),
             task_inputs=inputs,
             on_progress=_fit_progress(job),
         )
         job.check()
         record = TwinRecord(
             id=secrets.token_hex(6),
-            system=system,
-            kind=config.kind,
-            rows=config.rows,
-            seed=config.seed,
+            system=config.system,
+            kind=t.kind,
+            rows=t.rows,
+            seed=t.seed,
             job=job.id,
             bench=self._bench_digest,
             created_s=time.time(),
-            report=fitted.report(),
+            report={
+                **fitted.report(),
+                "task_name": None if dataset is None else config.task,
+                "task_split": None if dataset is None else kind,
+            },
         )
         save_state(twin_file(self.store.folder, record.id), fitted.twin.state_dict())
         self.store.add_twin(record)
         return record, fitted
 
-    def _load_twin(self, record: TwinRecord) -> FittedTwin:
+    def _load_twin(self, record: TwinRecord, config: TrainConfig) -> FittedTwin:
+        """Return a kept twin, with its task error only if that is of the config's task and split.
+
+        The parameters do not depend on the task: they are fitted to random rows.
+        """
         twin = self.bench.new_twin(record.system, record.kind)
         twin.load_state_dict(load_state(twin_file(self.store.folder, record.id)))
         report = record.report
@@ -168,7 +173,7 @@ class JobRunner:
             hardware_rows=report["hardware_rows"],
             seconds=report["seconds"],
             random=TwinError(**report["random"]),
-            task=None if report["task"] is None else TwinError(**report["task"]),
+            task=TwinError(**report["task"]) if _same_task(report, config) else None,
         )
 
     def _save_checkpoint(
@@ -207,6 +212,11 @@ class JobRunner:
                 job.pass_id = None
 
         return run
+
+
+def _same_task(report: Mapping[str, Any], config: TrainConfig) -> bool:
+    measured = (report.get("task_name"), report.get("task_split"))
+    return measured == (config.task, config.split)
 
 
 def _fit_progress(job: LiveJob) -> Callable[[int, int, float], None]:

@@ -38,7 +38,7 @@ from lab.errors import Conflict, PassCancelled, SystemClosed, UnknownName, Wrong
 from lab.measurement import ForwardPass, Measurement
 from lab.scheduling.system_queue import SystemQueue, SystemStatus
 from lab.scheduling.waiting import Ticket, finish
-from lab.systems.base import PhysicalSystem
+from lab.systems.base import PhysicalSystem, never
 
 __all__ = ["HardwareScheduler", "SystemStatus"]
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import typer
 
+from lab.config import BenchConfig
+from server.app import create_app
 from server.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +46,14 @@ def test_every_command_and_option_exists(command: str) -> None:
     assert found is not None
     # parses the options without running the command; raises on one that is not there
     found.make_context(name, rest, parent=context)
+
+
+def test_every_path_of_the_service_is_served() -> None:
+    service = create_app(BenchConfig(name="", instruments={}, systems={}), data_dir=".")
+    served = {service.openapi_url, *service.openapi()["paths"]}
+    paths = set(re.findall(r"`(/[\w/.]+)`", README))
+    assert paths
+    assert paths <= served
 
 
 def test_every_target_exists() -> None:

@@ -3,9 +3,11 @@
 import asyncio
 import functools
 import threading
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -139,6 +141,46 @@ async def test_another_bench_does_not_reuse_a_twin(tmp_path, monkeypatch):
     assert twins[0] != twins[1]
 
 
+async def test_a_named_twin_of_another_bench_is_refused(tmp_path, monkeypatch):
+    async with open_jobs(tmp_path) as jobs:
+        fit = await jobs.submit(FitConfig(rows=20, kind="neural"))
+        await ended(jobs, fit.id)
+        twin = (await jobs.result(fit.id))["twin"]
+    rig = BENCH.rigs["optics"].model_copy(update={"gap": 0.5})
+    monkeypatch.setitem(globals(), "BENCH", BENCH.model_copy(update={"rigs": {"optics": rig}}))
+    async with open_jobs(tmp_path) as jobs:
+        with pytest.raises(ConfigError, match=rf"twin\.id: twin '{twin}' was fitted on another"):
+            await jobs.submit(training(twin={"id": twin}))
+        assert [job.id for job in await jobs.newest()] == [fit.id]
+
+
+async def test_a_twin_says_what_its_task_error_belongs_to(jobs, monkeypatch):
+    """A second task re-uses the twin, whose fit knows no task, but not the first one's error."""
+    fitted = []
+    train = lab.jobs.runner.train
+    monkeypatch.setattr(
+        lab.jobs.runner,
+        "train",
+        lambda c, d, f, *a, **o: fitted.append(f) or train(c, d, f, *a, **o),
+    )
+    reports = []
+    for task in ("digits", "vowels", "digits"):
+        job = await jobs.submit(training(task=task, method="in-silico", twin={"rows": 20}))
+        assert (await ended(jobs, job.id)).state == "succeeded"
+        reports.append(jobs._store.twin((await jobs.result(job.id))["twin"]).report)
+    assert {report["digest"] for report in reports} == {fitted[0].twin.digest()}
+    assert {(r["task_name"], r["task_split"]) for r in reports} == {("digits", "random")}
+    assert fitted[1].task is None
+    assert fitted[0].task == fitted[2].task is not None
+
+
+async def test_a_fit_without_a_task_has_no_task_error(jobs):
+    fit = await jobs.submit(FitConfig(rows=20, kind="neural"))
+    await ended(jobs, fit.id)
+    report = (await jobs.result(fit.id))["report"]
+    assert [report[key] for key in ("task", "task_name", "task_split")] == [None] * 3
+
+
 async def test_a_fit_is_a_job_and_its_twin_can_be_named(jobs, tmp_path):
     fit = await jobs.submit(FitConfig(rows=20, kind="neural", seed=7, task="vowels"))
     assert (await ended(jobs, fit.id)).state == "succeeded"
@@ -187,6 +229,18 @@ async def test_what_is_known_not_to_work_is_refused_at_once(jobs, fields, error,
     with pytest.raises(error, match=says):
         await jobs.submit(training(**fields))
     assert await jobs.newest() == []
+
+
+@pytest.mark.parametrize(("config", "field"), [(FitConfig(), "kind"), (training(), r"twin\.kind")])
+async def test_a_kind_of_twin_that_there_is_not_is_refused_by_its_field(
+    jobs, monkeypatch, config, field
+):
+    def refuse(*args, **options) -> None:
+        raise ValueError("no structured twin for 'mine'")
+
+    monkeypatch.setattr(lab.bench.Bench, "new_twin", refuse)
+    with pytest.raises(ConfigError, match=rf"^{field}: no structured twin"):
+        await jobs.submit(config)
 
 
 async def test_the_ideal_method_needs_a_simulated_bench(jobs, monkeypatch):
@@ -264,6 +318,30 @@ async def test_cancelling_a_job_cancels_its_pass(jobs, monkeypatch):
     status = jobs._runner.scheduler.status("optics")
     assert status.rows_done <= 2
     assert status.state == "ok"
+
+
+@pytest.mark.parametrize("gap", ["before the pass has a name", "before it is queued"])
+async def test_a_pass_on_its_way_to_the_queue_is_not_measured(jobs, monkeypatch, gap):
+    on_its_way, go_on = threading.Event(), threading.Event()
+
+    def gated(call, *args):
+        on_its_way.set()
+        go_on.wait(LIMIT_S)
+        return call(*args)
+
+    if gap == "before it is queued":
+        hand_over = HardwareScheduler._hand_over
+        monkeypatch.setattr(HardwareScheduler, "_hand_over", lambda *a: gated(hand_over, *a))
+    else:
+        name = SimpleNamespace(uuid4=functools.partial(gated, uuid.uuid4))
+        monkeypatch.setattr(lab.jobs.runner, "uuid", name)
+    job = await jobs.submit(training())
+    await asyncio.to_thread(on_its_way.wait, LIMIT_S)
+    await jobs.cancel(job.id)
+    go_on.set()
+    assert (await ended(jobs, job.id)).state == "cancelled"
+    status = jobs._runner.scheduler.status("optics")
+    assert (status.rows_done, status.next_shot) == (0, 0)
 
 
 async def test_a_pending_job_is_cancelled_at_once(tmp_path):

@@ -10,9 +10,9 @@ from drivers.errors import InstrumentTimeout
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from lab.config import TrainConfig
+from lab.loopback import is_loopback
 from server import serve as serve_module
 from server.cli import app
-from server.cli_bench import is_loopback
 
 BENCH = Path(__file__).parents[2] / "bench.toml"
 
@@ -135,6 +135,21 @@ def test_check_says_what_fails_and_still_leaves_the_bench_safe(monkeypatch):
     assert safe
 
 
+def test_check_says_why_a_safe_state_is_not_confirmed(monkeypatch):
+    # at the start it works; then when it is checked and once more before all is closed it does not
+    fails = iter([False, True, True])
+
+    def shutdown(shaper) -> None:
+        if next(fails, False):
+            raise InstrumentTimeout(shaper.name, "no answer\nin 5 s")
+
+    monkeypatch.setattr(WaveShaperA, "shutdown", shutdown)
+    lines = pnnlab("check", "--bench", str(BENCH), code=1).stdout.splitlines()
+    reason = "optics: safe state not confirmed: shaper: no answer in 5 s"
+    assert f"FAIL  optics: safe state: {reason}" in lines
+    assert f"FAIL  bench: {reason}" in lines
+
+
 def test_check_of_a_stranger_fails(tmp_path):
     bench = tmp_path / "bench.toml"
     bench.write_text(BENCH.read_text().replace("YOKOGAWA,AQ6370", "ACME,1000"))
@@ -173,6 +188,8 @@ def test_serve_warns_of_an_address_that_others_reach(tmp_path, monkeypatch):
         ("::", False),
         ("10.0.0.7", False),
         ("lab.example", False),
+        ("127.0.0.1.lab.example", False),
+        ("", False),
     ],
 )
 def test_what_is_loopback(host, local):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 import torch
 
 import lab.client
@@ -19,6 +20,9 @@ from lab.client import Client, ServiceError
 from lab.config import TrainConfig
 from lab.errors import ConfigError, Conflict, SystemFaulted, UnknownName
 from lab.events import Event, read_events
+from lab.jobs.store import Store
+from lab.jobs.tables import jobs, metrics
+from server.app import create_app
 
 ROWS = {"x": np.full((3, 50), 0.5), "theta": np.zeros((3, 50))}
 
@@ -66,6 +70,33 @@ def test_a_job_from_submission_to_checkpoint(client, job_body, tmp_path):
     assert client.job(job["id"]) == events[-1].data
     with pytest.raises(Conflict):
         client.cancel(job["id"])
+
+
+def test_a_job_of_many_metrics_is_read_page_by_page(bench, tmp_path, serve_in_thread):
+    with Store(tmp_path) as store, store.engine.begin() as connection:
+        connection.execute(
+            sa.insert(jobs).values(
+                id="a", kind="train", state="succeeded", config={}, client="", error="", created_s=0
+            )
+        )
+        steps = range(1, 2502)
+        rows = [{"job_id": "a", "step": step, "metric": {"loss": step}} for step in steps]
+        connection.execute(sa.insert(metrics), rows)
+    with serve_in_thread(create_app(bench, data_dir=tmp_path)) as url, Client(url) as client:
+        found = client.metrics("a")
+        events = list(client.watch("a"))
+    assert found == [{"step": step, "metric": {"loss": step}} for step in steps]
+    assert [event.step for event in events] == [*steps, None]
+
+
+@pytest.mark.parametrize(
+    ("url", "trusts"), [("http://127.0.0.2:1", False), ("http://lab.example", True)]
+)
+def test_a_proxy_is_not_asked_for_this_machine(monkeypatch, url, trusts):
+    options = {}
+    monkeypatch.setattr(lab.client.httpx, "Client", lambda **given: options.update(given))
+    Client(url)
+    assert options["trust_env"] is trusts
 
 
 def test_twins_and_cancelling(client, job_body):

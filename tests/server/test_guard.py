@@ -1,9 +1,12 @@
 """What is refused before a request is looked at."""
 
+import json
+
 import httpx
 import pytest
 
 from server.app import create_app
+from server.guard import CONFIG_BODY_BYTES
 
 pytestmark = pytest.mark.anyio
 
@@ -34,6 +37,7 @@ async def test_pages_of_other_origins_do_not_drive_the_instruments(http, method,
         ("127.0.0.1:8000", 200),
         ("localhost:8000", 200),
         ("[::1]:8000", 200),
+        ("127.0.0.2:8000", 200),
         ("evil.example", 421),
         ("127.0.0.1.evil.example:8000", 421),
         ("", 421),
@@ -48,3 +52,38 @@ async def test_a_local_service_answers_under_local_names_only(bench, tmp_path, h
     ):
         response = await http.get("/healthz", headers={"Host": host})
     assert response.status_code == status
+
+
+CONFIGS = ["/jobs", "/twins", "/jobs/nope/cancel", "/systems/optics/recover"]
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+async def test_a_config_over_its_limit_gets_413(http, path):
+    """The loop would parse it: 14 MB take it most of a second."""
+    response = await http.post(path, content=b" " * (CONFIG_BODY_BYTES + 1), headers=JSON)
+    assert response.status_code == 413
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["type"] == "urn:pnnlab:problem:content-too-large"
+    assert str(CONFIG_BODY_BYTES) in response.json()["detail"]
+
+
+@pytest.mark.parametrize("path", CONFIGS[:2])
+async def test_a_config_that_grows_over_its_limit_gets_413(http, path):
+    sent = 0
+
+    async def endless():
+        nonlocal sent
+        for _ in range(100):
+            sent += 10_000
+            yield b" " * 10_000
+
+    response = await http.post(path, content=endless(), headers=JSON)
+    assert response.status_code == 413
+    assert CONFIG_BODY_BYTES < sent <= CONFIG_BODY_BYTES + 10_000  # read no further than needed
+
+
+async def test_a_config_of_just_the_limit_is_read(http):
+    body = json.dumps({"system": "nope"}).encode()
+    response = await http.post("/jobs", content=body.ljust(CONFIG_BODY_BYTES), headers=JSON)
+    assert response.status_code == 404

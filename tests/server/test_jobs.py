@@ -129,6 +129,15 @@ async def test_a_config_that_cannot_be_used_names_the_field(http, body, pointer)
     assert (await http.get("/jobs")).json() == []
 
 
+async def test_metrics_come_in_pages(http, done):
+    """Many at once would hold up the event loop."""
+    path = f"/jobs/{done['id']}/metrics"
+    assert (await http.get(path, params={"limit": 1000})).status_code == 200
+    response = await http.get(path, params={"limit": 1001})
+    assert response.status_code == 422
+    assert [error["parameter"] for error in response.json()["errors"]] == ["limit"]
+
+
 async def test_a_query_that_cannot_be_used_names_the_parameter(http):
     response = await http.get("/jobs", params={"limit": 0, "state": "asleep"})
     assert response.status_code == 422
@@ -157,6 +166,14 @@ async def test_a_twin_is_fitted_listed_and_used(http, job_body, follow):
     assert (await http.get(f"/jobs/{job['id']}/result")).json()["twin"] == twin["id"]
     checkpoint = await http.get(f"/jobs/{fit['id']}/checkpoint")
     assert (checkpoint.status_code, checkpoint.json()["status"]) == (409, 409)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 2**63])
+async def test_a_seed_out_of_range_is_refused_with_its_field(http, seed):
+    for path in ("/twins", "/jobs"):
+        response = await http.post(path, json={"seed": seed})
+        assert response.status_code == 422
+        assert [error["pointer"] for error in response.json()["errors"]] == ["#/seed"]
 
 
 async def test_an_unknown_twin_gets_404(http, job_body):

@@ -164,7 +164,7 @@ def _build_system(
 ) -> PhysicalSystem:
     build: Any = SYSTEMS.get(part.system) or _import("system", part.system, SYSTEMS)
     parts = [config.instruments[i] for i in part.instruments.values()]
-    rig = parts[0].rig if parts else None
+    rig = next((part.rig for part in parts if part.rig is not None), None)
     system: PhysicalSystem = build(
         name=name,
         row_time_s=sum(p.row_time_s for p in parts),

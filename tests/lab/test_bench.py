@@ -49,7 +49,7 @@ def shaper_of(bench: Bench) -> WaveShaperFirmware:
         ("points = 101", "points = 51", "instruments.spectrometer", "51"),
         ("points = 101", "pointz = 101", "instruments.spectrometer", "pointz"),
         ('driver = "WaveShaperA"', 'driver = "Shaper"', "instruments.shaper", "none of"),
-        ("mock://optics/shaper", "mock://nowhere/shaper", "systems.optics", "one rig"),
+        ("mock://optics/shaper", "mock://nowhere/shaper", "systems.optics", "several rigs"),
         ('shaper = "shaper"', 'shaper = "chisel"', "systems.optics", "no instrument 'chisel'"),
         ('system = "optics"', 'system = "lost:Found"', "systems.optics", "cannot be imported"),
         (

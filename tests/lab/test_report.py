@@ -14,7 +14,7 @@ from lab.report.report import finding, report, write_report
 CLASSES = ("ae", "ah", "iy")
 PLAN = plan_comparison(methods=("pat-refit", "in-silico"), seeds=2, epochs=4)
 ERROR = {"r2": 0.97, "normalised": 0.061, "shape_r2": 0.9}
-TWIN = {"kind": "structured", "rows": 300, "random": ERROR, "task": None}
+TWIN = {"kind": "structured", "rows": 300, "hardware_rows": 500, "random": ERROR, "task": None}
 
 
 def result(method: str, seed: int) -> dict[str, Any]:

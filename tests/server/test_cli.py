@@ -147,7 +147,7 @@ def test_check_says_why_a_safe_state_is_not_confirmed(monkeypatch):
     lines = pnnlab("check", "--bench", str(BENCH), code=1).stdout.splitlines()
     reason = "optics: safe state not confirmed: shaper: no answer in 5 s"
     assert f"FAIL  optics: safe state: {reason}" in lines
-    assert f"FAIL  bench: {reason}" in lines
+    assert "FAIL  bench: shaper: no answer in 5 s" in lines
 
 
 def test_check_of_a_stranger_fails(tmp_path):

@@ -31,7 +31,7 @@ class PATFunction(torch.autograd.Function):
             raise ValueError(
                 f"the twin predicts {tuple(predicted.shape)}, measured was {tuple(measured.shape)}"
             )
-        ctx.kind = (predicted.device, predicted.dtype)
+        ctx.dtype = predicted.dtype
         # what `measure` may keep (in a replay buffer, say) must not become the graph's output
         return measured.clone()
 
@@ -43,7 +43,8 @@ class PATFunction(torch.autograd.Function):
                 "PAT has no second derivative: the hardware gives values only "
                 "(call backward or grad without create_graph)"
             )
-        return grads[0].to(*ctx.kind), None
+        g = grads[0]
+        return g if g.dtype == ctx.dtype else g.to(ctx.dtype), None
 
 
 def pat(x: Tensor, theta: Tensor, measure: Measure, twin: nn.Module) -> Tensor:
@@ -66,7 +67,8 @@ def pat(x: Tensor, theta: Tensor, measure: Measure, twin: nn.Module) -> Tensor:
 
 def _predict(twin: nn.Module, x: Tensor, theta: Tensor) -> Tensor:
     """Return twin(x, theta) without recording what its own parameters did."""
-    if not any(p.requires_grad for p in twin.parameters()):
+    first = next(twin.parameters(), None)  # a twin is frozen as a whole (`twins.base.frozen`)
+    if first is None or not first.requires_grad:
         predicted: Tensor = twin(x, theta)
         return predicted
     detached = {name: p.detach() for name, p in twin.named_parameters()}

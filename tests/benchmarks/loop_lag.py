@@ -63,7 +63,7 @@ async def lags_until(watched: asyncio.Task[None]) -> list[float]:
 async def first_epoch(http: httpx.AsyncClient, job_id: str) -> None:
     """Return when a job has fitted its twin and trained for an epoch."""
     while True:
-        page = await http.get(f"/jobs/{job_id}/metrics", params={"limit": 10_000})
+        page = await http.get(f"/jobs/{job_id}/metrics", params={"limit": 1000})
         if any(m["metric"]["kind"] == "epoch" for m in page.json()):
             return
         job = (await http.get(f"/jobs/{job_id}")).json()

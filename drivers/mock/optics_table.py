@@ -1,6 +1,7 @@
 """The optical bench in numbers: the textbook model, and its departures at gap 1.
 
-One table, fixed before any network was trained on the bench and never changed to move an accuracy.
+One table, not to be changed to move an accuracy; `docs/simulated-bench.md` tells how the detector's
+scale, which is not in it, was settled.
 Source: the project's design study of a second-harmonic-generation bench (its device "A"), whose
 magnitudes follow what is published of such rigs: pulse-to-pulse noise 0.5-1 % rms, pulse-energy
 drift 1-3 % an hour, pixel cross-talk of a few per cent, residual chirp 0.5-2 rad, envelope errors

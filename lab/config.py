@@ -15,6 +15,7 @@ Method = Literal["pat", "pat-refit", "in-silico", "in-silico-noise", "ideal"]
 METHODS: tuple[Method, ...] = ("pat", "pat-refit", "in-silico", "in-silico-noise", "ideal")
 Task = Literal["vowels", "digits"]
 Split = Literal["random", "talker"]
+Holdout = Literal["test", "validation"]
 TwinKind = Literal["structured", "neural"]
 
 
@@ -106,13 +107,24 @@ class TwinConfig(_Strict):
 
 
 class NetworkConfig(_Strict):
-    """The physical neural network: layers, and the element-wise digital parts between them."""
+    """The physical neural network: layers, and the element-wise digital parts between them.
+
+    skip: share of the encoded input in every later layer's input, 0 to 1. spread: standard
+    deviation of the rescaled measurement at the start, in normalised units.
+    """
 
     layers: int = Field(5, ge=1, le=50)
+    skip: float = Field(0.3, ge=0, le=1)
+    spread: float = Field(0.2, gt=0, le=1)
 
 
 class TrainConfig(_Strict):
-    """One training job; the body of `POST /api/v1/jobs` is this, as JSON."""
+    """One training job; the body of `POST /api/v1/jobs` is this, as JSON.
+
+    rate_theta, rate_digital: Adam's learning rates of the physical and of the digital parameters.
+    holdout: what the accuracy is measured on. "validation" trains without the validation rows
+    and tests on these, so that settings can be chosen without a look at the test rows.
+    """
 
     system: str = "optics"
     task: Task = "vowels"
@@ -121,6 +133,9 @@ class TrainConfig(_Strict):
     split: Split = "random"
     epochs: int = Field(60, ge=1, le=10_000)
     batch: int = Field(32, ge=1, le=10_000)
+    rate_theta: float = Field(0.03, gt=0, le=1)
+    rate_digital: float = Field(0.05, gt=0, le=1)
+    holdout: Holdout = "test"
     network: NetworkConfig = NetworkConfig()
     twin: TwinConfig = TwinConfig()
     priority: int = Field(0, ge=-100, le=100)

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lab.config import NetworkConfig
 from lab.pat import Measure, PhysicalLayer
 
-_SKIP = 0.3  # share of the encoded input in every later layer's input
-_INPUT_MEAN, _INPUT_STD = 0.5, 0.2  # of the rescaled measurement at the start
+_INPUT_MEAN = 0.5  # of the rescaled measurement at the start
 _DARK = 0.0125  # added to a spectrum's mean before dividing by it, so that dark rows stay finite
 _MARGIN = 4  # outputs at either end that carry no class
 
@@ -31,9 +31,16 @@ class PhysicalNetwork(nn.Module):
     """
 
     def __init__(
-        self, layers: Sequence[PhysicalLayer], *, x_size: int, y_size: int, classes: int
+        self,
+        layers: Sequence[PhysicalLayer],
+        config: NetworkConfig,
+        *,
+        x_size: int,
+        y_size: int,
+        classes: int,
     ) -> None:
         super().__init__()
+        self.skip, self.spread = config.skip, config.spread
         self.layers = nn.ModuleList(layers)
         self.x_size = x_size
         self.windows = [
@@ -91,7 +98,7 @@ class PhysicalNetwork(nn.Module):
 
     def _next_input(self, i: int, y: Tensor, encoded: Tensor) -> Tensor:
         rescaled = self.scale[i] * brightness_free(y) + self.shift[i]
-        return (1 - _SKIP) * rescaled + _SKIP * encoded
+        return (1 - self.skip) * rescaled + self.skip * encoded
 
     def _window_means(self, y: Tensor) -> Tensor:
         inner = brightness_free(y)[:, _MARGIN : _MARGIN + sum(self.windows)]
@@ -104,7 +111,7 @@ class PhysicalNetwork(nn.Module):
     def initialise(self, features: Tensor) -> None:
         """Set the rescaling and the logits' scale from training rows, layer by layer.
 
-        Every channel of the rescaled measurement gets mean 0.5 and standard deviation 0.2.
+        Every channel of the rescaled measurement gets mean 0.5 and standard deviation `spread`.
         """
         encoded = self.encode(features)
         h = encoded
@@ -112,7 +119,7 @@ class PhysicalNetwork(nn.Module):
             y = layer(h)
             if i < len(self.layers) - 1:
                 n = brightness_free(y)
-                self.scale[i] = _INPUT_STD / n.std(0).clamp_min(1e-3)
+                self.scale[i] = self.spread / n.std(0).clamp_min(1e-3)
                 self.shift[i] = _INPUT_MEAN - self.scale[i] * n.mean(0)
                 h = self._next_input(i, y, encoded)
         means = self._window_means(y)
@@ -123,8 +130,8 @@ class PhysicalNetwork(nn.Module):
 def build_network(
     measure: Measure,
     twin: nn.Module,
+    config: NetworkConfig,
     *,
-    layers: int,
     x_size: int,
     theta_size: int,
     y_size: int,
@@ -135,6 +142,6 @@ def build_network(
     generator = torch.Generator().manual_seed(seed)
     physical = [
         PhysicalLayer(torch.rand(theta_size, generator=generator).square(), measure, twin)
-        for _ in range(layers)
+        for _ in range(config.layers)
     ]
-    return PhysicalNetwork(physical, x_size=x_size, y_size=y_size, classes=classes)
+    return PhysicalNetwork(physical, config, x_size=x_size, y_size=y_size, classes=classes)

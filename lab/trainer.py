@@ -28,7 +28,6 @@ from lab.twins import FittedTwin
 from twins.base import DigitalTwin, frozen
 
 _PENALTY = 5.0  # weight of leaving the physical range
-_RATE_THETA, _RATE_DIGITAL = 0.03, 0.05
 _INIT_ROWS = 256  # at most this many training samples set the initial scales
 _EVALUATION_ROWS = 100
 
@@ -119,6 +118,8 @@ class _Run:
         self.on_metric = on_metric
         self.stop = stop
         self.split: Split = split(dataset, config.split, config.seed)
+        if config.holdout == "validation":
+            self.split = self.split.for_choices()
         self.features = torch.from_numpy(dataset.features).float()
         self.labels = torch.from_numpy(dataset.labels).long()
         self.twin: DigitalTwin = frozen(deepcopy(fitted.twin))
@@ -140,7 +141,7 @@ class _Run:
         return build_network(
             self.parts.measure,
             self.parts.differentiate,
-            layers=self.config.network.layers,
+            self.config.network,
             x_size=d.x.shape[0],
             theta_size=d.theta.shape[0],
             y_size=d.y.shape[0],
@@ -153,8 +154,8 @@ class _Run:
         self.network.initialise(self.features[rows[:_INIT_ROWS]])
         optimiser = torch.optim.Adam(
             [
-                {"params": self.network.physical_parameters(), "lr": _RATE_THETA},
-                {"params": self.network.digital_parameters(), "lr": _RATE_DIGITAL},
+                {"params": self.network.physical_parameters(), "lr": self.config.rate_theta},
+                {"params": self.network.digital_parameters(), "lr": self.config.rate_digital},
             ]
         )
         steps = self.config.epochs * math.ceil(len(rows) / self.config.batch)

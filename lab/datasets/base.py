@@ -51,6 +51,10 @@ class Split:
         """Return the training rows without the validation rows, for training before a choice."""
         return np.setdiff1d(self.train_idx, self.validation_idx)
 
+    def for_choices(self) -> "Split":
+        """Return the split to choose settings by: validation rows are its test, test rows none."""
+        return Split(self.fit_idx, np.array([], dtype=np.int64), self.validation_idx)
+
 
 def split(dataset: Dataset, kind: SplitKind, seed: int) -> Split:
     """Divide the rows, reproducibly by `seed` (>= 0); not stratified, as in the paper.

@@ -15,7 +15,7 @@ from drivers.row_key import RowKey
 from drivers.spec import Array
 from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import Bench
-from lab.config import Split, TrainConfig
+from lab.config import NetworkConfig, Split, TrainConfig
 from lab.datasets import Dataset, load, split
 from lab.errors import ConfigError, DataError
 from lab.jobs.live_job import LiveJob, Turns
@@ -233,7 +233,7 @@ def task_inputs(dataset: Dataset, apparatus: Apparatus, kind: Split, seed: int) 
     network = build_network(
         _unmeasured,
         torch.nn.Identity(),
-        layers=1,
+        NetworkConfig(layers=1),
         x_size=d.x.shape[0],
         theta_size=d.theta.shape[0],
         y_size=d.y.shape[0],

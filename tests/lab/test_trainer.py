@@ -1,6 +1,7 @@
 """Networks, methods and the trainer, on the simulated bench through drivers and wire."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import Bench, open_bench
 from lab.config import METHODS, Method, NetworkConfig, TrainConfig, TwinConfig
-from lab.datasets import Dataset
+from lab.datasets import Dataset, split
 from lab.errors import Stopped
 from lab.measure import DeviceMeasure
 from lab.models import PhysicalNetwork, brightness_free, build_network
@@ -170,7 +171,14 @@ def test_initialisation_gives_every_channel_its_range() -> None:
         return 0.05 + 0.1 * x.roll(3, 1) * theta.flip(1)
 
     network = build_network(
-        device, OpticsTwin(), layers=3, x_size=50, theta_size=50, y_size=50, classes=4, seed=0
+        device,
+        OpticsTwin(),
+        NetworkConfig(layers=3),
+        x_size=50,
+        theta_size=50,
+        y_size=50,
+        classes=4,
+        seed=0,
     )
     features = torch.rand(200, 12, generator=torch.Generator().manual_seed(0))
     network.initialise(features)
@@ -184,9 +192,25 @@ def test_initialisation_gives_every_channel_its_range() -> None:
     torch.testing.assert_close(logits.std(0), torch.full((4,), 3.0), atol=1e-3, rtol=0)
 
 
+def test_choosing_settings_never_reads_test_rows(apparatus: Apparatus) -> None:
+    dataset = blobs(60)
+    rows = split(dataset, "random", 0)
+    hidden = replace(dataset, features=dataset.features.copy(), labels=dataset.labels.copy())
+    hidden.features[rows.test_idx] = np.nan
+    config = quick("pat", holdout="validation", epochs=1)
+    seen, unseen = (train(config, d, unfitted(), apparatus) for d in (dataset, hidden))
+    assert seen.confusion == unseen.confusion
+    assert np.sum(seen.confusion) == len(rows.validation_idx)
+    assert np.isfinite(unseen.curve[0].loss)
+
+
 def test_features_are_repeated_and_filled_with_ones() -> None:
     network = PhysicalNetwork(
-        [PhysicalLayer(torch.rand(50), OpticsTwin(), OpticsTwin())], x_size=50, y_size=50, classes=2
+        [PhysicalLayer(torch.rand(50), OpticsTwin(), OpticsTwin())],
+        NetworkConfig(),
+        x_size=50,
+        y_size=50,
+        classes=2,
     )
     encoded = network.encode(torch.tensor([[0.25] * 6 + [0.5] * 6]))
     assert encoded[0].tolist() == [0.25] * 24 + [0.5] * 24 + [1.0] * 2

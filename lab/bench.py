@@ -20,6 +20,7 @@ from drivers.yokogawa import YokogawaAQ6370
 from lab.config import BenchConfig, InstrumentConfig, SystemConfig, TwinKind, load_bench
 from lab.errors import ConfigError, UnknownName
 from lab.measure import DeviceMeasure
+from lab.scheduling.scheduler import HardwareScheduler
 from lab.systems import SYSTEMS
 from lab.systems.base import PhysicalSystem
 from lab.twins import new_twin
@@ -93,6 +94,15 @@ class Bench:
         """Return an unfitted digital twin of a system; see `lab.twins.new_twin`."""
         family = self.config.systems[name].system
         return new_twin(self.system(name).description, family, kind, seed)
+
+    def scheduler(self, first_shot: Mapping[str, int] | None = None) -> HardwareScheduler:
+        """Return a scheduler, not yet entered, of all systems, as the bench file configures it."""
+        return HardwareScheduler(
+            self.systems,
+            self.config.scheduler,
+            first_shot=first_shot,
+            shot_period_s={n: part.shot_period_s for n, part in self.config.systems.items()},
+        )
 
     def plant(self, name: str) -> object | None:
         """Return the simulated physics behind a system, None on a real bench."""

@@ -5,7 +5,7 @@ Imports neither torch nor drivers, so that the client and the command line start
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -67,11 +67,41 @@ class InstrumentConfig(_Strict):
 
 
 class SystemConfig(_Strict):
-    """One physical system: class (a name of SYSTEMS or `module:Class`) and its instruments."""
+    """One physical system: class (a name of SYSTEMS or `module:Class`) and its instruments.
+
+    shot_period_s: measure one row (or batch) every so often, with idle shots where none waits,
+    so that the instruments keep an even temperature.
+    """
 
     system: str
     instruments: dict[str, str]
     limits: dict[str, tuple[float, float]] = {}
+    shot_period_s: float | None = Field(None, gt=0, le=3600)
+
+
+class SchedulerConfig(_Strict):
+    """How the hardware is shared; times in seconds.
+
+    slice_s: a long pass is cut into slices of about this time, at least one instrument call.
+    longest_wait_s: a client's passes of one priority go first when none has run for so long.
+    company_wait_s: how long a pass that does not fill a batch waits for others to share it.
+    max_waiting, max_waiting_per_client: passes; max_waiting_rows: rows, of one system.
+    weights: shares of clients by name, where not 1.
+    call_timeout_s: a slice that takes so much longer than planned counts as hung: a fault.
+    recovery_attempts: tries to recover a faulted system, the first at once, then after
+    recovery_delay_s, twice that, and so on.
+    """
+
+    slice_s: float = Field(0.02, gt=0, le=10)
+    longest_wait_s: float = Field(60.0, gt=0)
+    company_wait_s: float = Field(0.0, ge=0, le=10)
+    max_waiting: int = Field(10_000, ge=1)
+    max_waiting_per_client: int = Field(1_000, ge=1)
+    max_waiting_rows: int = Field(1_000_000, ge=1)
+    weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    call_timeout_s: float = Field(120.0, gt=0)
+    recovery_attempts: int = Field(5, ge=0)
+    recovery_delay_s: float = Field(1.0, gt=0)
 
 
 class BenchConfig(_Strict):
@@ -81,6 +111,7 @@ class BenchConfig(_Strict):
     rigs: dict[str, RigConfig] = {}
     instruments: dict[str, InstrumentConfig]
     systems: dict[str, SystemConfig]
+    scheduler: SchedulerConfig = SchedulerConfig()
 
     @model_validator(mode="after")
     def _names_exist(self) -> "BenchConfig":

@@ -4,6 +4,10 @@ LabError
 ├── ConfigError         a bench file or a request that cannot be used; names file, key and reason
 ├── UnknownName         no such system, twin, job, task or method
 ├── PassCancelled       the forward pass was cancelled; its remaining rows were not measured
+├── DeadlineMissed      the pass's deadline passed before its last row was measured
+├── PassTimeout         the pass took longer on the hardware than it allows
+├── ReservationLost     the pass's reservation has ended, or it is another's
+├── QueueFull           too many passes wait; come back in `retry_after_s` seconds
 ├── SystemFaulted       the system takes no passes until it is recovered
 ├── SystemClosed        the scheduler is shutting down
 ├── WrongThread         a blocking call on the event loop's own thread
@@ -30,6 +34,26 @@ class UnknownName(LabError, LookupError):
 
 class PassCancelled(LabError):
     """The forward pass was cancelled; its remaining rows were not measured."""
+
+
+class DeadlineMissed(LabError):
+    """The pass's deadline passed before its last row was measured."""
+
+
+class PassTimeout(LabError):
+    """The pass took longer, from its first row on, than it allows."""
+
+
+class ReservationLost(LabError):
+    """The reservation under which a pass would run has ended, or is not its client's."""
+
+
+class QueueFull(LabError):
+    """Too many passes or rows wait; a place should be free in `retry_after_s` seconds."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(f"{message}; try again in {retry_after_s:.0f} s")
+        self.retry_after_s = retry_after_s
 
 
 class SystemFaulted(LabError):

@@ -95,11 +95,16 @@ def _unreadable(name: str, reason: str) -> InvalidRequest:
     return InvalidRequest(f"{name}: {reason}", [{"detail": reason, "pointer": f"#/{name}"}])
 
 
+_PER_ROW = ("saturated", "retried", "out_of_sync", "shots", "row_s")
+_OF_ALL = ("pass_id", "system", "calibration", "submitted_s", "started_s", "finished_s")
+
+
 def measurement_to_json(measurement: Measurement) -> bytes:
     """Write a MeasurementView, row by row so that other threads get their turn."""
     m = measurement
-    head = {**_head(m), "saturated": m.saturated.tolist()}
-    return b"".join([json.dumps(head).encode()[:-1], b', "y": [', b",".join(_json_rows(m)), b"]}"])
+    per_row = {name: getattr(m, name).tolist() for name in _PER_ROW}
+    head = json.dumps({**_head(m), **per_row}).encode()
+    return b"".join([head[:-1], b', "y": [', b",".join(_json_rows(m)), b"]}"])
 
 
 def _json_rows(measurement: Measurement) -> Iterator[bytes]:
@@ -108,20 +113,12 @@ def _json_rows(measurement: Measurement) -> Iterator[bytes]:
 
 
 def measurement_to_npz(measurement: Measurement) -> bytes:
-    """Write y (rows, ...), saturated (rows,) and, as scalars, the rest of a measurement."""
+    """Write y (rows, ...), what there is per row (rows,) and, as scalars, the rest."""
     file = io.BytesIO()
-    arrays: dict[str, Any] = {"y": measurement.y, "saturated": measurement.saturated}
+    arrays: dict[str, Any] = {name: getattr(measurement, name) for name in ("y", *_PER_ROW)}
     np.savez(file, allow_pickle=False, **arrays, **_head(measurement))
     return file.getvalue()
 
 
 def _head(measurement: Measurement) -> dict[str, Any]:
-    m = measurement
-    return {
-        "pass_id": m.pass_id,
-        "system": m.system,
-        "first_shot": m.first_shot,
-        "submitted_s": m.submitted_s,
-        "started_s": m.started_s,
-        "finished_s": m.finished_s,
-    }
+    return {name: getattr(measurement, name) for name in _OF_ALL}

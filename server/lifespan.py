@@ -52,7 +52,7 @@ async def open_lab(
         stack.push_async_callback(asyncio.to_thread, blocking.close)
         bench, store = await asyncio.to_thread(_open, blocking, config, data_dir, database_url)
         first = await asyncio.to_thread(store.reserve_shots, bench.systems)
-        scheduler = await stack.enter_async_context(HardwareScheduler(bench.systems, first))
+        scheduler = await stack.enter_async_context(bench.scheduler(first))
         jobs = JobService(JobRunner(bench, scheduler, store), store, workers)
         lab = RunningLab(bench, scheduler, store, jobs)
         stack.push_async_callback(_release_shots, lab)

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from drivers.spec import ArraySpec
-from lab.scheduling.system_queue import SystemStatus
+from lab.scheduling.status import SystemStatus
 from lab.systems.base import SystemDescription
 
 
@@ -68,13 +68,20 @@ class PassRequest(BaseModel):
 
 
 class MeasurementView(BaseModel):
-    """A measured pass: y (rows, ...) in the unit of the system's y; times since the epoch, s."""
+    """A measured pass: y (rows, ...) in the unit of the system's y; times since the epoch, s.
+
+    saturated, retried, out_of_sync, shots and row_s have one entry a row.
+    """
 
     pass_id: str
     system: str
     y: list[list[float]]
     saturated: list[bool]
-    first_shot: int
+    retried: list[bool]
+    out_of_sync: list[bool]
+    shots: list[int]
+    row_s: list[float]
+    calibration: str
     submitted_s: float
     started_s: float
     finished_s: float

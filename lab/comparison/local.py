@@ -9,7 +9,7 @@ import multiprocessing
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ from lab.jobs.runner import task_inputs
 from lab.measurement import ForwardPass
 from lab.rigs import gap, is_simulated
 from lab.scheduling.scheduler import HardwareScheduler
-from lab.systems.base import PhysicalSystem, never
+from lab.systems.base import never
 from lab.trainer import EpochMetric, train
 from lab.twins import FittedTwin, fit_stream, fit_system_twin
 
@@ -63,7 +63,7 @@ class LocalRuns:
         self._check()
         # one thread: the arrays are small, and threads would only wait for each other
         torch.set_num_threads(1)
-        with open_bench(self.bench, start=False) as bench, open_scheduler(bench.systems) as queue:
+        with open_bench(self.bench, start=False) as bench, open_scheduler(bench) as queue:
             apparatus = scheduled_apparatus(bench, queue, self.plan.system)
             fitted = self._fit(bench, apparatus, twin_rows)
             configs = self.plan.configs(self.plan.twin_config(twin_rows))
@@ -156,7 +156,7 @@ def _train_in_process(
 ) -> dict[str, Any]:
     bench_config, dataset, fitted = pickle.loads(common)
     torch.set_num_threads(1)
-    with open_bench(bench_config, start=False) as bench, open_scheduler(bench.systems) as queue:
+    with open_bench(bench_config, start=False) as bench, open_scheduler(bench) as queue:
         apparatus = scheduled_apparatus(bench, queue, config.system)
         return train_once(config, dataset, fitted, apparatus, events.put, stop.is_set)
 
@@ -188,12 +188,12 @@ def scheduled_apparatus(bench: Bench, scheduler: HardwareScheduler, system: str)
 
 
 @contextmanager
-def open_scheduler(systems: Mapping[str, PhysicalSystem]) -> Iterator[HardwareScheduler]:
+def open_scheduler(bench: Bench) -> Iterator[HardwareScheduler]:
     """Run a scheduler on an event loop in a thread of its own, for blocking callers."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="scheduler")
     thread.start()
-    scheduler = HardwareScheduler(systems)
+    scheduler = bench.scheduler()
     try:
         asyncio.run_coroutine_threadsafe(scheduler.__aenter__(), loop).result()
         yield scheduler

@@ -2,29 +2,51 @@
 
 Semantics, where a lab user might ask:
 
-- Order: higher priority first, then first come, first served. A pass has come once its arrays
-  are checked; bad arrays are refused at once and never queue.
+- Order: higher priority first; among equals clients share the hardware time fairly, by weight
+  (`lab.scheduling.waiting` states the whole policy); a client's own passes go deepest first, then
+  first come, first served. A pass has come once its arrays are checked; bad arrays are refused
+  at once and never queue.
+- Slices: a long pass is cut between instrument calls into slices of about `slice_s`, so that the
+  others wait no longer; a pass of higher priority cuts the slice that runs. What waits for
+  `longest_wait_s` gets the next slice, whatever its priority. So a pass may be measured in several
+  stretches; its measurement says when each row was.
+- Batches: where a system takes several rows in one instrument call, rows of different passes and
+  clients share one. A pass that does not fill a batch waits `company_wait_s` for others.
 - Every pass ends exactly once: with its measurement, or with an error. When it has ended, none
   of its rows reaches the hardware any more.
-- Cancelling a waiting pass ends it at once. A running one ends after the row in flight, because
-  a blocking instrument call cannot be cancelled; rows already measured are dropped, even if
-  they are all of them, so that "cancelled" has one meaning. A cancelled task waits for the row
-  in flight too.
+- Cancelling a waiting pass ends it at once. A running one ends after the instrument call in flight,
+  which cannot be cancelled; rows already measured are dropped, even if they are all of them, so
+  that "cancelled" has one meaning. A cancelled task waits for the call in flight too. A missed
+  deadline, a timeout and a lost reservation act in the same way.
+- Queues are bounded, per client and in all: QueueFull says when to come back.
+- Reservation: one owner at a time; passes of others wait meanwhile, however urgent. It ends by
+  release or when no heartbeat came for its time to live, and its passes with it; a late pass
+  with its number is refused.
 - A LimitError fails its pass only. Any other error during a pass is a fault: the instruments go
-  to their safe state, the pass fails with the error, all that wait fail with SystemFaulted, and
-  new ones are refused until `recover` succeeds.
-- Closing refuses new passes, fails the waiting, lets the row in flight end, and leaves each
+  to their safe state and the system is recovered (safe state, clear, identify, apply settings,
+  read them back) at once, then after a second, two, four and so on until `recovery_attempts` are
+  spent; then somebody has to call `recover`. The rows in flight are measured once more after the
+  recovery, if the pass is repeatable and an instrument (not a program) failed; else the pass fails
+  with the error. Waiting passes stay queued or fail with SystemFaulted, as each asks; all fail
+  once the recovery is given up. An instrument call that never returns faults the system too; it
+  can be recovered when the call has come back.
+- Closing refuses new passes, fails the waiting, lets the call in flight end, and leaves each
   system in its safe state; a safe state that cannot be confirmed is logged and in the status.
-- Shot numbers count executed rows and are never reused; a pass that failed uses up the numbers
-  of all its rows, since nobody knows how many of them ran.
-- Systems run in parallel; two that share an instrument take turns, pass by pass, in the order
+- Shot numbers count rows that went to the hardware, idle shots and failed rows included, and are
+  never reused.
+- With a shot period, instrument calls start on a steady beat, and while none waits the last drive
+  is repeated for nobody.
+- Systems run in parallel; two that share an instrument take turns, slice by slice, in the order
   of asking. The locks are asyncio's and not threads', because these are fair, block no thread,
   and let the next pass be chosen at the moment the instruments are free. They are taken in
   one global order, so there is no deadlock.
+
+A client is who it says it is: the shares are fairness among colleagues, not security.
 """
 
 import asyncio
 import concurrent.futures
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -34,13 +56,14 @@ from typing import Self
 
 import numpy as np
 
+from lab.config import SchedulerConfig
 from lab.errors import Conflict, PassCancelled, SystemClosed, UnknownName, WrongThread
 from lab.measurement import ForwardPass, Measurement
-from lab.scheduling.system_queue import SystemQueue, SystemStatus
-from lab.scheduling.waiting import Ticket, finish
+from lab.scheduling.reservations import Reservation
+from lab.scheduling.status import QueuedPass, SystemStatus, queued_passes, system_status
+from lab.scheduling.system_queue import SystemQueue
+from lab.scheduling.ticket import Ticket, finish
 from lab.systems.base import PhysicalSystem, never
-
-__all__ = ["HardwareScheduler", "SystemStatus"]
 
 # Above this many numbers, checking takes longer than the hop to another thread (about 0.1 ms).
 CHECK_ON_LOOP = 50_000
@@ -53,13 +76,31 @@ class HardwareScheduler:
     """
 
     def __init__(
-        self, systems: Mapping[str, PhysicalSystem], first_shot: Mapping[str, int] | None = None
+        self,
+        systems: Mapping[str, PhysicalSystem],
+        config: SchedulerConfig | None = None,
+        *,
+        first_shot: Mapping[str, int] | None = None,
+        shot_period_s: Mapping[str, float | None] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Take the systems by name, and optionally each one's first shot number (default 0)."""
-        shots = first_shot or {}
+        """Take the systems by name.
+
+        first_shot: each one's first shot number (default 0). shot_period_s: its steady beat, s
+        (default: none). sleep: how the beat is waited for, in the hardware's thread.
+        """
+        shots, periods = first_shot or {}, shot_period_s or {}
         locks = _shared_instrument_locks(systems)
         self._queues = {
-            name: SystemQueue(name, system, locks[name], shots.get(name, 0))
+            name: SystemQueue(
+                name,
+                system,
+                locks[name],
+                config or SchedulerConfig(),
+                first_shot=shots.get(name, 0),
+                shot_period_s=periods.get(name),
+                sleep=sleep,
+            )
             for name, system in systems.items()
         }
         self._live: dict[str, Ticket] = {}
@@ -101,11 +142,11 @@ class HardwareScheduler:
         """Queue a pass and return its measurement, in the rows' own order.
 
         Raises UnknownName (system), LimitError or ValueError (arrays, before queueing),
-        Conflict (pass_id already queued), PassCancelled, SystemFaulted, SystemClosed, or the
-        DriverError that made the pass fail.
+        Conflict (pass_id already queued), QueueFull, PassCancelled, DeadlineMissed, PassTimeout,
+        ReservationLost, SystemFaulted, SystemClosed, or the DriverError that made the pass fail.
         """
         queue = self._queue(forward_pass.system)
-        queue.refuse()
+        queue.refuse(forward_pass)
         if np.size(forward_pass.x) + np.size(forward_pass.theta) > CHECK_ON_LOOP:
             checked = await asyncio.to_thread(_checked, queue.system, forward_pass)
         else:
@@ -125,7 +166,6 @@ class HardwareScheduler:
         if self._loop is not None and _running_loop() is self._loop:
             raise WrongThread(f"{forward_pass.system}: a blocking pass on the event loop's thread")
         queue = self._queue(forward_pass.system)
-        queue.refuse()
         future = self._hand_over(queue, _checked(queue.system, forward_pass), stopped)
         try:
             return future.result()
@@ -155,11 +195,36 @@ class HardwareScheduler:
 
     def status(self, system: str) -> SystemStatus:
         """Return the health of one system; raise UnknownName."""
-        return self._queue(system).status()
+        return system_status(self._queue(system))
 
     def statuses(self) -> list[SystemStatus]:
         """Return the health of every system."""
-        return [queue.status() for queue in self._queues.values()]
+        return [system_status(queue) for queue in self._queues.values()]
+
+    def queued(self, system: str, limit: int = 100) -> list[QueuedPass]:
+        """Return passes that run or wait, the next to finish first, with estimated times."""
+        return queued_passes(self._queue(system), limit)
+
+    async def reserve(self, system: str, owner: str, ttl_s: float) -> Reservation:
+        """Reserve a system for `owner`, for ttl_s from now and from each heartbeat (1 to 3600 s).
+
+        Returns once the instrument call in flight has ended: from then on only passes that name
+        the reservation's number run. Raises UnknownName, Conflict while it is reserved,
+        ValueError for a ttl_s out of range, SystemClosed.
+        """
+        return await self._queue(system).reserve(owner, ttl_s)
+
+    def heartbeat(self, system: str, number: int) -> Reservation:
+        """Let a reservation live on; raise UnknownName, ReservationLost."""
+        return self._queue(system).heartbeat(number)
+
+    def release(self, system: str, number: int) -> None:
+        """End a reservation and the passes under it; raise UnknownName, ReservationLost."""
+        self._queue(system).release(number)
+
+    def set_calibration(self, system: str, name: str) -> None:
+        """Name the calibration that is in force from now on; measurements carry it."""
+        self._queue(system).calibration = name
 
     def _queue(self, system: str) -> SystemQueue:
         queue = self._queues.get(system)

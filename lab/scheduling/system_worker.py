@@ -1,14 +1,23 @@
 """What a system's own worker thread does: the only code that touches the instruments.
 
-Plain blocking functions. A failed start or pass leaves, as far as it can be reached, a system in
+Plain blocking functions. A failed start or call leaves, as far as it can be reached, a system in
 its safe state by the time anyone hears of the failure; where it cannot, the error carries a note.
 """
 
 import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
 
 from drivers.errors import LimitError, ProtocolError
-from lab.scheduling.waiting import Ticket
+from drivers.spec import Array
+from lab.scheduling.rhythm import Rhythm
+from lab.scheduling.ticket import HardwareCall, Portion
 from lab.systems.base import PhysicalSystem, Rows
+
+Piece = tuple[Portion, int]
+"""Some rows of a portion, from where its ticket stands, that go into one instrument call."""
 
 
 def start(system: PhysicalSystem) -> None:
@@ -21,7 +30,10 @@ def start(system: PhysicalSystem) -> None:
 
 
 def restart(system: PhysicalSystem) -> None:
-    """Shut down as far as possible, then start; the start decides whether the system is ok."""
+    """Shut down as far as possible, then start; the start decides whether the system is ok.
+
+    Starting is the recovery: it clears, re-identifies, applies the settings and reads them back.
+    """
     try:
         system.shutdown()
     except Exception as error:
@@ -42,23 +54,109 @@ def make_safe(system: PhysicalSystem, error: Exception) -> None:
         error.add_note(f"safe state not confirmed: {second!r}")
 
 
-def measure(system: PhysicalSystem, ticket: Ticket) -> Rows:
-    """Measure a pass's rows until its end or its stop, and keep the time on its ticket.
+def run(
+    system: PhysicalSystem, call: HardwareCall, clock: Callable[[], float], rhythm: Rhythm | None
+) -> None:
+    """Measure the call's rows, one instrument call after the other, until its end or its cut.
 
-    A LimitError leaves the system as it is (the driver sent nothing of that row); any other error
-    is a fault and puts it into its safe state.
+    A LimitError fails its own pass (the driver sent nothing of it); any other error ends the call
+    and puts the system into its safe state. Both stay on the call and its tickets.
     """
-    p = ticket.forward_pass
-    ticket.begun = time.time(), time.monotonic()
+    call.begun = clock()
+    waiting = deque(call.portions)
     try:
-        rows = system.transform(p.x, p.theta, p.keys, ticket.stopped)
-        if len(rows.y) != ticket.rows and not ticket.stopped():
-            raise ProtocolError(p.system, f"measured {len(rows.y)} of {ticket.rows} rows")
-        return rows
-    except LimitError:
-        raise
+        while not call.cut and (pieces := _next_pieces(waiting, system.batch_rows)):
+            if rhythm is not None:
+                rhythm.wait()
+            _measure(system, call, pieces)
+            _tell_finished(call, pieces)
+    except Exception as error:
+        call.error = error
+        make_safe(system, error)
+    else:
+        if call.abandoned:
+            call.error = ProtocolError(system.description.name, "the call returned too late")
+            make_safe(system, call.error)
+    call.ended = clock()
+
+
+def idle_shot(system: PhysicalSystem, drive: tuple[Array, Array], rhythm: Rhythm) -> None:
+    """Measure one row, x and theta (1, ...), for nobody, to keep the rhythm."""
+    rhythm.wait()
+    try:
+        system.measure(*drive)
     except Exception as error:
         make_safe(system, error)
         raise
-    finally:
-        ticket.ended = time.time(), time.monotonic()
+
+
+def _next_pieces(waiting: deque[Portion], room: int) -> list[Piece]:
+    """Return the rows of the next instrument call, at most `room`, and drop finished portions.
+
+    Rows with keys and rows without do not share a call: the plant numbers the latter itself.
+    """
+    while waiting and waiting[0].left == 0:
+        waiting.popleft()
+    pieces: list[Piece] = []
+    for portion in waiting:
+        if room == 0 or (pieces and _has_keys(portion) != _has_keys(pieces[0][0])):
+            break
+        rows = min(portion.left, room)
+        if rows > 0:
+            pieces.append((portion, rows))
+            room -= rows
+    return pieces
+
+
+def _has_keys(portion: Portion) -> bool:
+    return portion.ticket.forward_pass.keys is not None
+
+
+def _measure(system: PhysicalSystem, call: HardwareCall, pieces: list[Piece]) -> None:
+    """Measure pieces in one instrument call, and keep each one's rows."""
+    total = sum(rows for _, rows in pieces)
+    began_s = time.time()
+    try:
+        rows = _instrument_call(system, pieces)
+        if len(rows.y) != total:
+            name = system.description.name
+            raise ProtocolError(name, f"measured {len(rows.y)} of {total} rows")
+    except LimitError as error:
+        if len(pieces) == 1:
+            pieces[0][0].ticket.error = error
+            return
+        for piece in pieces:  # nothing was sent: alone, each shows whether it is to blame
+            _measure(system, call, [piece])
+        return
+    except Exception:
+        call.executed += total
+        call.interrupted = {portion.ticket: count for portion, count in pieces}
+        raise
+    offset = 0
+    for portion, count in pieces:
+        shot = call.first_shot + call.executed
+        portion.ticket.keep(rows, offset, count, shot, began_s)
+        portion.executed += count
+        call.executed += count
+        offset += count
+
+
+def _instrument_call(system: PhysicalSystem, pieces: list[Piece]) -> Rows:
+    if len(pieces) == 1:
+        portion, count = pieces[0]
+        p, at = portion.ticket.forward_pass, portion.ticket.done
+        rows = slice(at, at + count)
+        return system.measure(p.x[rows], p.theta[rows], None if p.keys is None else p.keys[rows])
+    passes = [portion.ticket.forward_pass for portion, _ in pieces]
+    parts = [slice(p.ticket.done, p.ticket.done + count) for p, count in pieces]
+    x = np.concatenate([p.x[rows] for p, rows in zip(passes, parts, strict=True)])
+    theta = np.concatenate([p.theta[rows] for p, rows in zip(passes, parts, strict=True)])
+    keys = [k for p, rows in zip(passes, parts, strict=True) for k in (p.keys or ())[rows]]
+    return system.measure(x, theta, keys or None)
+
+
+def _tell_finished(call: HardwareCall, pieces: list[Piece]) -> None:
+    """Let the callers of complete passes have them now, though the call goes on."""
+    for portion, _ in pieces:
+        if portion.ticket.done == portion.ticket.rows and portion is not call.portions[-1]:
+            call.finished(portion.ticket)

@@ -1,151 +1,198 @@
 """The passes that wait in front of one system, and the order in which they go.
 
-`WaitingPasses` is the whole ordering policy: whoever wants another order (fair shares, ageing)
-changes `pop` here and nothing else. Everything here runs on the event loop's thread, save where a
-comment says otherwise.
+`WaitingPasses.pop` is the whole policy:
+
+1. A line (one client's passes of one priority) from which nothing has run for `longest_wait_s`
+   goes first, the longest waiting of these before the others: nobody starves.
+2. Else the highest priority.
+3. Among lines of equal priority the one that has used the least hardware time over its client's
+   weight (start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996). Who comes back after a pause
+   starts level with the others and has saved up nothing.
+4. Within a line the deepest first, then first come, first served.
+
+Adding, taking and removing cost the same, up to a logarithm, however many wait. Everything here
+runs on the event loop's thread.
 """
 
-import asyncio
-import time
-from collections import OrderedDict
-from collections.abc import Callable
-from typing import TypeVar
+import heapq
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from lab.errors import LabError
-from lab.measurement import ForwardPass, Measurement
-from lab.systems.base import Rows
+from lab.scheduling.ticket import Ticket
 
-T = TypeVar("T")
+_FORGET_AFTER_S = 60.0  # what a line has used, once it has been empty for so long
+_REMEMBERED = 1000  # lines that are remembered in any case
 
 
-class Ticket:
-    """One accepted pass on its way to its one outcome.
+@dataclass(eq=False)
+class Line:
+    """One client's passes of one priority.
 
-    `begun` and `ended` (wall clock, monotonic clock; seconds) are written by the worker thread
-    and read by the loop; `stop_with` the other way round. Each is one assignment, hence no lock.
+    used:   hardware time over weight. served_s: when a pass last left it, or it was last empty.
+    heap:   its tickets; those taken out elsewhere are dropped when they surface.
+    queued: whether it stands in the heap of its priority.
     """
 
-    def __init__(self, forward_pass: ForwardPass) -> None:
-        """Take a checked pass; its future belongs to the running loop."""
-        self.forward_pass = forward_pass
-        self.outcome: asyncio.Future[Measurement] = asyncio.get_running_loop().create_future()
-        self.stop_with: type[LabError] | None = None
-        self.submitted_s = time.time()
-        self.begun: tuple[float, float] | None = None
-        self.ended: tuple[float, float] | None = None
+    priority: int
+    client: str
+    used: float
+    served_s: float
+    count: int = 0
+    queued: bool = False
+    heap: list[tuple[int, int, Ticket]] = field(default_factory=list)
 
-    @property
-    def rows(self) -> int:
-        """Return how many rows the pass asks for."""
-        return len(self.forward_pass.x)
 
-    def stopped(self) -> bool:
-        """Say whether no further row may start; asked by the worker thread between rows."""
-        return self.stop_with is not None
+@dataclass(eq=False)
+class Level:
+    """The lines of one priority by what they have used; an entry may lag behind its line.
 
-    def stop(self, kind: type[LabError]) -> None:
-        """Ask the pass to end with an error of `kind`; the first who asks decides."""
-        self.stop_with = self.stop_with or kind
+    used: what the line served last had used when its turn came.
+    """
 
-    def fail(self, error: Exception) -> None:
-        """End the pass with `error`."""
-        self.outcome.set_exception(error)
-
-    def deliver(self, rows: Rows, first_shot: int) -> None:
-        """End the pass with its rows, or with the error it was stopped with."""
-        if self.stop_with is not None:
-            self.fail_stopped(self.stop_with, measured=len(rows.y))
-        else:
-            self.outcome.set_result(self._measurement(rows, first_shot))
-
-    def fail_stopped(self, kind: type[LabError], measured: int = 0) -> None:
-        """End the pass with an error of `kind` that says how far it came."""
-        p = self.forward_pass
-        self.fail(
-            kind(f"pass {p.pass_id} on {p.system} ended after {measured} of {self.rows} rows")
-        )
-
-    def _measurement(self, rows: Rows, first_shot: int) -> Measurement:
-        if self.begun is None or self.ended is None:
-            raise RuntimeError(f"pass {self.forward_pass.pass_id} has rows but was never run")
-        return Measurement(
-            pass_id=self.forward_pass.pass_id,
-            system=self.forward_pass.system,
-            y=rows.y,
-            saturated=rows.saturated,
-            first_shot=first_shot,
-            submitted_s=self.submitted_s,
-            started_s=self.begun[0],
-            finished_s=self.ended[0],
-        )
+    used: float = 0.0
+    heap: list[tuple[float, int, Line]] = field(default_factory=list)
 
 
 class WaitingPasses:
-    """Keep tickets in order: higher priority first, then first come, first served.
+    """Keep tickets in the order that the module's docstring states; times are monotonic seconds."""
 
-    Adding, taking and removing cost the same however many wait.
-    """
-
-    def __init__(self) -> None:
-        """Start empty."""
-        # ordered dicts: a plain dict's front gets slow to find after many removals
-        self._by_priority: dict[int, OrderedDict[str, Ticket]] = {}
-        self._count = 0
+    def __init__(self, longest_wait_s: float, weights: Mapping[str, float] | None = None) -> None:
+        """Start empty; clients without a weight have 1."""
+        self.rows = 0
+        self.of_client: Counter[str] = Counter()
+        self._longest_wait_s = longest_wait_s
+        self._weights = weights or {}
+        self._tickets: dict[str, Ticket] = {}
+        self._lines: dict[tuple[int, str], Line] = {}
+        self._by_wait: OrderedDict[Line, None] = OrderedDict()  # those with passes, longest first
+        self._levels: dict[int, Level] = {}
+        self._turns = 0
 
     def __len__(self) -> int:
         """Return how many passes wait."""
-        return self._count
+        return len(self._tickets)
 
-    def add(self, ticket: Ticket) -> None:
-        """Queue a ticket behind its equals."""
+    def tickets(self) -> list[Ticket]:
+        """Return all that wait, in no particular order."""
+        return list(self._tickets.values())
+
+    def weight(self, client: str) -> float:
+        """Return a client's share relative to others."""
+        return self._weights.get(client, 1.0)
+
+    def add(self, ticket: Ticket, now: float) -> None:
+        """Queue a ticket in its place: by depth, then by its number."""
         p = ticket.forward_pass
-        self._by_priority.setdefault(p.priority, OrderedDict())[p.pass_id] = ticket
-        self._count += 1
+        line = self._line(p.priority, p.client, now)
+        if line.count == 0:
+            line.served_s = now
+            self._by_wait[line] = None
+            line.used = max(line.used, self._levels.setdefault(line.priority, Level()).used)
+            self._enter(line)
+        line.count += 1
+        heapq.heappush(line.heap, (-p.depth, ticket.number, ticket))
+        self._tickets[p.pass_id] = ticket
+        self.of_client[p.client] += 1
+        self.rows += ticket.rows - ticket.done
 
-    def pop(self) -> Ticket | None:
+    def pop(self, now: float) -> Ticket | None:
         """Take the ticket that goes next, or None."""
-        if not self._by_priority:
+        line = self._next_line(now)
+        if line is None:
             return None
-        equals = self._by_priority[max(self._by_priority)]
-        ticket = next(iter(equals.values()))
-        self.remove(ticket)
-        return ticket
+        level = self._levels[line.priority]
+        level.used = max(level.used, line.used)
+        line.served_s = now
+        self._by_wait.move_to_end(line)
+        while True:
+            ticket = heapq.heappop(line.heap)[2]
+            if self._waits(ticket):
+                self._take_out(ticket, line)
+                return ticket
 
     def pop_all(self) -> list[Ticket]:
-        """Take out every ticket, in order."""
-        by_priority, self._by_priority, self._count = self._by_priority, {}, 0
-        return [t for p in sorted(by_priority, reverse=True) for t in by_priority[p].values()]
+        """Take out every ticket, in the order of arrival."""
+        tickets = sorted(self._tickets.values(), key=lambda t: t.number)
+        for ticket in tickets:
+            self.remove(ticket)
+        return tickets
 
     def remove(self, ticket: Ticket) -> bool:
         """Take out a ticket wherever it stands; return whether it was waiting."""
-        p = ticket.forward_pass
-        equals = self._by_priority.get(p.priority)
-        if equals is None or equals.pop(p.pass_id, None) is None:
+        if not self._waits(ticket):
             return False
-        self._count -= 1
-        if not equals:
-            del self._by_priority[p.priority]
+        line = self._lines[ticket.forward_pass.priority, ticket.forward_pass.client]
+        self._take_out(ticket, line)
+        if len(line.heap) > 2 * line.count + 16:
+            line.heap = [entry for entry in line.heap if self._waits(entry[2])]
+            heapq.heapify(line.heap)
         return True
 
+    def charge(self, ticket: Ticket, hardware_s: float, now: float) -> None:
+        """Count hardware time that a ticket's line has used."""
+        p = ticket.forward_pass
+        line = self._line(p.priority, p.client, now)
+        line.used += hardware_s / self.weight(p.client)
+        if line.count == 0:
+            line.served_s = now
 
-async def finish(future: asyncio.Future[T], on_cancel: Callable[[], object] | None = None) -> T:
-    """Wait for `future` to its end even if this task is cancelled meanwhile.
+    def _waits(self, ticket: Ticket) -> bool:
+        return self._tickets.get(ticket.forward_pass.pass_id) is ticket
 
-    A cancelled task calls `on_cancel`, still waits for the call in flight, and is only then
-    cancelled: whoever goes on after it finds the hardware at rest.
-    """
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        if future.cancelled():
-            raise
-        if on_cancel is not None:
-            on_cancel()
-        while not future.done():
-            try:
-                await asyncio.wait([future])
-            except asyncio.CancelledError:
-                continue  # asked once more; the first request is raised below
-        if not future.cancelled():
-            future.exception()  # seen: the canceller gets CancelledError instead
-        raise
+    def _next_line(self, now: float) -> Line | None:
+        longest = next(iter(self._by_wait), None)
+        if longest is None:
+            return None
+        if now - longest.served_s > self._longest_wait_s:
+            return longest
+        while True:
+            heap = self._levels[self._highest()].heap
+            used, _, line = heapq.heappop(heap)
+            line.queued = False
+            if line.count == 0:
+                continue
+            # behind its equals, as whoever had the last turn is the last of them
+            self._enter(line)
+            if used == line.used:
+                return line
+
+    def _highest(self) -> int:
+        """Return the highest priority at which a line is queued."""
+        return max(priority for priority, level in self._levels.items() if level.heap)
+
+    def _enter(self, line: Line) -> None:
+        """Let a line wait for its turn among those of its priority."""
+        if not line.queued:
+            line.queued = True
+            self._turns += 1
+            heapq.heappush(self._levels[line.priority].heap, (line.used, self._turns, line))
+
+    def _take_out(self, ticket: Ticket, line: Line) -> None:
+        p = ticket.forward_pass
+        del self._tickets[p.pass_id]
+        self.rows -= ticket.rows - ticket.done
+        self.of_client[p.client] -= 1
+        if self.of_client[p.client] == 0:
+            del self.of_client[p.client]
+        line.count -= 1
+        if line.count == 0:
+            line.heap.clear()
+            del self._by_wait[line]
+
+    def _line(self, priority: int, client: str, now: float) -> Line:
+        """Return a line, an empty one if there is none; forget those that are long unused."""
+        line = self._lines.get((priority, client))
+        if line is None:
+            if len(self._lines) >= _REMEMBERED:
+                self._forget(now)
+            used = self._levels.setdefault(priority, Level()).used
+            line = self._lines[priority, client] = Line(priority, client, used, now)
+        return line
+
+    def _forget(self, now: float) -> None:
+        self._lines = {
+            key: line
+            for key, line in self._lines.items()
+            if line.count or now - line.served_s < _FORGET_AFTER_S
+        }

@@ -1,6 +1,5 @@
 """The physical transformation y = f_p(x, theta), made of instruments that are wired together."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,13 +28,15 @@ class SystemDescription:
 
 @dataclass(frozen=True)
 class Rows:
-    """Measured rows: y (rows, *y.shape) in the unit of the y spec; saturated (rows,) flags.
+    """Measured rows: y (rows, *y.shape) in the unit of the y spec; flags (rows,).
 
-    Fewer rows than asked for means that `stop` asked to end early.
+    saturated: the detector reached full scale. out_of_sync: output and input could not be aligned
+    (None: the system has no clocks that could slip).
     """
 
     y: Array
     saturated: NDArray[np.bool_]
+    out_of_sync: NDArray[np.bool_] | None = None
 
 
 def never() -> bool:
@@ -43,11 +44,16 @@ def never() -> bool:
     return False
 
 
-class PhysicalSystem(ABC):
-    """One physical system; blocking, used by one thread at a time, physical units."""
+class PhysicalSystem:
+    """One physical system; blocking, used by one thread at a time, physical units.
+
+    A subclass measures single rows (`_measure_row`), or sets `batch_rows` to the most rows that
+    fit into one instrument call and measures them together (`_measure_batch`).
+    """
 
     description: SystemDescription
     instruments: tuple[Instrument, ...]
+    batch_rows: int = 1
 
     def __init__(self, announce: Callable[[RowKey], None] | None = None) -> None:
         """Take `announce`, which tells simulated physics the next row's key (None: real rig)."""
@@ -62,24 +68,27 @@ class PhysicalSystem(ABC):
     ) -> Rows:
         """Measure rows of x (rows, *x.shape) and theta (rows, *theta.shape), physical units.
 
-        All rows are checked before the first byte is sent; `stop` is asked between rows.
-        Raises LimitError for values out of range, DriverError when an instrument fails.
+        All rows are checked before the first byte is sent; `stop` is asked between instrument
+        calls, and once it says so the rows measured so far are returned. Raises LimitError for
+        values out of range, DriverError when an instrument fails.
         """
         x, theta = self.check(x, theta)
         if keys is not None and len(keys) != len(x):
             raise ValueError(f"{self.description.name}: {len(x)} rows but {len(keys)} row keys")
-        outputs: list[Array] = []
-        flags: list[bool] = []
-        for i in range(len(x)):
+        parts: list[Rows] = []
+        for i in range(0, len(x), self.batch_rows):
             if stop():
                 break
-            if self._announce is not None and keys is not None:
-                self._announce(keys[i])
-            y, saturated = self._measure_row(x[i], theta[i])
-            outputs.append(y)
-            flags.append(saturated)
-        shape = (len(outputs), *self.description.y.shape)
-        return Rows(np.array(outputs).reshape(shape), np.array(flags, dtype=bool))
+            rows = slice(i, i + self.batch_rows)
+            parts.append(self.measure(x[rows], theta[rows], None if keys is None else keys[rows]))
+        return _joined(parts, self.description.y.shape)
+
+    def measure(self, x: Array, theta: Array, keys: Sequence[RowKey] | None = None) -> Rows:
+        """Measure at most `batch_rows` checked rows in one instrument call; else as `transform`."""
+        if self._announce is not None and keys is not None:
+            for key in keys:
+                self._announce(key)
+        return self._measure_batch(x, theta)
 
     def check(self, x: Array, theta: Array) -> tuple[Array, Array]:
         """Return checked arrays of shape (rows, ...), or raise LimitError; nothing is sent."""
@@ -105,9 +114,14 @@ class PhysicalSystem(ABC):
             else:
                 self.description = replace(d, theta=d.theta.narrowed(low, high))
 
-    @abstractmethod
+    def _measure_batch(self, x: Array, theta: Array) -> Rows:
+        """Write, trigger and read up to `batch_rows` rows; one, unless a subclass can do more."""
+        y, saturated = self._measure_row(x[0], theta[0])
+        return Rows(y[None], np.array([saturated]))
+
     def _measure_row(self, x: Array, theta: Array) -> tuple[Array, bool]:
         """Write, trigger and read one row; return y and whether it saturated."""
+        raise NotImplementedError(f"{type(self).__name__} measures neither rows nor batches")
 
     def identify(self) -> dict[str, str]:
         """Return each instrument's own identity by its bench-file name."""
@@ -128,3 +142,15 @@ class PhysicalSystem(ABC):
                 errors.append(error)
         if errors:
             raise ExceptionGroup(f"{self.description.name}: safe state not confirmed", errors)
+
+
+def _joined(parts: Sequence[Rows], y_shape: tuple[int, ...]) -> Rows:
+    """Return the rows of several instrument calls as one."""
+    if not parts:
+        return Rows(np.empty((0, *y_shape)), np.empty(0, dtype=bool))
+    out_of_sync = [p.out_of_sync for p in parts if p.out_of_sync is not None]
+    return Rows(
+        np.concatenate([p.y for p in parts]),
+        np.concatenate([p.saturated for p in parts]),
+        np.concatenate(out_of_sync) if out_of_sync else None,
+    )

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from lab.scheduling.system_queue import SystemStatus
+from lab.scheduling.status import SystemStatus
 from server.routes.access import Lab, problems
 from server.views import SystemView
 

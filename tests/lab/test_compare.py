@@ -277,7 +277,7 @@ def test_an_unknown_system_is_refused_with_those_there_are(
 def test_the_scheduler_is_closed_at_the_end_of_the_block(bench: BenchConfig) -> None:
     half = torch.full((1, 50), 0.5)
     with open_bench(bench, start=False) as opened:
-        with open_scheduler(opened.systems) as scheduler:
+        with open_scheduler(opened) as scheduler:
             device = scheduled_apparatus(opened, scheduler, "optics").open_device(0, 0)
             assert device(half, half).shape == (1, 50)
             assert scheduler.status("optics").rows_done == 1

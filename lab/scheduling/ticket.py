@@ -1,0 +1,202 @@
+"""One accepted pass on its way to its one outcome, and the hardware call that carries its rows.
+
+The worker thread writes rows into the ticket's arrays and moves `done`; everything else happens on
+the event loop's thread. `stop_with` and `HardwareCall.cut` are read by the worker between
+instrument calls: each is one assignment, hence no lock.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from drivers.spec import Array
+from lab.errors import LabError
+from lab.measurement import ForwardPass, Measurement
+from lab.systems.base import Rows
+
+T = TypeVar("T")
+
+
+class Ticket:
+    """A pass, the rows it has so far, and the future of its caller.
+
+    number:     order of arrival. done: rows measured, from the first.
+    started:    monotonic time of its first row, or None.
+    repeated:   whether it has had its one repetition; rows before `repeat_until` are flagged.
+    """
+
+    def __init__(self, forward_pass: ForwardPass, number: int = 0) -> None:
+        """Take a checked pass; its future belongs to the running loop."""
+        self.forward_pass = forward_pass
+        self.number = number
+        self.rows = len(forward_pass.x)
+        self.outcome: asyncio.Future[Measurement] = asyncio.get_running_loop().create_future()
+        self.stop_with: type[LabError] | None = None
+        self.timers: list[asyncio.TimerHandle] = []
+        self.submitted_s = time.time()
+        self.finished_s = 0.0
+        self.done = 0
+        self.repeated = False
+        self.repeat_until = 0
+        self.error: Exception | None = None
+
+    def stopped(self) -> bool:
+        """Say whether no further row may start; asked by the worker thread between rows."""
+        return self.stop_with is not None
+
+    def stop(self, kind: type[LabError]) -> None:
+        """Ask the pass to end with an error of `kind`; the first who asks decides."""
+        self.stop_with = self.stop_with or kind
+
+    def keep(self, rows: Rows, offset: int, count: int, shot: int, began_s: float) -> None:
+        """Take `count` measured rows, `rows` from `offset` on; called by the worker thread."""
+        if self.done == 0:
+            self._make_room(rows)
+        into, source = slice(self.done, self.done + count), slice(offset, offset + count)
+        self.y[into] = rows.y[source]
+        self.saturated[into] = rows.saturated[source]
+        if rows.out_of_sync is not None:
+            self.out_of_sync[into] = rows.out_of_sync[source]
+        self.retried[self.done : min(self.done + count, self.repeat_until)] = True
+        self.shots[into] = range(shot, shot + count)
+        self.row_s[into] = began_s
+        self.finished_s = time.time()
+        self.done += count
+
+    def drive(self, row: int) -> tuple[Array, Array]:
+        """Return x and theta of one row, (1, ...) each."""
+        p = self.forward_pass
+        return p.x[row : row + 1].copy(), p.theta[row : row + 1].copy()
+
+    def _make_room(self, rows: Rows) -> None:
+        """Allocate the arrays of the measurement; a pass that waits needs none."""
+        self.y = np.empty((self.rows, *rows.y.shape[1:]), dtype=rows.y.dtype)
+        self.saturated, self.retried, self.out_of_sync = np.zeros((3, self.rows), dtype=bool)
+        self.shots = np.empty(self.rows, dtype=np.int64)
+        self.row_s = np.empty(self.rows)
+
+    def repeat(self, rows: int) -> None:
+        """Have the next `rows`, which a fault interrupted, measured and flagged once more."""
+        self.repeated, self.repeat_until = True, self.done + rows
+
+    def fail(self, error: Exception) -> None:
+        """End the pass with `error`."""
+        self._end()
+        self.outcome.set_exception(error)
+
+    def fail_stopped(self, kind: type[LabError]) -> None:
+        """End the pass with an error of `kind` that says how far it came."""
+        p = self.forward_pass
+        self.fail(
+            kind(f"pass {p.pass_id} on {p.system} ended after {self.done} of {self.rows} rows")
+        )
+
+    def deliver(self, calibration: str) -> None:
+        """End the pass with its rows, or with the error it was stopped with."""
+        if self.stop_with is not None:
+            self.fail_stopped(self.stop_with)
+            return
+        self._end()
+        self.outcome.set_result(self._measurement(calibration))
+
+    def _end(self) -> None:
+        for timer in self.timers:
+            timer.cancel()
+
+    def _measurement(self, calibration: str) -> Measurement:
+        return Measurement(
+            pass_id=self.forward_pass.pass_id,
+            system=self.forward_pass.system,
+            y=self.y,
+            saturated=self.saturated,
+            retried=self.retried,
+            out_of_sync=self.out_of_sync,
+            shots=self.shots,
+            row_s=self.row_s,
+            calibration=calibration,
+            submitted_s=self.submitted_s,
+            started_s=float(self.row_s[0]) if self.rows else self.submitted_s,
+            finished_s=self.finished_s,
+        )
+
+
+@dataclass(eq=False)
+class Portion:
+    """The rows of one ticket in a hardware call: from where it stands up to row `until`."""
+
+    ticket: Ticket
+    until: int
+    executed: int = 0
+
+    @property
+    def left(self) -> int:
+        """Get the rows still to be measured; none once the pass is stopped or has failed."""
+        if self.ticket.stopped() or self.ticket.error is not None:
+            return 0
+        return self.until - self.ticket.done
+
+
+@dataclass(eq=False)
+class HardwareCall:
+    """What the worker thread does in one go: portions of passes, in order.
+
+    finished:  called in the worker thread for each ticket that is complete before the call is.
+    cut:       set by the loop: end after the instrument call in flight.
+    abandoned: set by the loop, which waits no more: also leave the system safe.
+    executed:  rows that went to the hardware, measured or not; error: what went wrong, and
+               `interrupted`: the portions it hit, with their rows in flight.
+    """
+
+    portions: list[Portion]
+    first_shot: int
+    finished: Callable[[Ticket], object]
+    cut: bool = False
+    abandoned: bool = False
+    executed: int = 0
+    begun: float | None = None
+    ended: float | None = None
+    error: Exception | None = None
+    interrupted: dict[Ticket, int] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Get the rows planned."""
+        return sum(p.left for p in self.portions)
+
+    def gives_way_to(self, ticket: Ticket) -> bool:
+        """Say whether a pass that has just come goes before some of this call's."""
+        lowest = min(p.ticket.forward_pass.priority for p in self.portions)
+        return ticket.forward_pass.priority > lowest
+
+    def stop(self, kind: type[LabError]) -> None:
+        """Stop every pass in it."""
+        self.cut = True
+        for portion in self.portions:
+            portion.ticket.stop(kind)
+
+
+async def finish(future: asyncio.Future[T], on_cancel: Callable[[], object] | None = None) -> T:
+    """Wait for `future` to its end even if this task is cancelled meanwhile.
+
+    A cancelled task calls `on_cancel`, still waits for the call in flight, and is only then
+    cancelled: whoever goes on after it finds the hardware at rest.
+    """
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        if future.cancelled():
+            raise
+        if on_cancel is not None:
+            on_cancel()
+        while not future.done():
+            try:
+                await asyncio.wait([future])
+            except asyncio.CancelledError:
+                continue  # asked once more; the first request is raised below
+        if not future.cancelled():
+            future.exception()  # seen: the canceller gets CancelledError instead
+        raise

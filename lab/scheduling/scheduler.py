@@ -59,6 +59,7 @@ import numpy as np
 from lab.config import SchedulerConfig
 from lab.errors import Conflict, PassCancelled, SystemClosed, UnknownName, WrongThread
 from lab.measurement import ForwardPass, Measurement
+from lab.scheduling.hardware import Hardware
 from lab.scheduling.reservations import Reservation
 from lab.scheduling.status import QueuedPass, SystemStatus, queued_passes, system_status
 from lab.scheduling.system_queue import SystemQueue
@@ -94,12 +95,14 @@ class HardwareScheduler:
         self._queues = {
             name: SystemQueue(
                 name,
-                system,
-                locks[name],
+                Hardware(
+                    system,
+                    locks[name],
+                    first_shot=shots.get(name, 0),
+                    shot_period_s=periods.get(name),
+                    sleep=sleep,
+                ),
                 config or SchedulerConfig(),
-                first_shot=shots.get(name, 0),
-                shot_period_s=periods.get(name),
-                sleep=sleep,
             )
             for name, system in systems.items()
         }
@@ -148,9 +151,9 @@ class HardwareScheduler:
         queue = self._queue(forward_pass.system)
         queue.refuse(forward_pass)
         if np.size(forward_pass.x) + np.size(forward_pass.theta) > CHECK_ON_LOOP:
-            checked = await asyncio.to_thread(_checked, queue.system, forward_pass)
+            checked = await asyncio.to_thread(_checked, queue.hardware.system, forward_pass)
         else:
-            checked = _checked(queue.system, forward_pass)
+            checked = _checked(queue.hardware.system, forward_pass)
         return await self._measure(queue, checked)
 
     def measure_blocking(
@@ -166,7 +169,7 @@ class HardwareScheduler:
         if self._loop is not None and _running_loop() is self._loop:
             raise WrongThread(f"{forward_pass.system}: a blocking pass on the event loop's thread")
         queue = self._queue(forward_pass.system)
-        future = self._hand_over(queue, _checked(queue.system, forward_pass), stopped)
+        future = self._hand_over(queue, _checked(queue.hardware.system, forward_pass), stopped)
         try:
             return future.result()
         except concurrent.futures.CancelledError as error:

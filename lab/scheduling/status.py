@@ -73,8 +73,9 @@ class QueuedPass:
 
 def system_status(queue: SystemQueue) -> SystemStatus:
     """Return the health of a system as of now."""
-    now, call, health = queue.now(), queue.running, queue.health
-    since = call.begun if call is not None else None
+    hardware, health = queue.hardware, queue.health
+    now, call = hardware.now(), hardware.running
+    since = call.begun_s if call is not None and call.begun_s else None
     return SystemStatus(
         name=queue.name,
         state="closed" if queue.closed else "faulted" if health.reason else "ok",
@@ -85,13 +86,13 @@ def system_status(queue: SystemQueue) -> SystemStatus:
         waiting=len(queue.passes),
         waiting_rows=queue.passes.rows,
         running=[] if call is None else [p.ticket.forward_pass.pass_id for p in call.portions],
-        row_time_s=queue.row_time_s,
-        rows_done=queue.rows_done,
-        next_shot=queue.next_shot,
-        idle_shots=queue.idle_shots,
-        late_shots=0 if queue.rhythm is None else queue.rhythm.late,
-        busy_s=queue.busy.total_s + (now - since if since is not None else 0.0),
-        duty_cycle=queue.busy.share(now, since),
+        row_time_s=hardware.row_time_s,
+        rows_done=hardware.rows_done,
+        next_shot=hardware.next_shot,
+        idle_shots=hardware.idle_shots,
+        late_shots=0 if hardware.rhythm is None else hardware.rhythm.late,
+        busy_s=hardware.busy.total_s + (now - since if since is not None else 0.0),
+        duty_cycle=hardware.busy.share(now, since),
         calibration=queue.calibration,
         reservation=queue.passes.reservations.current,
     )
@@ -99,15 +100,16 @@ def system_status(queue: SystemQueue) -> SystemStatus:
 
 def queued_passes(queue: SystemQueue, limit: int) -> list[QueuedPass]:
     """Return at most `limit` passes that run or wait, the next to finish first."""
-    running = [] if queue.running is None else [p.ticket for p in queue.running.portions]
+    call = queue.hardware.running
+    running = [] if call is None else [p.ticket for p in call.portions]
     live = [t for t in running if not t.outcome.done()]
     tickets = live + queue.passes.tickets()
-    if queue.row_time_s is None or queue.health.reason:
+    if queue.hardware.row_time_s is None or queue.health.reason:
         return [_queued(t, t in live, None, None) for t in tickets[:limit]]
     now = time.time()
     return [
         _queued(e.ticket, e.ticket in live, now + e.start_s, now + e.finish_s)
-        for e in expect(tickets, queue.row_time_s, queue.config.weights, limit)
+        for e in expect(tickets, queue.hardware.row_time_s, queue.config.weights, limit)
     ]
 
 

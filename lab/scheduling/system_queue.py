@@ -1,22 +1,17 @@
-"""One physical system behind its queue: one asyncio task, one worker thread, one health state.
+"""One physical system behind its queue: who is let in, what runs next, what becomes of each pass.
 
-Every use of the instruments (start, call, recovery, safe state) runs in the worker thread while
-this task holds the system's locks, so a second command is never sent while one may be on the wire.
-State is changed on the event loop's thread only; no other lock is needed.
+One asyncio task serves the queue, call by call; `Hardware` does what it says. All state is changed
+on the event loop's thread, so no lock but the hardware's own is needed.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
 
 import numpy as np
 
 from drivers.errors import DriverError
-from drivers.spec import Array
 from lab.config import SchedulerConfig
 from lab.errors import (
     DeadlineMissed,
@@ -27,60 +22,33 @@ from lab.errors import (
     SystemFaulted,
 )
 from lab.measurement import ForwardPass
-from lab.scheduling import system_worker
-from lab.scheduling.duty_cycle import BusyTime
+from lab.scheduling.hardware import Hardware
 from lab.scheduling.health import Health
 from lab.scheduling.pass_queue import PassQueue
 from lab.scheduling.reservations import Reservation
-from lab.scheduling.rhythm import Rhythm
-from lab.scheduling.ticket import HardwareCall, Portion, Ticket, finish
-from lab.systems.base import PhysicalSystem, Rows
+from lab.scheduling.ticket import HardwareCall, Portion, Ticket
+from lab.systems.base import Rows
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-_NEWEST = 0.3  # weight of the newest call in the measured row time
-_MOST_ROWS = 10_000  # of one call, however quick a row
 
 
 class SystemQueue:
-    """Run passes on one system, call by call, in the order that `PassQueue` gives."""
+    """Run passes on one system, in the order that `PassQueue` gives."""
 
-    def __init__(
-        self,
-        name: str,
-        system: PhysicalSystem,
-        shared: Sequence[asyncio.Lock],
-        config: SchedulerConfig,
-        *,
-        first_shot: int = 0,
-        shot_period_s: float | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        """Take the locks of the instruments that other systems use too, in the global order."""
+    def __init__(self, name: str, hardware: Hardware, config: SchedulerConfig) -> None:
+        """Serve `hardware`, which must not be used by anybody else."""
         self.name = name
-        self.system = system
+        self.hardware = hardware
         self.config = config
         self.calibration = ""
         self.passes = PassQueue(name, config)
         self.health = Health(config.recovery_attempts, config.recovery_delay_s)
-        self.running: HardwareCall | None = None
         self.closed = True
-        self.rows_done = self.idle_shots = 0
-        self.next_shot = first_shot
-        self.row_time_s: float | None = None
-        self.rhythm: Rhythm | None = None
-        self._shot_period_s, self._sleep = shot_period_s, sleep
-        self._locks = (asyncio.Lock(), *shared)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"hardware-{name}")
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._started = asyncio.Event()
         self._expiry: asyncio.TimerHandle | None = None
         self._alone_since = 0.0
-        self._last_drive: tuple[Array, Array] | None = None
-        self.now = time.monotonic
-        self.busy = BusyTime(self.now())
 
     # --- opening and closing
 
@@ -88,9 +56,7 @@ class SystemQueue:
         """Start the system; one that fails to start is faulted, with the reason in its status."""
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
-        self.busy = BusyTime(self.now())
-        if self._shot_period_s is not None:
-            self.rhythm = Rhythm(self._shot_period_s, self.now, self._sleep)
+        self.hardware.open()
         self.closed = False
         self._task = asyncio.create_task(self._serve(), name=f"system-{self.name}")
         await self._started.wait()
@@ -106,8 +72,8 @@ class SystemQueue:
             self._changed.set()
             for ticket in self.passes.remove_all():
                 ticket.fail_stopped(SystemClosed)
-            if self.running is not None:
-                self.running.stop(SystemClosed)
+            if self.hardware.running is not None:
+                self.hardware.running.stop(SystemClosed)
             self._end_reservation()
         return self._task
 
@@ -123,7 +89,7 @@ class SystemQueue:
             raise SystemClosed(f"{self.name} is closed")
         if self.health.given_up or (self.health.reason and forward_pass.on_fault == "fail"):
             raise self._refusal()
-        self.passes.refuse(forward_pass, self.row_time_s or 0.0)
+        self.passes.refuse(forward_pass, self.hardware.row_time_s or 0.0)
 
     def put(self, forward_pass: ForwardPass) -> Ticket:
         """Queue a checked pass; raise what `refuse` raises."""
@@ -138,8 +104,8 @@ class SystemQueue:
             left_s = forward_pass.deadline_s - time.time()
             timer = self._loop.call_later(left_s, self.withdraw, ticket, DeadlineMissed)
             ticket.timers.append(timer)
-        if self.running is not None and self.running.gives_way_to(ticket):
-            self.running.cut = True
+        if (running := self.hardware.running) is not None and running.gives_way_to(ticket):
+            running.cut = True
         self._changed.set()
         return ticket
 
@@ -153,8 +119,9 @@ class SystemQueue:
             ticket.stop(kind)
 
     def _deliver_empty(self, ticket: Ticket) -> None:
-        no_rows = Rows(np.empty((0, *self.system.description.y.shape)), np.empty(0, dtype=bool))
-        ticket.keep(no_rows, 0, 0, self.next_shot, ticket.submitted_s)
+        shape = self.hardware.system.description.y.shape
+        no_rows = Rows(np.empty((0, *shape)), np.empty(0, dtype=bool))
+        ticket.keep(no_rows, 0, 0, self.hardware.next_shot, ticket.submitted_s)
         ticket.deliver(self.calibration)
 
     # --- reservations
@@ -165,10 +132,10 @@ class SystemQueue:
             raise SystemClosed(f"{self.name} is closed")
         granted = self.passes.reservations.grant(owner, ttl_s)
         self._expire_after(ttl_s)
-        if self.running is not None:
-            self.running.cut = True
-        async with self._locks[0]:
-            return self.passes.reservations.check(granted.number)
+        if self.hardware.running is not None:
+            self.hardware.running.cut = True
+        await self.hardware.quiet()
+        return self.passes.reservations.check(granted.number)
 
     def heartbeat(self, number: int) -> Reservation:
         """Let a reservation live for its ttl_s from now; raise ReservationLost, UnknownName."""
@@ -195,7 +162,8 @@ class SystemQueue:
             return
         for ticket in self.passes.end_reservation():
             ticket.fail_stopped(ReservationLost)
-        for portion in self.running.portions if self.running is not None else ():
+        running = self.hardware.running
+        for portion in running.portions if running is not None else ():
             if portion.ticket.forward_pass.reservation is not None:
                 portion.ticket.stop(ReservationLost)
         self._alone_since = self.now()
@@ -209,10 +177,10 @@ class SystemQueue:
         Raises what the start raised (the system then stays faulted), or SystemClosed.
         """
         if self._needs_recovery():
-            async with self._hardware():
+            async with self.hardware.hold():
                 # asked again: somebody else may have recovered or closed it meanwhile
                 if self._needs_recovery():
-                    error = await self._bring_up(system_worker.restart)
+                    error = await self._bring_up(self.hardware.restart)
                     self._changed.set()
                     if error is not None:
                         raise error
@@ -226,11 +194,11 @@ class SystemQueue:
 
     async def _serve(self) -> None:
         try:
-            async with self._hardware():
-                await self._bring_up(system_worker.start)
+            async with self.hardware.hold():
+                await self._bring_up(self.hardware.start)
             self._started.set()
             while await self._something_to_do():
-                async with self._hardware():
+                async with self.hardware.hold():
                     await self._do_next()
         finally:
             self._started.set()
@@ -254,49 +222,37 @@ class SystemQueue:
 
     def _delay_s(self) -> float | None:
         """Return how long there is nothing to do; None: until something changes."""
-        now, rows = self.now(), self.passes.next_rows
+        now, rows, idle_s = self.now(), self.passes.next_rows, self.hardware.until_idle_shot()
         if self.health.reason:
             return None if self.health.next_s is None else self.health.next_s - now
-        if rows >= self.system.batch_rows:
+        if rows >= self.hardware.system.batch_rows:
             return 0.0
-        company_s = self._alone_since + self.config.company_wait_s - now if rows else None
-        if self.rhythm is None or self._last_drive is None:
-            return company_s
-        idle_s = self.rhythm.until_next(now)
-        return idle_s if company_s is None else min(idle_s, company_s)
+        if rows == 0:
+            return idle_s
+        company_s = self._alone_since + self.config.company_wait_s - now
+        return company_s if idle_s is None else min(idle_s, company_s)
 
     async def _do_next(self) -> None:
         """Do what is due, chosen only now: the newest priorities and cancellations count."""
         if self.health.reason:
             if self.health.next_s is not None and self.health.next_s <= self.now():
-                await self._bring_up(system_worker.restart)
+                await self._bring_up(self.hardware.restart)
             return
         call = self._next_call()
         if call.portions:
             await self._run(call)
-        elif self._idle_shot_is_due():
+        elif (idle_s := self.hardware.until_idle_shot()) is not None and idle_s <= 0:
             await self._run_idle()
-
-    def _idle_shot_is_due(self) -> bool:
-        due = self.rhythm is not None and self.rhythm.until_next(self.now()) <= 0
-        return due and self._last_drive is not None
 
     def _next_call(self) -> HardwareCall:
         """Take passes from the queue until their rows fill a slice."""
-        room = self._rows_of_a_slice()
+        room = self.hardware.rows_in(self.config.slice_s)
         portions: list[Portion] = []
         while room > 0 and (ticket := self.passes.take(self.now())) is not None:
             rows = min(room, ticket.rows - ticket.done)
             portions.append(Portion(ticket, ticket.done + rows))
             room -= rows
-        return HardwareCall(portions, self.next_shot, self._tell_finished)
-
-    def _rows_of_a_slice(self) -> int:
-        batch = self.system.batch_rows
-        if self.row_time_s is None:
-            return batch
-        period_s = max(self.row_time_s, (self._shot_period_s or 0) / batch)
-        return max(batch, int(min(self.config.slice_s / max(period_s, 1e-9), _MOST_ROWS)))
+        return HardwareCall(portions, self.hardware.next_shot, self._tell_finished)
 
     def _tell_finished(self, ticket: Ticket) -> None:
         """Deliver a pass that is complete before its call is; from the worker thread."""
@@ -308,18 +264,15 @@ class SystemQueue:
 
     async def _run(self, call: HardwareCall) -> None:
         """Run one call, and bring each of its passes a step or its whole way on."""
-        self.running = call
         for portion in call.portions:
             self._start_timeout(portion.ticket)
-        planned_s = call.rows * (self.row_time_s or 0.0)
-        watchdog = self._loop.call_later(self.config.call_timeout_s + planned_s, self._hangs, call)
-        work = self._in_worker(system_worker.run, self.system, call, self.now, self.rhythm)
+        longest_s = self.config.call_timeout_s + self.hardware.expected_s(call.rows)
+        watchdog = self._loop.call_later(longest_s, self._hangs, call)
         try:
-            await finish(work, self.close)
+            await self.hardware.run(call, self.close)
         finally:
             watchdog.cancel()
-            self.running = None
-            self._account(call)
+            self._charge(call)
             if call.error is not None:
                 self._fault(call.error)
             for portion in call.portions:
@@ -342,26 +295,15 @@ class SystemQueue:
                 portion.ticket.stop(PassTimeout)
                 portion.ticket.fail(error)
 
-    def _account(self, call: HardwareCall) -> None:
-        """Count what a call that left the worker has used."""
-        self.next_shot = call.first_shot + call.executed
-        if call.begun is None or call.ended is None:
-            return
-        spent_s = call.ended - call.begun
-        self.busy.add(call.begun, call.ended)
-        measured = sum(p.executed for p in call.portions)
-        self.rows_done += measured
-        if measured == 0:
-            return
-        self.health.works()
+    def _charge(self, call: HardwareCall) -> None:
+        """Let each pass's client pay for its rows."""
+        measured = sum(portion.executed for portion in call.portions)
+        if measured:
+            self.health.works()
         for p in call.portions:
-            share_s = spent_s * p.executed / measured
-            self.passes.charge(p.ticket, share_s, self.now())
             if p.executed:
-                self._last_drive = p.ticket.drive(p.ticket.done - 1)
-        row_s = spent_s / measured
-        before = self.row_time_s if self.row_time_s is not None else row_s
-        self.row_time_s = before + _NEWEST * (row_s - before)
+                spent_s = (call.ended_s - call.begun_s) * p.executed / measured
+                self.passes.charge(p.ticket, spent_s, self.now())
 
     def _settle(self, ticket: Ticket, call: HardwareCall) -> None:
         """End a pass that was in a call, or let it wait for its next slice."""
@@ -392,23 +334,15 @@ class SystemQueue:
         return ticket.forward_pass.on_fault == "wait" and not self.health.given_up
 
     async def _run_idle(self) -> None:
-        """Repeat the last drive for nobody, to keep the rhythm."""
-        begun = self.now()
-        self.next_shot += 1
-        self.idle_shots += 1
         try:
-            work = self._in_worker(
-                system_worker.idle_shot, self.system, self._last_drive, self.rhythm
-            )
-            await finish(work)
+            await self.hardware.idle_shot()
         except Exception as error:
             self._fault(error)
-        self.busy.add(begun, self.now())
 
-    async def _bring_up(self, call: Callable[[PhysicalSystem], None]) -> Exception | None:
+    async def _bring_up(self, call: Callable[[], Awaitable[None]]) -> Exception | None:
         """Start or restart the system; return what went wrong, which is then its fault."""
         try:
-            await finish(self._in_worker(call, self.system))
+            await call()
         except Exception as error:
             self._fault(error)
             return error
@@ -418,13 +352,10 @@ class SystemQueue:
     async def _leave_safe(self) -> None:
         """Bring the instruments to their safe state; a failure is logged and in the status."""
         try:
-            async with self._hardware():
-                await finish(self._in_worker(self.system.shutdown))
+            await self.hardware.leave_safe()
         except Exception as error:
             self.health.reason = f"safe state not confirmed: {error!r}"
             log.exception("%s: %s", self.name, self.health.reason)
-        finally:
-            self._worker.shutdown()
 
     def _fault(self, error: Exception) -> None:
         """Mark the system faulted, and fail those that do not wait for its recovery."""
@@ -440,14 +371,3 @@ class SystemQueue:
 
     def _refusal(self) -> SystemFaulted:
         return SystemFaulted(f"{self.name} is faulted: {self.health.reason}")
-
-    @asynccontextmanager
-    async def _hardware(self) -> AsyncIterator[None]:
-        """Hold this system and the instruments it shares, taken in the one global order."""
-        async with AsyncExitStack() as held:
-            for lock in self._locks:
-                await held.enter_async_context(lock)
-            yield
-
-    def _in_worker(self, call: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
-        return self._loop.run_in_executor(self._worker, call, *arguments)

@@ -62,13 +62,15 @@ def run(
     A LimitError fails its own pass (the driver sent nothing of it); any other error ends the call
     and puts the system into its safe state. Both stay on the call and its tickets.
     """
-    call.begun = clock()
+    call.begun_s = clock()
     waiting = deque(call.portions)
     try:
         while not call.cut and (pieces := _next_pieces(waiting, system.batch_rows)):
             if rhythm is not None:
                 rhythm.wait()
+            begun_s = clock()
             _measure(system, call, pieces)
+            call.used_s += clock() - begun_s
             _tell_finished(call, pieces)
     except Exception as error:
         call.error = error
@@ -77,7 +79,7 @@ def run(
         if call.abandoned:
             call.error = ProtocolError(system.description.name, "the call returned too late")
             make_safe(system, call.error)
-    call.ended = clock()
+    call.ended_s = clock()
 
 
 def idle_shot(system: PhysicalSystem, drive: tuple[Array, Array], rhythm: Rhythm) -> None:

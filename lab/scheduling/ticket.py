@@ -147,8 +147,9 @@ class HardwareCall:
     finished:  called in the worker thread for each ticket that is complete before the call is.
     cut:       set by the loop: end after the instrument call in flight.
     abandoned: set by the loop, which waits no more: also leave the system safe.
-    executed:  rows that went to the hardware, measured or not; error: what went wrong, and
-               `interrupted`: the portions it hit, with their rows in flight.
+    executed:  rows that went to the hardware, measured or not.
+    begun_s, ended_s: monotonic times; used_s: time within instrument calls.
+    error:     what went wrong; interrupted: the tickets it hit, with their rows in flight.
     """
 
     portions: list[Portion]
@@ -157,8 +158,9 @@ class HardwareCall:
     cut: bool = False
     abandoned: bool = False
     executed: int = 0
-    begun: float | None = None
-    ended: float | None = None
+    begun_s: float = 0.0
+    ended_s: float = 0.0
+    used_s: float = 0.0
     error: Exception | None = None
     interrupted: dict[Ticket, int] = field(default_factory=dict)
 

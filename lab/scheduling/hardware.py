@@ -1,0 +1,153 @@
+"""One system's instruments as the event loop uses them: one worker thread, its locks, its counts.
+
+Every use of the instruments (start, call, idle shot, recovery, safe state) runs in the worker
+thread while the caller holds the system's locks (`hold`), so a second command is never sent while
+one may be on the wire.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypeVar
+
+from drivers.spec import Array
+from lab.scheduling import system_worker
+from lab.scheduling.duty_cycle import BusyTime
+from lab.scheduling.rhythm import Rhythm
+from lab.scheduling.ticket import HardwareCall, finish
+from lab.systems.base import PhysicalSystem
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+_NEWEST = 0.3  # weight of the newest call in the measured row time
+_MOST_ROWS = 10_000  # of one call, however quick a row
+
+
+class Hardware:
+    """The instruments of one system.
+
+    running:    the call on the hardware, or None. row_time_s: hardware time of a row as last
+    measured, None before the first. next_shot: the number of the next row on the hardware.
+    """
+
+    def __init__(
+        self,
+        system: PhysicalSystem,
+        shared: Sequence[asyncio.Lock],
+        *,
+        first_shot: int,
+        shot_period_s: float | None,
+        sleep: Callable[[float], None],
+    ) -> None:
+        """Take the locks of the instruments that other systems use too, in the global order."""
+        self.system = system
+        self.running: HardwareCall | None = None
+        self.row_time_s: float | None = None
+        self.rows_done = self.idle_shots = 0
+        self.next_shot = first_shot
+        self.rhythm: Rhythm | None = None
+        self.now: Callable[[], float] = time.monotonic
+        self.busy = BusyTime(self.now())
+        self._shot_period_s, self._sleep = shot_period_s, sleep
+        self._last_drive: tuple[Array, Array] | None = None
+        self._locks = (asyncio.Lock(), *shared)
+        self._worker = ThreadPoolExecutor(
+            1, thread_name_prefix=f"hardware-{system.description.name}"
+        )
+
+    def open(self) -> None:
+        """Take the running loop, and its clock."""
+        self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time
+        self.busy = BusyTime(self.now())
+        if self._shot_period_s is not None:
+            self.rhythm = Rhythm(self._shot_period_s, self.now, self._sleep)
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        """Hold this system and the instruments it shares, taken in the one global order."""
+        async with AsyncExitStack() as held:
+            for lock in self._locks:
+                await held.enter_async_context(lock)
+            yield
+
+    async def quiet(self) -> None:
+        """Wait until whoever holds the system has let it go."""
+        async with self._locks[0]:
+            pass
+
+    async def start(self) -> None:
+        """Start the system; raises what went wrong, the system then being safe if reachable."""
+        await finish(self._in_worker(system_worker.start, self.system))
+
+    async def restart(self) -> None:
+        """Shut down as far as possible and start again; raises what `start` raises."""
+        await finish(self._in_worker(system_worker.restart, self.system))
+
+    async def leave_safe(self) -> None:
+        """Bring the instruments to their safe state, for the last time; raises if it cannot."""
+        try:
+            async with self.hold():
+                await finish(self._in_worker(self.system.shutdown))
+        finally:
+            self._worker.shutdown()
+
+    def rows_in(self, slice_s: float) -> int:
+        """Return how many rows fill a slice: at least one instrument call."""
+        batch = self.system.batch_rows
+        if self.row_time_s is None:
+            return batch
+        row_s = max(self.row_time_s, (self._shot_period_s or 0.0) / batch, 1e-9)
+        return max(batch, int(min(slice_s / row_s, _MOST_ROWS)))
+
+    def expected_s(self, rows: int) -> float:
+        """Return the time that rows should take, s; 0 while nothing is known."""
+        return rows * (self.row_time_s or 0.0)
+
+    async def run(self, call: HardwareCall, on_cancel: Callable[[], object]) -> None:
+        """Run a call to its end, and count it; errors stay on the call."""
+        self.running = call
+        try:
+            work = self._in_worker(system_worker.run, self.system, call, self.now, self.rhythm)
+            await finish(work, on_cancel)
+        finally:
+            self.running = None
+            self._count(call)
+
+    def _count(self, call: HardwareCall) -> None:
+        self.next_shot = call.first_shot + call.executed
+        self.busy.add(call.ended_s - call.used_s, call.ended_s)
+        measured = sum(portion.executed for portion in call.portions)
+        self.rows_done += measured
+        if measured:
+            last = next(p.ticket for p in reversed(call.portions) if p.executed)
+            self._last_drive = last.drive(last.done - 1)
+            row_s = (call.ended_s - call.begun_s) / measured
+            before = self.row_time_s if self.row_time_s is not None else row_s
+            self.row_time_s = before + _NEWEST * (row_s - before)
+
+    def until_idle_shot(self) -> float | None:
+        """Return the time, s, until an idle shot is due; None where none ever is."""
+        if self.rhythm is None or self._last_drive is None:
+            return None
+        return self.rhythm.until_next(self.now())
+
+    async def idle_shot(self) -> None:
+        """Repeat the last drive for nobody, to keep the rhythm; raises what went wrong."""
+        begun_s = self.now()
+        self.next_shot += 1
+        self.idle_shots += 1
+        try:
+            work = self._in_worker(
+                system_worker.idle_shot, self.system, self._last_drive, self.rhythm
+            )
+            await finish(work)
+        finally:
+            self.busy.add(begun_s, self.now())
+
+    def _in_worker(self, call: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        return self._loop.run_in_executor(self._worker, call, *arguments)

@@ -311,19 +311,19 @@ class SystemQueue:
             return
         if ticket.error is not None:
             ticket.fail(ticket.error)
+        elif call.error is not None and ticket in call.interrupted:
+            self._repeat_or_fail(ticket, call.interrupted[ticket], call.error)
         elif ticket.done == ticket.rows or ticket.stopped():
             ticket.deliver(self.calibration)
         elif self.closed:
             ticket.fail_stopped(SystemClosed)
-        elif call.error is not None and ticket in call.interrupted:
-            self._repeat_or_fail(ticket, call.interrupted[ticket], call.error)
         elif self.health.reason and not self._waits_for_recovery(ticket):
             ticket.fail(self._refusal())
         else:
             self.passes.put_back(ticket, self.now())
 
     def _repeat_or_fail(self, ticket: Ticket, rows: int, error: Exception) -> None:
-        again = ticket.forward_pass.repeatable and not ticket.repeated
+        again = ticket.forward_pass.repeatable and not (ticket.repeated or ticket.stopped())
         if again and isinstance(error, DriverError) and not self.health.given_up:
             ticket.repeat(rows)
             self.passes.put_back(ticket, self.now())

@@ -234,6 +234,8 @@ class SystemQueue:
 
     async def _do_next(self) -> None:
         """Do what is due, chosen only now: the newest priorities and cancellations count."""
+        if self.closed:
+            return
         if self.health.reason:
             if self.health.next_s is not None and self.health.next_s <= self.now():
                 await self._bring_up(self.hardware.restart)

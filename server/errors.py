@@ -61,6 +61,15 @@ STATUS: dict[type[Exception], int] = {
 
 MEDIA_TYPE = "application/problem+json"
 
+# RFC 9110's names, which Python's own table has from 3.13 on
+_PHRASES = {
+    **responses,
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
+
 
 class InvalidRequest(Exception):
     """A request that cannot be read: `errors` says where, as RFC 9457 shows in its example."""
@@ -105,6 +114,13 @@ def problem_response(status: int, kind: str, detail: str, **extra: Any) -> JSONR
     return JSONResponse(content, status, media_type=MEDIA_TYPE)
 
 
+def status_problem(status: int, detail: str) -> JSONResponse:
+    """Return an error of HTTP itself as problem details, named after its status."""
+    # 499, for a client that has gone away, is in use but in no standard
+    phrase = _PHRASES.get(status, f"Status {status}")
+    return problem_response(status, PREFIX + phrase.lower().replace(" ", "-"), detail)
+
+
 async def _known(request: Request, error: Exception) -> JSONResponse:
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
     extra: dict[str, Any] = {}
@@ -141,11 +157,8 @@ def _sentence(error: dict[str, str]) -> str:
 async def _http(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
-    # 499, for a client that has gone away, is in use but in no standard
-    title = responses.get(error.status_code, f"Status {error.status_code}")
-    kind = PREFIX + title.lower().replace(" ", "-")
     detail = f"{request.method} {request.url.path}: {error.detail}"
-    response = problem_response(error.status_code, kind, detail)
+    response = status_problem(error.status_code, detail)
     response.headers.update(error.headers or {})
     return response
 

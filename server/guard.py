@@ -4,7 +4,7 @@ The service knows no users yet and trusts whoever reaches it. A browser on the s
 it too, on behalf of whatever page is open there; pages must not drive the instruments.
 """
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -12,8 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lab.loopback import is_loopback
-from lab.problems import PREFIX
-from server.errors import problem_response
+from server.errors import status_problem
 
 # The event loop parses these bodies itself, and meanwhile nothing else: 64 KiB take a few ms.
 CONFIG_BODY_BYTES = 64 * 2**10
@@ -50,14 +49,30 @@ class Guard:
 
     def _refusal(self, method: str, headers: Headers, limit: int) -> Response | None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self._local_only and not is_loopback(urlsplit(f"//{host}").hostname or ""):
-            return _refuse(421, "misdirected-request", f"this service is not '{host}'")
-        if method not in _READING and origin is not None and urlsplit(origin).netloc != host:
-            return _refuse(403, "forbidden", f"a page of {origin} may not drive this service")
+        authority = _split(f"//{host}")
+        if authority is None:
+            return status_problem(400, f"'{host}' is not a host")
+        if self._local_only and not is_loopback(authority.hostname or ""):
+            return status_problem(421, f"this service is not '{host}'")
+        if method not in _READING and origin is not None and not _is_page_of(host, origin):
+            return status_problem(403, f"a page of {origin} may not drive this service")
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > limit:
             text = f"{length} bytes are more than the {limit} that a body may have"
-            return _refuse(413, "content-too-large", text)
+            return status_problem(413, text)
+        return None
+
+
+def _is_page_of(host: str, origin: str) -> bool:
+    parts = _split(origin)
+    return parts is not None and parts.netloc == host
+
+
+def _split(address: str) -> SplitResult | None:
+    """Split an address, or return None for one that cannot be: `[::1` lacks its bracket."""
+    try:
+        return urlsplit(address)
+    except ValueError:
         return None
 
 
@@ -74,7 +89,3 @@ def _counted(receive: Receive, limit: int) -> Receive:
         return message
 
     return counted
-
-
-def _refuse(status: int, kind: str, detail: str) -> Response:
-    return problem_response(status, PREFIX + kind, detail)

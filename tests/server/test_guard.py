@@ -17,6 +17,7 @@ pytestmark = pytest.mark.anyio
         ("POST", "http://evil.example", 403),
         ("POST", "http://lab:81", 403),
         ("POST", "null", 403),
+        ("POST", "http://[::1", 403),
         ("POST", "http://lab", 200),
         ("POST", None, 200),
         ("GET", "http://evil.example", 200),
@@ -31,6 +32,9 @@ async def test_pages_of_other_origins_do_not_drive_the_instruments(http, method,
         assert response.json()["type"] == "urn:pnnlab:problem:forbidden"
 
 
+REFUSED = {400: "bad-request", 421: "misdirected-request"}
+
+
 @pytest.mark.parametrize(
     ("host", "status"),
     [
@@ -41,6 +45,8 @@ async def test_pages_of_other_origins_do_not_drive_the_instruments(http, method,
         ("evil.example", 421),
         ("127.0.0.1.evil.example:8000", 421),
         ("", 421),
+        ("[::1", 400),
+        ("::1]:8000", 400),
     ],
 )
 async def test_a_local_service_answers_under_local_names_only(bench, tmp_path, host, status):
@@ -52,6 +58,16 @@ async def test_a_local_service_answers_under_local_names_only(bench, tmp_path, h
     ):
         response = await http.get("/healthz", headers={"Host": host})
     assert response.status_code == status
+    if status != 200:
+        assert response.json()["type"] == f"urn:pnnlab:problem:{REFUSED[status]}"
+
+
+@pytest.mark.parametrize("path", ["/systems", "/nope"])
+async def test_a_host_that_cannot_be_read_is_refused_by_any_service(http, path):
+    response = await http.get(path, headers={"Host": "[::1"})
+    assert response.status_code == 400
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["type"] == "urn:pnnlab:problem:bad-request"
 
 
 CONFIGS = ["/jobs", "/twins", "/jobs/nope/cancel", "/systems/optics/recover"]
@@ -80,6 +96,10 @@ async def test_a_config_that_grows_over_its_limit_gets_413(http, path):
 
     response = await http.post(path, content=endless(), headers=JSON)
     assert response.status_code == 413
+    announced = await http.post(path, content=b" " * (CONFIG_BODY_BYTES + 1), headers=JSON)
+    for member in ("type", "title"):
+        assert response.json()[member] == announced.json()[member]
+    assert response.json()["type"] == "urn:pnnlab:problem:content-too-large"
     assert CONFIG_BODY_BYTES < sent <= CONFIG_BODY_BYTES + 10_000  # read no further than needed
 
 

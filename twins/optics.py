@@ -22,7 +22,10 @@ _SUMS = 2 * _PIXELS - 1
 _CENTRE_THZ = 193.4145
 _HALF_WIDTH_THZ = 0.5
 _FULL_SCALE = 1.6
-_RESPONSIVITY = 0.023480120041150562  # nominal counts per unit of |S|^2
+# Nominal signal per unit of |S|^2, from the textbook model below without depletion and saturation:
+# over 1000 rows of uniformly random fields in -0.5..1, the 99.5 % quantile of the spectra's means
+# is 0.5. That is how the bench's own detector is set; a test compares the two.
+_RESPONSIVITY = 0.023480120041150562
 _FIELD_LOW = -0.5
 _SPEED_OF_LIGHT_M_S = 299_792_458.0
 _DEPLETION_SCALE = 0.2

@@ -3,6 +3,7 @@
 Imports neither torch nor drivers, so that the client and the command line start fast.
 """
 
+import hashlib
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -126,6 +127,19 @@ class BenchConfig(_Strict):
             if len(rigs) > 1:
                 raise ValueError(f"systems.{name}: its instruments stand on several rigs")
         return self
+
+    def measurement_digest(self) -> str:
+        """Return the sha256 of everything that may change what is measured.
+
+        How long is waited does not, for an answer or in a simulation that honours times, nor does
+        how the hardware is shared.
+        """
+        no_matter: dict[str, Any] = {
+            "instruments": {"__all__": {"timeout_s"}},
+            "rigs": {"__all__": {"honour_times"}},
+            "scheduler": True,
+        }
+        return hashlib.sha256(self.model_dump_json(exclude=no_matter).encode()).hexdigest()
 
 
 class TwinConfig(_Strict):

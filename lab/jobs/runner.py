@@ -1,6 +1,5 @@
 """What a job does in its worker thread: fit a twin, train a network. Plain blocking code."""
 
-import hashlib
 import secrets
 import time
 import uuid
@@ -43,7 +42,7 @@ class JobRunner:
         self.scheduler = scheduler
         self.store = store
         self.turns = Turns()
-        self._bench_digest = hashlib.sha256(bench.config.model_dump_json().encode()).hexdigest()
+        self._bench_digest = bench.config.measurement_digest()
 
     def run(self, job: LiveJob) -> dict[str, Any]:
         """Do the job and return its result as plain data; raise Stopped when it was stopped."""

@@ -85,6 +85,26 @@ def test_files_that_are_no_toml_or_not_there_are_refused(tmp_path: Path) -> None
         load_bench(tmp_path / "broken.toml")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("row_time_s = 0.5 ", "timeout_s = 20\nrow_time_s = 0.5 ", True),
+        ("honour_times = false", "honour_times = true", True),
+        ("[systems.optics]", "[scheduler]\nslice_s = 0.5\n[systems.optics]", True),
+        ("row_time_s = 0.5 ", "row_time_s = 0.6 ", False),  # simulated drift follows time
+        ("gap = 1.0", "gap = 0.9", False),
+        ("port = 1", "port = 2", False),
+        ("mock://optics/shaper", "http://192.168.1.20", False),
+    ],
+)
+def test_the_measurement_digest_leaves_out_waiting_and_sharing_alone(
+    tmp_path: Path, old: str, new: str, same: bool
+) -> None:
+    changed = load_bench(edited(tmp_path, old, new))
+    assert changed != load_bench(BENCH)
+    assert (changed.measurement_digest() == load_bench(BENCH).measurement_digest()) is same
+
+
 def test_another_instrument_than_expected_is_refused(tmp_path: Path) -> None:
     path = edited(tmp_path, "WaveShaper (1000|4000)A", "WaveShaper 500A")
     with pytest.raises(IdentityError, match="500A"), open_bench(path):

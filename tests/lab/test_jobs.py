@@ -128,6 +128,18 @@ async def test_jobs_that_want_the_same_twin_fit_it_once(jobs, tmp_path):
     assert twin.report["task"] is not None
 
 
+async def test_a_bench_that_only_waits_longer_reuses_a_twin(tmp_path, monkeypatch):
+    slow = {name: i.model_copy(update={"timeout_s": 20.0}) for name, i in BENCH.instruments.items()}
+    twins = []
+    for changed in (BENCH, BENCH.model_copy(update={"instruments": slow})):
+        monkeypatch.setitem(globals(), "BENCH", changed)
+        async with open_jobs(tmp_path) as jobs:
+            job = await jobs.submit(training(method="in-silico"))
+            assert (await ended(jobs, job.id)).state == "succeeded"
+            twins.append((await jobs.result(job.id))["twin"])
+    assert twins[0] == twins[1]
+
+
 async def test_another_bench_does_not_reuse_a_twin(tmp_path, monkeypatch):
     twins = []
     for gap in (1.0, 0.5):

@@ -23,6 +23,18 @@ def brightness_free(y: Tensor) -> Tensor:
     return y / (y.mean(1, keepdim=True) + _DARK)
 
 
+def encode(features: Tensor, x_size: int) -> Tensor:
+    """Repeat features (rows, n) to (rows, x_size) and fill up with ones; ValueError if n is more.
+
+    0..1 in, 0..1 out.
+    """
+    repeats, rest = divmod(x_size, features.shape[1])
+    if repeats == 0:
+        raise ValueError(f"{features.shape[1]} features do not fit into {x_size} channels")
+    repeated = features.repeat_interleave(repeats, dim=1)
+    return nn.functional.pad(repeated, (0, rest), value=1.0)
+
+
 class PhysicalNetwork(nn.Module):
     """Features (rows, features) in 0..1 -> logits (rows, classes), through `layers` measurements.
 
@@ -58,12 +70,8 @@ class PhysicalNetwork(nn.Module):
             raise ValueError(f"layers of {x_size} inputs cannot follow layers of {y_size} outputs")
 
     def encode(self, features: Tensor) -> Tensor:
-        """Repeat features (rows, n) to (rows, x_size) and fill up with ones."""
-        repeats, rest = divmod(self.x_size, features.shape[1])
-        if repeats == 0:
-            raise ValueError(f"{features.shape[1]} features do not fit into {self.x_size} channels")
-        repeated = features.repeat_interleave(repeats, dim=1)
-        return nn.functional.pad(repeated, (0, rest), value=1.0)
+        """Return the first layer's x (rows, x_size) for features (rows, n)."""
+        return encode(features, self.x_size)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (rows, classes); measures every row once per layer."""

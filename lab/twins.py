@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lab.config import TwinConfig, TwinKind
+from lab.config import Split, TwinConfig, TwinKind
+from lab.datasets import Dataset, split
 from lab.drives import random_drives
 from lab.measure import DeviceMeasure
+from lab.models import encode
 from lab.systems.base import SystemDescription
 from twins.base import DigitalTwin
 from twins.fitting import FitSettings, MeasuredRows, TwinError, fit_twin, twin_error
@@ -19,6 +21,7 @@ from twins.optics import OpticsTwin
 
 STRUCTURED: dict[str, Callable[[], DigitalTwin]] = {"optics": OpticsTwin}
 _HELD_OUT_ROWS = 100
+_TASK_ROWS = 100  # samples on which a twin's error on the task's own inputs is measured
 _FIT_STREAM = 1 << 40  # noise streams of twin fits, apart from those of training runs
 
 
@@ -105,6 +108,16 @@ def fit_system_twin(
         random=twin_error(twin, held_out),
         task=task,
     )
+
+
+def draw_task_inputs(
+    dataset: Dataset, description: SystemDescription, kind: Split, seed: int
+) -> Tensor:
+    """Return encoded training samples (at most 100, x_size), 0..1, drawn by `seed`."""
+    rows = torch.from_numpy(split(dataset, kind, seed).train_idx)
+    pick = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:_TASK_ROWS]
+    features = torch.from_numpy(dataset.features).float()[rows[pick]]
+    return encode(features, description.x.shape[0])
 
 
 def measure_random(

@@ -35,13 +35,12 @@ from lab.comparison.plan import (
 from lab.config import BenchConfig, TrainConfig
 from lab.datasets import Dataset
 from lab.errors import ConfigError
-from lab.jobs.runner import task_inputs
 from lab.measurement import ForwardPass
 from lab.rigs import gap, is_simulated
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.systems.base import never
 from lab.trainer import EpochMetric, train
-from lab.twins import FittedTwin, fit_stream, fit_system_twin
+from lab.twins import FittedTwin, draw_task_inputs, fit_stream, fit_system_twin
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,9 @@ class LocalRuns:
             plan.twin_config(rows),
             twin,
             apparatus.open_device(fit_stream(plan.twin_config(rows).seed), 0),
-            task_inputs=task_inputs(self.dataset, apparatus, plan.split, TWIN_SEED),
+            task_inputs=draw_task_inputs(
+                self.dataset, apparatus.description, plan.split, TWIN_SEED
+            ),
             on_progress=report,
         )
 

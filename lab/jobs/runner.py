@@ -7,15 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from drivers.row_key import RowKey
 from drivers.spec import Array
 from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import Bench
-from lab.config import NetworkConfig, Split, TrainConfig
-from lab.datasets import Dataset, load, split
+from lab.config import Split, TrainConfig
+from lab.datasets import Dataset, load
 from lab.errors import ConfigError, DataError
 from lab.jobs.live_job import LiveJob, Turns
 from lab.jobs.records import FitConfig, TwinRecord
@@ -23,14 +20,11 @@ from lab.jobs.state_files import checkpoint_file, load_state, save_state, twin_f
 from lab.jobs.store import Store
 from lab.measure import Run
 from lab.measurement import ForwardPass
-from lab.models import build_network
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.trainer import TrainResult, train
-from lab.twins import FittedTwin, fit_stream, fit_system_twin
+from lab.twins import FittedTwin, draw_task_inputs, fit_stream, fit_system_twin
 from twins.base import frozen
 from twins.fitting import TwinError
-
-_TASK_ROWS = 100  # samples on which a twin's error on the task's own inputs is measured
 
 
 class JobRunner:
@@ -125,7 +119,7 @@ class JobRunner:
         config, t = job.config, job.config.twin
         inputs = None
         if dataset is not None:
-            inputs = task_inputs(dataset, apparatus, kind, config.seed)
+            inputs = draw_task_inputs(dataset, apparatus.description, kind, config.seed)
         fitted = fit_system_twin(
             t,
             self.bench.new_twin(config.system, t.kind, seed=t.seed),
@@ -224,25 +218,3 @@ def _fit_progress(job: LiveJob) -> Callable[[int, int, float], None]:
         job.metric({"kind": "fit", "done": step, "of": steps, "loss": loss})
 
     return progress
-
-
-def task_inputs(dataset: Dataset, apparatus: Apparatus, kind: Split, seed: int) -> Tensor:
-    """Return encoded training samples (at most 100, x_size), 0..1, drawn by `seed`."""
-    d = apparatus.description
-    network = build_network(
-        _unmeasured,
-        torch.nn.Identity(),
-        NetworkConfig(layers=1),
-        x_size=d.x.shape[0],
-        theta_size=d.theta.shape[0],
-        y_size=d.y.shape[0],
-        classes=len(dataset.classes),
-        seed=0,
-    )
-    rows = torch.from_numpy(split(dataset, kind, seed).train_idx)
-    pick = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:_TASK_ROWS]
-    return network.encode(torch.from_numpy(dataset.features).float()[rows[pick]])
-
-
-def _unmeasured(x: Tensor, theta: Tensor) -> Tensor:
-    raise RuntimeError("this network only encodes")

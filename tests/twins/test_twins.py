@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+import twins.optics
 from drivers.mock.optics import OpticalPlant
 from drivers.spec import Array
 from lab.bench import open_bench
 from lab.config import TwinConfig
+from lab.datasets import Dataset, split
 from lab.drives import random_drives
-from lab.twins import fit_stream, fit_system_twin
+from lab.twins import draw_task_inputs, fit_stream, fit_system_twin
 from twins.base import DigitalTwin
 from twins.fitting import FitSettings, MeasuredRows, fit_twin, twin_error
 from twins.neural import NeuralTwin
@@ -39,6 +41,25 @@ def test_at_gap_0_the_unfitted_textbook_twin_is_the_plant() -> None:
     rows = plant_rows(0.0, 300, uniform=True)
     y = OpticsTwin().double()(rows.x, rows.theta).detach()
     assert float(((y - rows.y).abs() / rows.y).max()) < 1e-5
+
+
+def test_the_textbook_detector_is_as_sensitive_as_the_plants_at_gap_0() -> None:
+    expected = OpticalPlant(gap=0.0)._responsivity
+    assert pytest.approx(expected, rel=1e-12) == twins.optics._RESPONSIVITY
+
+
+def test_task_inputs_are_encoded_training_samples_and_no_others() -> None:
+    features = np.linspace(0, 1, 150)[:, None] * np.ones(3)
+    dataset = Dataset("made up", features, np.arange(150) % 3, ("a", "b", "c"), None, "made up")
+    with open_bench(BENCH, start=False) as bench:
+        description = bench.system("optics").description
+    first, again, other = (draw_task_inputs(dataset, description, "random", s) for s in (0, 0, 1))
+    assert first.shape == (100, 50)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first[:, 48:].eq(1).all()
+    train = features[split(dataset, "random", 0).train_idx, 0].astype(np.float32)
+    assert set(first[:, 0].tolist()) <= set(train.tolist())
 
 
 @pytest.mark.parametrize("uniform", [True, False])

@@ -37,7 +37,7 @@ from lab.problems import PREFIX, problem_type
 from lab.trainer import EpochMetric, TrainResult
 from server.app import create_app
 from server.cli import app
-from server.errors import STATUS
+from server.errors import STATUS, status_problem
 from server.serve import LabServer, listen, run
 from server.views import PassRequest
 from twins.fitting import FitSettings
@@ -244,6 +244,15 @@ def test_every_problem_is_listed_with_its_status() -> None:
     assert shown == {**known, "invalid-request": 422, "internal-error": 500}
 
 
+def test_refusals_of_any_request_are_listed_under_their_own_names() -> None:
+    (rows,) = re.findall(r"Some may answer any request:\n\n((?:\|.*\n)+)", REFERENCE)
+    listed = re.findall(r"^\| `([\w-]+)` \| (\d+) \|", rows, re.MULTILINE)
+    assert sorted(status for _, status in listed) == ["400", "403", "413", "421"]
+    for name, status in listed:
+        body = json.loads(status_problem(int(status), "").body)
+        assert body["type"] == PREFIX + name
+
+
 def test_every_method_of_the_client_is_listed() -> None:
     methods = set()
     for name, method in vars(Client).items():
@@ -371,6 +380,16 @@ def test_recovering(
     assert "optics faulted" in capsys.readouterr().out
     execute(recover, url)
     assert capsys.readouterr().out == "ok\n"
+
+
+def test_a_twins_report_is_listed_key_by_key(url: str) -> None:
+    with Client(url) as client:
+        job = client.fit_twin(task="digits")["id"]
+        assert list(client.watch(job))[-1].data["state"] == "succeeded"
+        report = client.result(job)["report"]
+    assert table("A twin's report").keys() == report.keys()
+    (meaning,) = table("A twin's report")["random"]
+    assert set(report["random"]) <= set(re.findall(r"`(\w+)`", meaning))
 
 
 def test_one_twin_for_several_jobs(url: str, capsys: pytest.CaptureFixture[str]) -> None:

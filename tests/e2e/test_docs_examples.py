@@ -1,0 +1,164 @@
+"""The examples of the documentation, against a service on the simulated bench."""
+
+import asyncio
+import functools
+import re
+import shlex
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import lab.jobs.runner
+from documentation import ADDRESS, ROOT, TEXT, blocks, table
+from drivers.errors import InstrumentTimeout
+from drivers.yokogawa import YokogawaAQ6370
+from lab.client import Client
+from lab.config import BenchConfig, load_bench
+from lab.datasets import Dataset
+from server.app import create_app
+from server.cli import app
+from server.serve import LabServer, listen, run
+from twins.fitting import FitSettings
+
+LIMIT_S = 60.0
+
+
+def small_dataset(task: str) -> Dataset:
+    """Return as many features and classes as the digits have, and few samples."""
+    rng = np.random.default_rng(0)
+    classes = tuple("0123456789")
+    return Dataset(task, rng.random((40, 49)), np.arange(40) % 10, classes, None, "made up")
+
+
+@contextmanager
+def serving(bench: BenchConfig, folder: Path) -> Iterator[str]:
+    """Serve a bench on the loopback, in a thread; give its address."""
+    ready = threading.Event()
+    with listen("127.0.0.1", 0) as listener:
+        server = LabServer(create_app(bench, data_dir=folder), ready.set)
+        work = run(server, server.config.app, listener)
+        thread = threading.Thread(target=lambda: asyncio.run(work))
+        thread.start()
+        try:
+            assert ready.wait(LIMIT_S), "the service did not start"
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(LIMIT_S)
+    assert not thread.is_alive(), "the service did not stop"
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[None]:
+    """Let jobs train on few samples, and fit their twins in three steps."""
+    fit = functools.partial(lab.jobs.runner.fit_system_twin, settings=FitSettings(steps=3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lab.jobs.runner, "load", small_dataset)
+        patch.setattr(lab.jobs.runner, "fit_system_twin", fit)
+        yield
+
+
+@pytest.fixture(scope="module")
+def url(quick: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(load_bench(ROOT / "bench.toml"), tmp_path_factory.mktemp("service")) as url:
+        yield url
+
+
+def execute(code: str, url: str) -> None:
+    assert ADDRESS in code
+    exec(compile(code.replace(ADDRESS, url), "<docs>", "exec"), {})
+
+
+def pnnlab(command: str, url: str, *more: str) -> str:
+    words = [*shlex.split(command)[1:], *more]
+    result = CliRunner().invoke(app, words, env={"PNNLAB_URL": url})
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def labels(text: str) -> list[str]:
+    """Return what each line of a result says, without its numbers and the job's id."""
+    without_id = re.sub(r"\b[0-9a-f]{12}\b", "", text)
+    return [re.sub(r"[ \d.,%]+", " ", line) for line in without_id.splitlines()]
+
+
+def test_the_tutorial(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    _, check, serve, submit, jobs = "\n".join(blocks("tutorial.md", "sh")).split("\npnnlab ")
+    assert serve.strip() == "serve"
+    checked, trained = blocks("tutorial.md", "text")
+    number = r"\d+(\.\d+)?(e-\d+)?"
+    found = pnnlab(f"pnnlab {check}", url)
+    assert re.sub(number, "#", found) == re.sub(number, "#", checked)
+    found = pnnlab(f"pnnlab {submit}", url)
+    assert labels(found) == labels(trained)
+    job = found.split()[1]
+    assert f"{job}  succeeded" in pnnlab(f"pnnlab {jobs}", url)
+    monkeypatch.chdir(tmp_path)
+    for code in blocks("tutorial.md", "python"):
+        execute(code, url)
+    printed = capsys.readouterr().out
+    assert "epoch 3 accuracy" in printed
+    assert "on the device 0." in printed
+    assert "brighter row by row" in printed
+    assert (tmp_path / "network.pt").is_file()
+
+
+def test_recovering(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def time_out(spectrometer: YokogawaAQ6370) -> None:
+        raise InstrumentTimeout(spectrometer.name, "no answer in 5 s")
+
+    status, recover = blocks("how-to.md", "python", "Recover a faulted system")
+    with Client(url) as client, monkeypatch.context() as patch:
+        patch.setattr(YokogawaAQ6370, "measure", time_out)
+        with pytest.raises(Exception, match="no answer in 5 s"):
+            client.measure("optics", np.zeros((1, 50)), np.zeros((1, 50)))
+    execute(status, url)
+    assert "optics faulted" in capsys.readouterr().out
+    execute(recover, url)
+    assert capsys.readouterr().out == "ok\n"
+
+
+def test_a_twins_report_is_listed_key_by_key(url: str) -> None:
+    with Client(url) as client:
+        job = client.fit_twin(task="digits")["id"]
+        assert list(client.watch(job))[-1].data["state"] == "succeeded"
+        report = client.result(job)["report"]
+    assert table("A twin's report").keys() == report.keys()
+    (meaning,) = table("A twin's report")["random"]
+    assert set(report["random"]) <= set(re.findall(r"`(\w+)`", meaning))
+
+
+def test_one_twin_for_several_jobs(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks("how-to.md", "python", "Fit one twin and use it for several jobs")
+    execute(code, url)
+    assert "shape_r2" in capsys.readouterr().out
+
+
+def test_a_system_of_ones_own(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = "Add a driver or a system"
+    (module,) = blocks("how-to.md", "python", section)
+    (bench,) = blocks("how-to.md", "toml", section)
+    check, submit = blocks("how-to.md", "sh", section)
+    (tmp_path / "my_lab.py").write_text(module)
+    (tmp_path / "oscillators.toml").write_text(bench)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert "Example oscillator board" in pnnlab(check, ADDRESS)
+    with serving(load_bench(tmp_path / "oscillators.toml"), tmp_path / "service") as url:
+        shown = pnnlab(submit, url, "--epochs", "1", "--watch")
+    assert "accuracy on the device" in shown
+
+
+def test_no_python_block_is_left_out() -> None:
+    count = {page: len(blocks(page, "python")) for page in TEXT}
+    assert {page: n for page, n in count.items() if n} == {"tutorial.md": 2, "how-to.md": 4}

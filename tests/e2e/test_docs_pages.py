@@ -1,0 +1,106 @@
+"""Every link of the documentation leads somewhere, every command and code block is valid."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+
+from documentation import ADDRESS, DOCS, OPENAPI, ROOT, TEXT, blocks, table
+from lab.bench import open_bench
+from lab.comparison.plan import plan_comparison
+from lab.config import BenchConfig, TrainConfig
+from server.cli import app
+from server.views import PassRequest
+
+
+def anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*DOCS, ROOT / "README.md"], ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+        if not target.startswith("http"):
+            path = page.parent / target if target else page
+            assert path.exists(), target
+            assert not anchor or anchor in anchors(path), anchor
+
+
+def test_the_index_lists_every_page() -> None:
+    listed = re.findall(r"^- \[.*?\]\((.*?)\): .+\.$", TEXT["index.md"], re.MULTILINE)
+    assert sorted([*listed, "index.md"]) == sorted(TEXT)
+
+
+@pytest.mark.parametrize("page", TEXT)
+def test_every_code_block_is_of_a_kind_that_is_tested(page: str) -> None:
+    kinds = ("sh", "python", "toml", "json", "text")
+    assert len(re.findall("```", TEXT[page])) == 2 * sum(len(blocks(page, kind)) for kind in kinds)
+
+
+COMMANDS = [
+    line for page in TEXT for block in blocks(page, "sh") for line in block.splitlines() if line
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_exists(command: str) -> None:
+    variables = re.match(r"(?:[A-Z_]+=\S+ )*", command)[0]
+    assert set(re.findall(r"([A-Z_]+)=", variables)) <= set(table("Environment variables"))
+    match shlex.split(command.removeprefix(variables)):
+        case ["pnnlab", *words]:
+            parse(words)
+        case ["make", target]:
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        case ["curl", "-X", method, url]:
+            path = url.removeprefix(ADDRESS).replace("/optics", "/{name}")
+            assert method.lower() in OPENAPI["paths"][path]
+        case [".", ".venv/bin/activate"]:
+            assert "\nVENV := .venv\n" in (ROOT / "Makefile").read_text()
+        case ["docker", "compose", "up", "--build"]:
+            assert (ROOT / "docker-compose.yml").is_file()
+        case ["ssh", "-L", "8000:127.0.0.1:8000", "lab-computer"]:
+            pass
+        case _:
+            pytest.fail(f"nothing here checks {command}")
+
+
+def parse(words: list[str]) -> None:
+    """Parse a command of pnnlab without running it; raises on an option that is not there."""
+    group = typer.main.get_command(app)
+    context = group.make_context("pnnlab", list(words))
+    name, command, rest = group.resolve_command(context, words)
+    given = command.make_context(name, rest, parent=context).params
+    if name == "compare":
+        lists = {key: tuple(given[key].split(",")) for key in ("methods", "twin_rows")}
+        plan_comparison(**lists, **{key: given[key] for key in ("seeds", "split", "task")})
+
+
+@pytest.mark.parametrize("text", [*blocks("reference.md", "toml"), *blocks("how-to.md", "toml")])
+def test_every_toml_block_is_valid(text: str) -> None:
+    data = tomllib.loads(text)
+    if data.keys() <= TrainConfig.model_fields.keys():
+        TrainConfig.model_validate(data)
+    elif "name" in data:
+        BenchConfig.model_validate(data)
+    else:
+        bench = tomllib.loads((ROOT / "bench.toml").read_text())
+        with open_bench(BenchConfig.model_validate(merged(bench, data))) as opened:
+            spec = opened.system("optics").description.x
+            field = np.full((1, *spec.shape), spec.high)
+            opened.system("optics").transform(field, field)
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = {key: merged(base[key], over[key]) for key in base.keys() & over.keys()}
+    return {**base, **over, **both} if isinstance(over, dict) else over
+
+
+def test_the_json_block_is_a_pass() -> None:
+    (text,) = blocks("reference.md", "json")
+    assert PassRequest.model_validate_json(text).client == "me"

@@ -1,0 +1,140 @@
+"""What the reference lists is what the code has."""
+
+import inspect
+import json
+import re
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import typer
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+import lab.config
+import lab.jobs.runner
+from documentation import OPENAPI, REFERENCE, ROOT, TEXT, table
+from drivers.row_key import RowKey
+from drivers.waveshaper import WaveShaperA
+from drivers.yokogawa import YokogawaAQ6370
+from lab.client import Client
+from lab.config import BenchConfig, TrainConfig
+from lab.jobs.records import FitConfig
+from lab.problems import PREFIX, problem_type
+from lab.trainer import EpochMetric, TrainResult
+from server.cli import app
+from server.errors import STATUS, status_problem
+
+
+def settings(driver: type) -> dict[str, Any]:
+    """Return a driver's settings as the bench file may give them, with their defaults."""
+    others = {"self", "client", "adapter", "name", "expect_idn", "settling_time_s", "kwargs"}
+    limits = {"attenuation", "phase"}
+    parameters = inspect.signature(driver.__init__).parameters
+    return {key: p.default for key, p in parameters.items() if key not in others | limits}
+
+
+def defaults(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, field in model.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            found |= defaults(type(field.default), f"{prefix}{key}.")
+        else:
+            found[prefix + key] = field.default
+    return found
+
+
+def as_shown(default: Any) -> str:
+    if default is PydanticUndefined:
+        return "required"
+    return "none" if default is None else f"`{json.dumps(default)}`"
+
+
+@pytest.mark.parametrize(
+    ("heading", "expected"),
+    [
+        ("The file", defaults(BenchConfig)),
+        ("[rigs.NAME]", defaults(lab.config.RigConfig)),
+        ("[instruments.NAME]", defaults(lab.config.InstrumentConfig)),
+        ("[systems.NAME]", defaults(lab.config.SystemConfig)),
+        ("Training config", defaults(TrainConfig)),
+        ("Twin config", defaults(FitConfig)),
+        ("WaveShaperA", settings(WaveShaperA)),
+        ("YokogawaAQ6370", settings(YokogawaAQ6370)),
+    ],
+)
+def test_every_key_is_listed_with_its_default(heading: str, expected: dict[str, Any]) -> None:
+    shown = {key: cells[0] for key, cells in table(heading).items()}
+    assert shown == {key: as_shown(default) for key, default in expected.items()}
+
+
+CLI = typer.main.get_command(app).commands
+
+
+@pytest.mark.parametrize("name", CLI)
+def test_every_option_is_listed_with_its_default(name: str) -> None:
+    (heading,) = re.findall(rf"^### (pnnlab {name}\b.*)$", REFERENCE, re.MULTILINE)
+    options = {p.opts[0]: p for p in CLI[name].params if p.param_type_name == "option"}
+    shown = table(heading)
+    assert shown.keys() == options.keys()
+    for option, (default, *_) in shown.items():
+        if name != "submit" and options[option].default is not None:
+            assert default.strip("`").replace("off", "False") == str(options[option].default)
+
+
+def test_no_other_command_is_named() -> None:
+    for text in TEXT.values():
+        assert set(re.findall(r"`pnnlab ([a-z]+)", text)) <= set(CLI)
+
+
+def test_every_route_is_listed_with_its_statuses() -> None:
+    routes = {
+        f"{method.upper()} {path}": sorted(set(operation["responses"]) - {"422"})
+        for path, operations in OPENAPI["paths"].items()
+        for method, operation in operations.items()
+    }
+    shown = {
+        route: sorted([done, *failed.split()]) for route, (done, failed, _) in table("REST").items()
+    }
+    assert shown == routes
+
+
+def test_every_problem_is_listed_with_its_status() -> None:
+    known = {problem_type(kind).removeprefix(PREFIX): status for kind, status in STATUS.items()}
+    shown = {name: int(status) for name, (status, _) in table("Problems").items()}
+    assert shown == {**known, "invalid-request": 422, "internal-error": 500}
+
+
+def test_refusals_of_any_request_are_listed_under_their_own_names() -> None:
+    (rows,) = re.findall(r"Some may answer any request:\n\n((?:\|.*\n)+)", REFERENCE)
+    listed = re.findall(r"^\| `([\w-]+)` \| (\d+) \|", rows, re.MULTILINE)
+    assert sorted(status for _, status in listed) == ["400", "403", "413", "421"]
+    for name, status in listed:
+        body = json.loads(status_problem(int(status), "").body)
+        assert body["type"] == PREFIX + name
+
+
+def test_every_method_of_the_client_is_listed() -> None:
+    methods = set()
+    for name, method in vars(Client).items():
+        if inspect.isfunction(method) and not name.startswith("_"):
+            signature = inspect.signature(method)
+            _, *rest = signature.parameters.values()
+            plain = [parameter.replace(annotation=parameter.empty) for parameter in rest]
+            methods.add(f"{name}{inspect.Signature(plain)}")
+    assert table("Python client").keys() == methods
+
+
+def test_every_variable_is_listed() -> None:
+    sources = [f for p in ("lab", "drivers", "server", "twins") for f in (ROOT / p).rglob("*.py")]
+    read = {name for f in sources for name in re.findall(r"\"(PNNLAB_[A-Z_]+)\"", f.read_text())}
+    assert table("Environment variables").keys() == read
+
+
+def test_results_and_row_keys_are_listed() -> None:
+    kept = [f.name for f in fields(TrainResult) if not f.name.endswith("_state")]
+    metrics = re.search(r"An epoch's metric:\n\n((?:\|.*\n)+)", REFERENCE)[1]
+    listed = re.findall(r"^\| `(\w+)`", metrics, re.MULTILINE)
+    assert list(table("Results")) == [*kept, "twin"]
+    assert listed == ["kind", *(f.name for f in fields(EpochMetric))]
+    assert list(table("Row keys")) == [f.name for f in fields(RowKey)]

@@ -1,8 +1,9 @@
 """What a PAT step costs beyond its lower bound: one twin forward plus one twin backward.
 
 The device is free (it returns a ready tensor); inputs and theta both want gradients; clamp and
-refit are excluded. Interleaved rounds, medians of the per-round ratios. Prints a table, or JSON
-with `ratio_to_bound`: twin -> ratio.
+refit are excluded. Interleaved rounds, medians of the per-round ratios. Times are the thread's own
+CPU time, so that other work on the machine does not count. Prints a table, or JSON with
+`ratio_to_bound`: twin -> ratio.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from lab.pat import pat
 from twins.optics import OpticsTwin
 
-ROUNDS, STEPS = 30, 20
+ROUNDS, STEPS = 200, 5
 
 
 class Perceptron(nn.Module):
@@ -36,10 +37,10 @@ class Perceptron(nn.Module):
 
 
 def time_step(step: Callable[[], None]) -> float:
-    start = time.perf_counter()
+    start = time.thread_time()
     for _ in range(STEPS):
         step()
-    return (time.perf_counter() - start) / STEPS
+    return (time.thread_time() - start) / STEPS
 
 
 def measure(twin: nn.Module, rows: int) -> tuple[float, float, float]:

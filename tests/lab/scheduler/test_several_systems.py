@@ -40,7 +40,7 @@ async def test_systems_that_share_an_instrument_take_turns() -> None:
         await several_loop_turns()
         late = asyncio.create_task(scheduler.submit(make_pass(8, priority=1, system="b")))
         await several_loop_turns()
-        assert scheduler.status("b").running is None
+        assert scheduler.status("b").running == []
         await scheduler.cancel("x")
         a.open_gate()
         assert await b.row_begun() == 8, "who asked first goes next, not who just had it"

@@ -8,6 +8,7 @@ columns. Both agree exactly with Python's own `%.4f` and `float`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,31 +114,78 @@ def _write_numbers(fields: NDArray[np.void], values: Array) -> None:
 def parse_profile(text: str | bytes) -> Profile:
     """Read a profile; raise ValueError that names the line for anything else."""
     data = text if isinstance(text, bytes) else text.encode("ascii")
-    profile = _parse_canonical(data)
+    profile = ProfileReader().read(data)
     return _parse_lines(data) if profile is None else profile
 
 
-def _parse_canonical(data: bytes) -> Profile | None:
-    """Read text that has exactly four decimals everywhere; None if this text has not."""
-    padded = np.frombuffer(b"\0" * 8 + data, dtype=np.uint8)
-    ends = np.flatnonzero(padded < 11)[8:]
-    if len(ends) == 0 or len(ends) % 4 or ends[-1] != len(padded) - 1:
-        return None
-    if (padded[ends].reshape(-1, 4) != (9, 9, 9, 10)).any():
-        return None
-    lengths = ends - 1
-    lengths[0] -= 7
-    lengths[1:] -= ends[:-1]
-    lengths = lengths.reshape(-1, 4)
-    ends = ends.reshape(-1, 4)
-    port = padded[ends[:, 3] - 1].astype(np.int64) - ord("0")
-    if (lengths[:, 3] != 1).any() or (port < 0).any() or (port > 9).any():
-        return None
-    numbers = _parse_numbers(padded, ends[:, :3].T.ravel(), lengths[:, :3].T.ravel())
-    if numbers is None:
-        return None
-    frequencies, attenuation, phase = numbers.reshape(3, -1)
-    return Profile(frequencies, attenuation, phase, port)
+class ProfileReader:
+    """Read profiles one after another, as `ProfileFormat` writes them.
+
+    `separators`, one or two characters each, as there. Frequencies that are the last profile's,
+    character by character, are not read again: the profile then has the same array object.
+    """
+
+    def __init__(self, separators: tuple[bytes, bytes] = (b"\t", b"\n")) -> None:
+        between, end = separators
+        self._width = len(between)
+        self._first = sorted({between[0], end[0]})
+        codes = [int.from_bytes(s, "little") for s in (between, between, between, end)]
+        self._separators = np.array(codes)[:, None]
+        self._grid_words = np.zeros(0, dtype=np.uint64)
+        self._grid = np.zeros(0)
+
+    def read(self, data: bytes) -> Profile | None:
+        """Read text that has exactly four decimals everywhere; None if this text has not."""
+        padded = np.frombuffer(b"\0" * 8 + data, dtype=np.uint8)
+        ends = self._field_ends(padded)
+        if ends is None:
+            return None
+        starts = np.empty_like(ends)
+        starts[1:] = ends[:-1] + self._width
+        starts[0, 1:] = ends[3, :-1] + self._width
+        starts[0, 0] = 8
+        lengths = ends - starts
+        port = padded[starts[3]] - np.uint8(ord("0"))  # above 9 for what comes before "0", too
+        if np.count_nonzero((port > 9) | (lengths[3] != 1)):
+            return None
+        frequencies = self._read_grid(padded, ends[0], lengths[0])
+        numbers = _parse_numbers(padded, ends[1:3].ravel(), lengths[1:3].ravel())
+        if frequencies is None or numbers is None:
+            return None
+        attenuation, phase = numbers.reshape(2, -1)
+        return Profile(frequencies, attenuation, phase, port.astype(np.int64))
+
+    def _field_ends(self, padded: NDArray[np.uint8]) -> NDArray[np.intp] | None:
+        """Return where each field stops, (4, lines); None if the separators are not in order."""
+        mark = padded == self._first[0]
+        for other in self._first[1:]:
+            mark |= padded == other
+        ends = np.flatnonzero(mark)
+        if len(ends) == 0 or len(ends) % 4 or ends[-1] != len(padded) - self._width:
+            return None
+        ends = np.ascontiguousarray(ends.reshape(-1, 4).T)
+        if np.count_nonzero(_words(padded, ends, self._width) != self._separators):
+            return None
+        return ends
+
+    def _read_grid(
+        self, padded: NDArray[np.uint8], ends: NDArray[np.intp], lengths: NDArray[np.intp]
+    ) -> Array | None:
+        """Read the frequencies (lines,); None if one is not `[-]d{1,3}.dddd`."""
+        words = _words(padded, ends - 8, 8)
+        same_length = not np.count_nonzero(lengths != 8)  # then a word is all of its frequency
+        if same_length and np.array_equal(words, self._grid_words):
+            return self._grid
+        frequencies = _parse_numbers(padded, ends, lengths)
+        if frequencies is not None and same_length:
+            self._grid_words, self._grid = words, frequencies
+        return frequencies
+
+
+def _words(padded: NDArray[np.uint8], at: NDArray[np.intp], size: int) -> NDArray[Any]:
+    """Return the `size` characters from each place on as one little-endian word each."""
+    every = np.ndarray(len(padded) - size + 1, f"<u{size}", padded, strides=(1,))
+    return np.asarray(every[at])
 
 
 def _parse_numbers(
@@ -146,13 +194,13 @@ def _parse_numbers(
     """Read the numbers that stop before `ends`; None if one is not `[-]d{1,3}.dddd`."""
     negative = padded[ends - lengths] == ord("-")
     whole_digits = lengths - negative - 5
-    if (whole_digits < 1).any() or (whole_digits > 3).any():
+    if np.count_nonzero((whole_digits < 1) | (whole_digits > 3)):
         return None
-    words = np.ndarray(len(padded) - 7, "<u8", padded, strides=(1,))[ends - 8] ^ _ZEROS
-    if ((words & _POINT_AT) != _POINT).any():
+    words = _words(padded, ends - 8, 8) ^ _ZEROS
+    if np.count_nonzero((words & _POINT_AT) != _POINT):
         return None
     words &= _KEEP[whole_digits]
-    if (words.view(np.uint8) > 9).any():
+    if np.count_nonzero(words.view(np.uint8) > 9):
         return None
     words = (words * 10 + (words >> 8)) & 0x00FF00FF00FF00FF  # digits to pairs
     words = (words * 100 + (words >> 16)) & 0x0000FFFF0000FFFF  # to "ddd0" and "dddd"

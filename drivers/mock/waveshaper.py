@@ -7,13 +7,14 @@ the band (the rest is blocked) on a contiguous 1 GHz grid, a port's band is at l
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drivers.mock.faults import GARBAGE, AnswerLate, ConnectionDropped, Fault, FaultQueue
 from drivers.spec import Array
-from drivers.wsp import Profile, parse_profile
+from drivers.wsp import Profile, ProfileReader, parse_profile
 
 START_THZ, STOP_THZ, STEP_THZ = 191.250, 196.275, 0.001
 BLOCK_ABOVE_DB = 40.0
@@ -21,6 +22,7 @@ NARROWEST_BAND_LINES = 10
 
 Reply = tuple[int, str, bytes]
 _ROUNDING_RAD = 1e-4  # 2 pi itself is 6.2832 on the wire
+_WSP_HEAD, _WSP_TAIL = b'{"type":"wsp","wsp":"', b'"}'
 
 
 class ProfileRefused(Exception):
@@ -51,6 +53,7 @@ class WaveShaperFirmware:
         self.out_of_limits = 0
         self._band = np.round(np.arange(START_THZ, STOP_THZ + STEP_THZ / 2, STEP_THZ), 3)
         self._grid = self._band
+        self._reader = ProfileReader((rb"\t", rb"\n"))
         self._fill(60.0, port=0)
 
     def inject(self, fault: Fault, on: str = "") -> None:
@@ -106,13 +109,27 @@ class WaveShaperFirmware:
 
     def _load(self, body: bytes) -> Reply:
         try:
-            request = json.loads(body)
-            self._carry_out(request["type"], request)
+            profile = self._compact_profile(body)
+            if profile is not None:
+                self._load_profile(profile)
+            else:
+                request = json.loads(body)
+                self._carry_out(request["type"], request)
         except (ValueError, KeyError, TypeError) as error:
             return self._json(-2, f"malformed request: {error}")
         except ProfileRefused as refusal:
             return self._json(-3, str(refusal))
         return self._json(0, "")
+
+    def _compact_profile(self, body: bytes) -> Profile | None:
+        """Read the profile of a request in JSON's shortest spelling, None for all other requests.
+
+        Four thousand escapes make `json.loads` slow. The reader takes them as separators and knows
+        every other byte of the text for a part of a number, so JSON would read the same.
+        """
+        if not (body.startswith(_WSP_HEAD) and body.endswith(_WSP_TAIL)):
+            return None
+        return self._reader.read(body[len(_WSP_HEAD) : -len(_WSP_TAIL)])
 
     def _carry_out(self, kind: str, request: dict[str, object]) -> None:
         match kind:
@@ -137,27 +154,42 @@ class WaveShaperFirmware:
 
     def _check(self, profile: Profile) -> None:
         f, attenuation, phase = profile.frequencies_thz, profile.attenuation_db, profile.phase_rad
-        inside = (f >= START_THZ - 1e-6) & (f <= STOP_THZ + 1e-6)
-        inside &= (attenuation >= 0) & (attenuation <= 60)
+        inside = (attenuation >= 0) & (attenuation <= 60)
         inside &= np.abs(phase) <= 2 * np.pi + _ROUNDING_RAD
-        self.out_of_limits += len(f) - int(np.count_nonzero(inside))
-        if len(f) == 0 or f[0] < START_THZ - 1e-6 or f[-1] > STOP_THZ + 1e-6:
-            raise ProfileRefused(f"frequencies outside {START_THZ:.3f}-{STOP_THZ:.3f} THz")
-        if (np.abs(f[1:] - f[:-1] - STEP_THZ) > 1e-6).any():
-            raise ProfileRefused("frequencies are not a contiguous 0.001 THz grid")
-        if not np.isfinite(attenuation).all() or not np.isfinite(phase).all():
+        same_grid = f is self._grid  # checked when it came
+        if not same_grid:
+            inside &= (f >= START_THZ - 1e-6) & (f <= STOP_THZ + 1e-6)
+        outside = len(f) - int(np.count_nonzero(inside))
+        self.out_of_limits += outside
+        if not same_grid:
+            _check_grid(f)
+        # what is not finite is outside too
+        if outside and not (np.isfinite(attenuation).all() and np.isfinite(phase).all()):
             raise ProfileRefused("attenuation and phase must be finite")
-        if (profile.port < 0).any() or (profile.port > self._port_count).any():
+        self._check_ports(profile.port)
+
+    def _check_ports(self, port: NDArray[np.int64]) -> None:
+        if port.min() < 0 or port.max() > self._port_count:
             raise ProfileRefused(f"port outside 0-{self._port_count}")
-        changes = np.flatnonzero(profile.port[1:] != profile.port[:-1]) + 1
-        if (np.diff([0, *changes, len(f)]) < NARROWEST_BAND_LINES).any():
+        changes = np.flatnonzero(port[1:] != port[:-1]) + 1
+        edges = [0, *changes.tolist(), len(port)]
+        if any(end - begin < NARROWEST_BAND_LINES for begin, end in pairwise(edges)):
             raise ProfileRefused("a port's band is narrower than 10 GHz")
 
     def _apply(self, profile: Profile) -> None:
-        if not np.array_equal(profile.frequencies_thz, self._grid):
-            self._grid = profile.frequencies_thz  # else the same object: the plant may cache
+        f = profile.frequencies_thz
+        if f is not self._grid and not np.array_equal(f, self._grid):
+            self._grid = f  # else the same object: the plant may cache
         self._profile = profile
         open_lines = (profile.port == 1) & (profile.attenuation_db <= BLOCK_ABOVE_DB)
         amplitude = 10.0 ** (np.maximum(profile.attenuation_db, 0.0) / -20.0) * open_lines
         self.blocked = not open_lines.any()
         self._set_transmission(self._grid, amplitude * np.exp(1j * profile.phase_rad))
+
+
+def _check_grid(frequencies_thz: Array) -> None:
+    f = frequencies_thz
+    if len(f) == 0 or f[0] < START_THZ - 1e-6 or f[-1] > STOP_THZ + 1e-6:
+        raise ProfileRefused(f"frequencies outside {START_THZ:.3f}-{STOP_THZ:.3f} THz")
+    if (np.abs(f[1:] - f[:-1] - STEP_THZ) > 1e-6).any():
+        raise ProfileRefused("frequencies are not a contiguous 0.001 THz grid")

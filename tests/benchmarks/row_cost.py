@@ -27,7 +27,7 @@ from drivers.row_key import RowKey
 from drivers.spec import Array
 from drivers.transport import open_http, open_visa
 from drivers.waveshaper import WaveShaperA
-from drivers.wsp import ProfileFormat, format_profile, parse_profile
+from drivers.wsp import ProfileFormat, ProfileReader
 from drivers.yokogawa import YokogawaAQ6370
 
 PIXELS = 100
@@ -107,13 +107,14 @@ def breakdown(rows: list[tuple[Array, Array]]) -> dict[str, float]:
     """Return the parts of a row, ms each, without physics."""
     with ExitStack() as stack:
         bench = Bench(ConstantPlant(), stack)
-        frequencies = bench.shaper.frequencies_thz
-        layout = ProfileFormat(frequencies, 1)
-        texts = [format_profile(frequencies, *r, 1) for r in rows]
+        separators = rb"\t", rb"\n"
+        layout = ProfileFormat(bench.shaper.frequencies_thz, 1, separators)
+        reader = ProfileReader(separators)
+        texts = [layout.format(*r) for r in rows]
         return {
             "format_ms": median_ms(lambda r=r: layout.format(*r) for r in rows),
             "http_round_trip_ms": median_ms(bench.shaper.identify for _ in rows),
-            "parse_ms": median_ms(lambda t=t: parse_profile(t) for t in texts),
+            "parse_ms": median_ms(lambda t=t: reader.read(t) for t in texts),
             "shaper_ms": median_ms(lambda r=r: bench.shaper.load(*r) for r in rows),
             "spectrometer_ms": median_ms(bench.spectrometer.measure for _ in rows),
         }

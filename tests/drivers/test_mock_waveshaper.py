@@ -131,6 +131,33 @@ def test_a_refused_request_changes_nothing(firmware, plant, request_, named):
     assert firmware.profiles_loaded == 1
 
 
+def test_a_compact_request_is_carried_out_and_refused_like_any_other(firmware, plant):
+    def compact(request):
+        return json.dumps(request, separators=(",", ":")).encode()
+
+    attenuation = np.linspace(0, 41, 12)
+    phase = np.linspace(-np.pi, np.pi, 12)
+    for shift in (0.0, 1.0):  # the second time on a grid that is known
+        request = wsp(attenuation + shift, phase)
+        assert send(firmware, request)["rc"] == 0
+        expected = plant.transmission
+        assert send(firmware, compact(request))["rc"] == 0
+        assert plant.transmission is not expected
+        assert np.array_equal(plant.transmission, expected)
+    counted = firmware.out_of_limits
+    assert send(firmware, compact(wsp(np.full(12, 61.0))))["rc"] == 0
+    assert firmware.out_of_limits == counted + 12
+    before = plant.transmission
+    for wrong, named in (
+        (wsp(np.zeros(12), port=2), "port outside 0-1"),
+        (wsp(np.zeros(12), first=191.2), "frequencies outside"),
+        (wsp(np.zeros(9)), "narrower than 10 GHz"),
+        ({"type": "wsp", "wsp": wsp(np.zeros(12))["wsp"].replace("193.105", "193.205")}, "contig"),
+    ):
+        assert named in send(firmware, compact(wrong))["rctext"]
+    assert plant.transmission is before
+
+
 def test_values_out_of_limits_are_counted(firmware):
     phase = np.array([6.3, -6.3, *np.full(8, 2 * np.pi)])
     send(firmware, wsp(np.array([-1, 61, *np.full(8, 60)]), phase))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from drivers.wsp import ProfileFormat, format_profile, parse_profile
+from drivers.wsp import ProfileFormat, ProfileReader, format_profile, parse_profile
 
 NUMBER = st.floats(-999.999, 999.999)
 # Ties of the fourth decimal: odd multiples of 1/32 are exact in binary, their neighbours are not.
@@ -131,3 +131,81 @@ def test_escaped_separators_give_the_inside_of_a_json_string(values):
     frequencies = 191.25 + 0.001 * np.arange(values.shape[1])
     escaped = ProfileFormat(frequencies, 1, (rb"\t", rb"\n")).format(*values)
     assert b'"%s"' % escaped == json.dumps(plain(frequencies, *values, 1)).encode()
+
+
+def arrays(profile):
+    return [
+        profile.frequencies_thz,
+        profile.attenuation_db,
+        profile.phase_rad,
+        profile.port,
+    ]
+
+
+@given(profiles=st.lists(columns(NUMBER), min_size=1, max_size=4), port=st.integers(0, 9))
+def test_a_reader_of_escaped_text_reads_what_json_gives(profiles, port):
+    reader = ProfileReader((rb"\t", rb"\n"))
+    for values in profiles:
+        frequencies = 191.25 + 0.001 * np.arange(values.shape[1])
+        escaped = ProfileFormat(frequencies, port, (rb"\t", rb"\n")).format(*values)
+        expected = parse_profile(json.loads(b'"%s"' % escaped))
+        found = reader.read(escaped)
+        assert [as_text(a) for a in arrays(found)] == [as_text(a) for a in arrays(expected)]
+
+
+@given(text=st.text(alphabet='0123.-tn\\\t"', max_size=60))
+def test_a_reader_takes_nothing_but_whole_lines_of_numbers(text):
+    good = rb"193.1000\t1.0000\t-2.0000\t1\n"
+    data = good + text.encode() + good
+    profile = ProfileReader((rb"\t", rb"\n")).read(data)
+    if profile is not None:
+        try:
+            expected = parse_profile(json.loads(b'"%s"' % data))
+        except ValueError:
+            pytest.fail(f"read {data!r}")
+        assert [as_text(a) for a in arrays(profile)] == [as_text(a) for a in arrays(expected)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        rb"193.1010\t1.0000\t2.0000\t1\t",
+        rb"193.1010\t1.0000\t2.0000\n1\n",
+        rb"193.1010\t1.0000\t2.0000\t10\n",
+        rb"193.1010\t1.0000\t2.0000\t/\n",
+        rb"193.1010\t1.0000\t2.0000\t:\n",
+        rb"193.1010\t1.000\t2.0000\t1\n",
+        rb"193.1010\t1.0000\t2_0000\t1\n",
+        rb"193.1010\t1.0000\t2.00:0\t1\n",
+        rb"193.1010\t1234.0000\t2.0000\t1\n",
+        rb"1193.1010\t1.0000\t2.0000\t1\n",
+        rb"193.1010\t1.0000\t2.0000\t1\r",
+        rb"193.1010\t1.0000\t2.0000\t1",
+        rb"",
+    ],
+)
+def test_a_reader_leaves_other_spellings_to_others(wrong):
+    reader = ProfileReader((rb"\t", rb"\n"))
+    good = rb"193.1000\t1.0000\t2.0000\t1\n"
+    before = reader.read(good)
+    assert reader.read(wrong) is None
+    assert wrong == b"" or reader.read(good + wrong) is None
+    again = reader.read(good)
+    assert [as_text(a) for a in arrays(again)] == [as_text(a) for a in arrays(before)]
+
+
+def test_a_reader_gives_the_same_grid_as_the_same_object():
+    reader = ProfileReader()
+    first, same, other, longer = (
+        reader.read(format_profile(np.array(f), np.array(a), np.zeros(len(f)), 1).encode())
+        for f, a in (
+            ([193.0, 193.001], [1.0, 2.0]),
+            ([193.0, 193.001], [3.0, 4.0]),
+            ([193.0, 193.002], [3.0, 4.0]),
+            ([193.0, 193.001, 193.002], [3.0, 4.0, 5.0]),
+        )
+    )
+    assert same.frequencies_thz is first.frequencies_thz
+    assert same.attenuation_db.tolist() == [3.0, 4.0]
+    assert other.frequencies_thz.tolist() == [193.0, 193.002]
+    assert longer.frequencies_thz.tolist() == [193.0, 193.001, 193.002]

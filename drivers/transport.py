@@ -16,7 +16,7 @@ from pymeasure.adapters import Adapter, VISAAdapter
 from pyvisa.errors import Error as VisaError
 
 from drivers.errors import ConnectionLost
-from drivers.mock.http import FirmwareTransport
+from drivers.mock.http import FirmwareClient
 from drivers.mock.optics import OpticalPlant
 from drivers.mock.rig import Firmware, HttpFirmware, Rig, StreamFirmware, optical_rig
 from drivers.mock.visa import FirmwareAdapter
@@ -96,8 +96,7 @@ def open_http(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> htt
     firmware = _firmware(address, rigs)
     if not isinstance(firmware, HttpFirmware):
         raise ValueError(f"{address}: this simulated instrument does not speak HTTP")
-    transport = FirmwareTransport(firmware)
-    return httpx.Client(base_url="http://simulated", transport=transport, timeout=timeout_s)
+    return FirmwareClient(firmware, timeout_s=timeout_s)
 
 
 def open_visa(

@@ -12,7 +12,7 @@ from pymeasure.adapters import VISAAdapter
 
 from drivers.errors import ConnectionLost, DriverError
 from drivers.mock.faults import ConnectionDropped, Fault
-from drivers.mock.http import FirmwareTransport
+from drivers.mock.http import FirmwareClient
 from drivers.row_key import RowKey
 from drivers.transport import open_http, open_rigs, open_visa
 from drivers.waveshaper import WaveShaperA
@@ -97,7 +97,18 @@ def test_instruments_are_not_reached_through_a_proxy(monkeypatch):
     with open_http("http://127.0.0.1:1", {}, timeout_s=2.5) as client:
         assert not client.trust_env
         assert client.timeout == httpx.Timeout(2.5)
-        assert not isinstance(client._transport, FirmwareTransport)
+        assert not isinstance(client, FirmwareClient)
+
+
+def test_a_client_of_firmware_is_an_ordinary_client(rig):
+    with open_http("mock://optics/shaper", {"optics": rig}, timeout_s=2.5) as client:
+        assert client.timeout == httpx.Timeout(2.5)
+        answer = client.get("/waveshaper/devinfo").raise_for_status()
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json()["rc"] == 0
+        assert client.get("/nowhere").status_code == 404
+    with pytest.raises(RuntimeError, match="closed"):
+        client.get("/waveshaper/devinfo")
 
 
 # --- real sockets -----------------------------------------------------------------------------

@@ -196,8 +196,13 @@ class WaveShaperA:
     def _new_load_request(self, body: bytes) -> httpx.Request:
         """Return a POST of `body`; merging URL and headers anew would take a third of its time."""
         kept = self._load_request
+        length = (b"Content-Length", b"%d" % len(body))
         return httpx.Request(
-            "POST", kept.url, headers=kept.headers, content=body, extensions=kept.extensions
+            "POST",
+            kept.url,
+            headers=[*kept.headers.raw, length],
+            stream=httpx.ByteStream(body),
+            extensions=kept.extensions,
         )
 
     def _answer(self, asked: str, request: httpx.Request) -> bytes:

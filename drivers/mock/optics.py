@@ -83,6 +83,8 @@ class OpticalPlant:
         self._responsivity = 1.0
         self._responsivity = self._set_responsivity()
         self._monitor = self._line_matrix(_omega(_MONITOR_M)).mean(axis=0)
+        self._noise_source = np.random.Generator(np.random.Philox(0))
+        self._noise_state = dict(self._noise_source.bit_generator.state)
         self._dark = True
         self._field: Complex = np.zeros(PIXELS, dtype=np.complex128)
         self._grid: Array | None = None
@@ -141,11 +143,13 @@ class OpticalPlant:
 
     def _draw(self, key: RowKey, count: int) -> Array:
         """Return `count` unit-normal numbers that depend on the seed and the row's key alone."""
-        philox = np.random.Philox(
-            key=np.array([self._seed, key.stream], dtype=np.uint64),
-            counter=np.array([0, key.index, _NOISE, 0], dtype=np.uint64),
-        )
-        return np.random.Generator(philox).standard_normal(count)
+        # the state of a new generator, for less than a new generator costs
+        self._noise_state["state"] = {
+            "key": np.array([self._seed, key.stream], dtype=np.uint64),
+            "counter": np.array([0, key.index, _NOISE, 0], dtype=np.uint64),
+        }
+        self._noise_source.bit_generator.state = self._noise_state
+        return self._noise_source.standard_normal(count)
 
     def _digitise(self, intensity: Array) -> Array:
         full = FULL_SCALE_W / UNIT_W

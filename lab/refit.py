@@ -77,11 +77,11 @@ class OnlineRefit:
     def step(self) -> None:
         """Update the candidate, and pass the gate when it is due; no hardware is used."""
         if self._train:
+            known = _join(self._train)
             for _ in range(self.settings.updates):
-                self._update()
+                self._update(known)
 
-    def _update(self) -> None:
-        known = _join(self._train)
+    def _update(self, known: MeasuredRows) -> None:
         pick = torch.randint(len(known), (self.settings.batch,), generator=self._generator)
         rows = known[pick].to(self._twin)
         self._optimiser.zero_grad()

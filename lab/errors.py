@@ -53,6 +53,7 @@ class QueueFull(LabError):
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(f"{message}; try again in {retry_after_s:.0f} s")
+        self.reason = message
         self.retry_after_s = retry_after_s
 
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from lab.measurement import ForwardPass, Measurement
 from server.errors import InvalidRequest, field_errors
-from server.views import PassRequest
+from server.views import PassOptions, PassRequest
 
 JSON = "application/json"
 NPZ = "application/x-npz"
@@ -32,13 +32,19 @@ def pass_from_json(system: str, body: bytes, client: str) -> ForwardPass:
         errors = field_errors([{**e, "loc": ("body", *e["loc"])} for e in error.errors()])
         text = "; ".join(f"{e['pointer']}: {e['detail']}" for e in errors)
         raise InvalidRequest(text, errors) from error
-    return ForwardPass(
-        system,
-        _regular("x", request.x),
-        _regular("theta", request.theta),
-        priority=request.priority,
-        client=request.client or client,
-    )
+    x, theta = _regular("x", request.x), _regular("theta", request.theta)
+    return _pass(system, x, theta, request, client)
+
+
+def _pass(
+    system: str,
+    x: NDArray[np.float64],
+    theta: NDArray[np.float64],
+    options: PassOptions,
+    client: str,
+) -> ForwardPass:
+    plain = options.model_dump(include=set(PassOptions.model_fields))
+    return ForwardPass(system, x, theta, **{**plain, "client": options.client or client})
 
 
 def _regular(name: str, rows: list[list[float]]) -> NDArray[np.float64]:
@@ -49,7 +55,7 @@ def _regular(name: str, rows: list[list[float]]) -> NDArray[np.float64]:
 
 
 def pass_from_npz(
-    system: str, body: bytes, priority: int, client: str, max_bytes: int
+    system: str, body: bytes, options: PassOptions, client: str, max_bytes: int
 ) -> ForwardPass:
     """Read x and theta of an npz archive (at most `max_bytes` unpacked); raise InvalidRequest."""
     try:
@@ -60,7 +66,7 @@ def pass_from_npz(
             x, theta = (_member(archive, sizes, name) for name in ("x", "theta"))
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, OSError) as error:
         raise InvalidRequest(f"the body is no npz archive ({error})") from error
-    return ForwardPass(system, x, theta, priority=priority, client=client)
+    return _pass(system, x, theta, options, client)
 
 
 def _member(archive: zipfile.ZipFile, sizes: dict[str, int], name: str) -> NDArray[np.float64]:

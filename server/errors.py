@@ -5,6 +5,7 @@
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from http.client import responses
 from typing import Any
@@ -27,8 +28,12 @@ from lab.errors import (
     ConfigError,
     Conflict,
     DataError,
+    DeadlineMissed,
     LabError,
     PassCancelled,
+    PassTimeout,
+    QueueFull,
+    ReservationLost,
     Stopped,
     SystemClosed,
     SystemFaulted,
@@ -51,7 +56,12 @@ STATUS: dict[type[Exception], int] = {
     UnknownName: 404,
     PassCancelled: 409,
     Conflict: 409,
+    ReservationLost: 409,
     Stopped: 409,
+    QueueFull: 429,
+    # both: the instruments behind this service had no result in the time that the client gave
+    DeadlineMissed: 504,
+    PassTimeout: 504,
     SystemFaulted: 503,
     SystemClosed: 503,
     DataError: 500,
@@ -124,6 +134,8 @@ def status_problem(status: int, detail: str) -> JSONResponse:
 async def _known(request: Request, error: Exception) -> JSONResponse:
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
     extra: dict[str, Any] = {}
+    if isinstance(error, QueueFull):
+        return _full(error)
     if isinstance(error, DriverError):
         extra["instrument"] = error.instrument
     if isinstance(error, LimitError):
@@ -131,6 +143,14 @@ async def _known(request: Request, error: Exception) -> JSONResponse:
     if status == 500:
         log.error("%s %s", request.method, request.url.path, exc_info=error)
     return problem_response(status, problem_type(type(error)), str(error), **extra)
+
+
+def _full(error: QueueFull) -> JSONResponse:
+    """Say when to come back: to the second in the header, as HTTP has it, exactly in the body."""
+    kind, after_s = problem_type(QueueFull), error.retry_after_s
+    response = problem_response(STATUS[QueueFull], kind, error.reason, retry_after_s=after_s)
+    response.headers["Retry-After"] = str(math.ceil(after_s))
+    return response
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -1,11 +1,13 @@
 """What the routes answer, as plain models."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from drivers.spec import ArraySpec
-from lab.scheduling.status import SystemStatus
+from lab.measurement import OnFault
+from lab.scheduling.reservations import TTL_S
+from lab.scheduling.status import QueuedPass, SystemStatus
 from lab.systems.base import SystemDescription
 
 
@@ -52,19 +54,37 @@ class SystemView(BaseModel):
         )
 
 
-class PassRequest(BaseModel):
-    """Rows for one system in physical units: x (rows, ...) and theta (rows, ...).
+CLIENT_LENGTH = 200
 
-    priority: higher goes first. client: who asks, for the queue's listing
-    (default: the header Pnnlab-Client).
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class PassOptions(BaseModel):
+    """How rows are measured; members of a JSON body, query parameters beside an npz body.
+
+    priority: higher goes first. client: whose share of the hardware it uses (default: the header
+    Pnnlab-Client). deadline_s: when the result is of no more use, seconds since the epoch.
+    timeout_s: longest time from the first row to the last. repeatable: whether rows that a fault
+    interrupted may be measured once more. on_fault: while the system is faulted, wait for its
+    recovery, or fail at once. reservation: the number of the reservation under which it runs.
     """
 
     model_config = ConfigDict(extra="forbid")
 
+    priority: int = Field(0, ge=-100, le=100)
+    client: str = Field("", max_length=CLIENT_LENGTH)
+    deadline_s: Seconds | None = None
+    timeout_s: Seconds | None = None
+    repeatable: bool = True
+    on_fault: OnFault = "wait"
+    reservation: int | None = None
+
+
+class PassRequest(PassOptions):
+    """Rows for one system in physical units: x (rows, ...) and theta (rows, ...)."""
+
     x: list[list[float]]
     theta: list[list[float]]
-    priority: int = 0
-    client: str = ""
 
 
 class MeasurementView(BaseModel):
@@ -85,6 +105,54 @@ class MeasurementView(BaseModel):
     submitted_s: float
     started_s: float
     finished_s: float
+
+
+class QueueView(BaseModel):
+    """Who runs and waits on a system, the next to finish first; see SystemStatus, QueuedPass.
+
+    waiting and waiting_rows count all that wait, `passes` is cut at the limit asked for.
+    """
+
+    system: str
+    row_time_s: float | None
+    waiting: int
+    waiting_rows: int
+    passes: list[QueuedPass]
+
+    @classmethod
+    def of(cls, status: SystemStatus, passes: list[QueuedPass]) -> "QueueView":
+        """Show a system's queue."""
+        return cls(
+            system=status.name,
+            row_time_s=status.row_time_s,
+            waiting=status.waiting,
+            waiting_rows=status.waiting_rows,
+            passes=passes,
+        )
+
+
+class ReservationRequest(BaseModel):
+    """Have a system for oneself: until ttl_s seconds after the last heartbeat.
+
+    owner: shown to the others (default: the header Pnnlab-Client).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    ttl_s: float = Field(ge=TTL_S[0], le=TTL_S[1])
+    owner: str = Field("", max_length=CLIENT_LENGTH)
+
+
+class CalibrationRequest(BaseModel):
+    """Name the calibration in force (empty: none); measurements carry it.
+
+    reservation: the number of the system's reservation, needed while there is one.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(max_length=CLIENT_LENGTH)
+    reservation: int | None = None
 
 
 class Problem(BaseModel):

@@ -6,7 +6,12 @@ from fastapi import Depends, Header, Request
 
 from server.errors import MEDIA_TYPE
 from server.lifespan import RunningLab
-from server.views import Problem
+from server.views import CLIENT_LENGTH, Problem
+
+UNNAMED = "http"  # clients that do not name themselves: together they have one share
+_RETRY_AFTER = {
+    "Retry-After": {"description": "seconds, rounded up", "schema": {"type": "integer"}}
+}
 
 
 def _running_lab(request: Request) -> RunningLab:
@@ -16,11 +21,21 @@ def _running_lab(request: Request) -> RunningLab:
 
 Lab = Annotated[RunningLab, Depends(_running_lab)]
 ClientName = Annotated[
-    str, Header(alias="Pnnlab-Client", max_length=200, description="who asks, for the listings")
+    str,
+    Header(
+        alias="Pnnlab-Client",
+        max_length=CLIENT_LENGTH,
+        description="who asks: whose share of the hardware is used; fairness, not security",
+    ),
 ]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the `responses` of a route that answers with these statuses when it fails."""
     content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-    return {status: {"description": "Problem details", "content": content} for status in statuses}
+    answers: dict[int | str, dict[str, Any]] = {
+        status: {"description": "Problem details", "content": content} for status in statuses
+    }
+    if 429 in answers:
+        answers[429]["headers"] = _RETRY_AFTER
+    return answers

@@ -15,7 +15,7 @@ from lab.errors import Conflict
 from lab.jobs.records import JobRecord, JobState, MetricRecord
 from lab.jobs.state_files import checkpoint_file
 from server.arrays import JSON
-from server.routes.access import ClientName, Lab, problems
+from server.routes.access import UNNAMED, ClientName, Lab, problems
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -32,7 +32,7 @@ Since = Annotated[int, Query(ge=0, le=2**31 - 1, description="metrics after this
 
 
 @router.post("", status_code=202, responses=problems(404, 413, 422, 503))
-async def submit_job(lab: Lab, config: TrainConfig, client: ClientName = "") -> JobRecord:
+async def submit_job(lab: Lab, config: TrainConfig, client: ClientName = UNNAMED) -> JobRecord:
     """Start a training job; the body is the training config."""
     return await lab.jobs.submit(config, client)
 

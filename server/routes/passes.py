@@ -18,8 +18,8 @@ from server.arrays import (
     pass_from_npz,
 )
 from server.errors import InvalidRequest
-from server.routes.access import ClientName, Lab, problems
-from server.views import MeasurementView, PassRequest
+from server.routes.access import UNNAMED, ClientName, Lab, problems
+from server.views import MeasurementView, PassOptions, PassRequest
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ _BODY = {
 }
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"model": MeasurementView, "content": {NPZ: _BINARY}},
-    **problems(404, 409, 413, 415, 422, 502, 503, 504),
+    **problems(404, 409, 413, 415, 422, 429, 502, 503, 504),
 }
 
 
@@ -46,32 +46,42 @@ async def measure_rows(
     lab: Lab,
     request: Request,
     name: str,
-    client: ClientName = "http",
-    priority: Annotated[int, Query(description="of an npz body; JSON carries its own")] = 0,
+    options: Annotated[PassOptions, Query(description="of an npz body; JSON carries its own")],
+    client: ClientName = UNNAMED,
 ) -> Response:
     """Measure rows in physical units; the answer is npz if the Accept header says so, else JSON.
 
-    A client that goes away cancels its pass.
+    A client that goes away cancels its pass. A full queue answers 429 with Retry-After.
     """
     lab.bench.system(name)
-    forward_pass = await _read(request, name, priority, client)
+    forward_pass = await _read(request, name, options, client)
     measurement = await _while_connected(request, _submit(lab, forward_pass))
     if NPZ in request.headers.get("accept", ""):
         return Response(await asyncio.to_thread(measurement_to_npz, measurement), media_type=NPZ)
     return Response(await asyncio.to_thread(measurement_to_json, measurement), media_type=JSON)
 
 
-async def _read(request: Request, name: str, priority: int, client: str) -> ForwardPass:
+async def _read(request: Request, name: str, options: PassOptions, client: str) -> ForwardPass:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     body = await request.body()
     if kind == NPZ:
         limit = request.app.state.max_body_bytes
-        return await asyncio.to_thread(pass_from_npz, name, body, priority, client, limit)
+        return await asyncio.to_thread(pass_from_npz, name, body, options, client, limit)
     if kind != JSON:
         raise HTTPException(415, f"the body must be {JSON} or {NPZ}, not '{kind}'")
     if len(body) > JSON_LIMIT:
         raise HTTPException(413, f"JSON bodies have at most {JSON_LIMIT} bytes; send {NPZ}")
+    if options.model_fields_set:
+        raise _misplaced(options)
     return await asyncio.to_thread(pass_from_json, name, body, client)
+
+
+def _misplaced(options: PassOptions) -> InvalidRequest:
+    """Refuse query parameters that a JSON body would silently win over."""
+    reason = "belongs into the JSON body"
+    names = sorted(options.model_fields_set)
+    errors = [{"detail": reason, "parameter": name} for name in names]
+    return InvalidRequest(f"{', '.join(names)}: {reason}", errors)
 
 
 async def _submit(lab: Lab, forward_pass: ForwardPass) -> Measurement:

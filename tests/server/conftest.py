@@ -4,7 +4,8 @@ import asyncio
 import functools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from fastapi import FastAPI
 
 import lab.jobs.runner
+from drivers.yokogawa import YokogawaAQ6370
 from lab.client import Client
 from lab.config import BenchConfig, load_bench
 from lab.datasets import Dataset
@@ -58,12 +60,68 @@ async def app(bench: BenchConfig, tmp_path: Path) -> AsyncIterator[FastAPI]:
         yield app
 
 
+def calling(app: FastAPI) -> httpx.AsyncClient:
+    """Return a client of a running app under /api/v1, in memory."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://lab/api/v1")
+
+
 @pytest.fixture
 async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """Return a client of the app under /api/v1, in memory."""
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://lab/api/v1") as http:
+    async with calling(app) as http:
         yield http
+
+
+def scheduled(bench: BenchConfig, **scheduler: Any) -> BenchConfig:
+    """Return the bench with other keys in its table [scheduler]."""
+    changed = bench.scheduler.model_copy(update=scheduler)
+    return bench.model_copy(update={"scheduler": changed})
+
+
+@pytest.fixture
+def open_http(bench: BenchConfig, tmp_path: Path) -> Callable[..., Any]:
+    """Return the context manager that opens an app and gives its client; keys of [scheduler]."""
+
+    @asynccontextmanager
+    async def opened(**scheduler: Any) -> AsyncIterator[httpx.AsyncClient]:
+        app = create_app(scheduled(bench, **scheduler), data_dir=tmp_path)
+        async with app.router.lifespan_context(app), calling(app) as http:
+            yield http
+
+    return opened
+
+
+@dataclass
+class Gate:
+    """Hold every row at the spectrometer: `measuring` tells that one has come, `go_on` lets go."""
+
+    measuring: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
+
+    def close(self) -> None:
+        """Hold the rows that come from now on."""
+        self.measuring.clear()
+        self.go_on.clear()
+
+    async def reached(self) -> None:
+        """Wait until a row is in flight."""
+        assert await asyncio.to_thread(self.measuring.wait, LIMIT_S)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """Return a closed gate in front of every row; it opens at the end of the test."""
+    gate, measure = Gate(), YokogawaAQ6370.measure
+
+    def gated(spectrometer: YokogawaAQ6370) -> Any:
+        gate.measuring.set()
+        gate.go_on.wait(LIMIT_S)
+        return measure(spectrometer)
+
+    monkeypatch.setattr(YokogawaAQ6370, "measure", gated)
+    yield gate
+    gate.go_on.set()
 
 
 @pytest.fixture
@@ -102,6 +160,12 @@ def serving(app: FastAPI) -> Iterator[str]:
 def serve_in_thread() -> Callable[[FastAPI], Any]:
     """Return the context manager that serves an app on the loopback."""
     return serving
+
+
+@pytest.fixture
+def reconfigured(bench: BenchConfig) -> Callable[..., BenchConfig]:
+    """Return what makes a bench with other keys in its table [scheduler]."""
+    return lambda **scheduler: scheduled(bench, **scheduler)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import logging
-import threading
 import zipfile
 
 import httpx
@@ -64,10 +63,13 @@ async def test_a_pass_in_json(http):
     assert y.shape == (2, 50)
     assert (y > 0).any()
     assert measurement["saturated"] == [False, False]
-    assert (measurement["first_shot"], measurement["system"]) == (0, "optics")
+    assert (measurement["shots"], measurement["system"]) == ([0, 1], "optics")
+    assert measurement["retried"] == measurement["out_of_sync"] == [False, False]
+    assert measurement["calibration"] == ""
+    assert measurement["started_s"] == measurement["row_s"][0] <= measurement["row_s"][1]
     assert measurement["submitted_s"] <= measurement["started_s"] <= measurement["finished_s"]
     again = (await http.post("/systems/optics/passes", json=as_json(rows()))).json()
-    assert again["first_shot"] == 2
+    assert again["shots"] == [2, 3]
 
 
 async def test_a_pass_in_binary(http):
@@ -81,7 +83,8 @@ async def test_a_pass_in_binary(http):
         assert answer["y"].shape == (3, 50)
         assert answer["y"].dtype == np.float64
         assert answer["saturated"].tolist() == [False] * 3
-        assert answer["first_shot"] == 0
+        assert answer["shots"].tolist() == [0, 1, 2]
+        assert answer["calibration"] == ""
 
 
 async def test_both_forms_measure_the_same(bench, tmp_path):
@@ -250,40 +253,53 @@ async def test_an_unknown_system_gets_404(http):
         assert response.json()["detail"] == "no system 'nope' (there are: optics)"
 
 
-async def test_a_fault_is_told_and_recovered_from(http, monkeypatch):
-    def time_out(spectrometer) -> None:
-        raise InstrumentTimeout(spectrometer.name, "no answer in 5 s")
+def time_out(spectrometer) -> None:
+    raise InstrumentTimeout(spectrometer.name, "no answer in 5 s")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(YokogawaAQ6370, "measure", time_out)
-        failed = await http.post("/systems/optics/passes", json=as_json(rows()))
-    assert failed.status_code == 504
-    assert failed.json()["type"] == "urn:pnnlab:problem:instrument-timeout"
-    assert failed.json()["instrument"] == "spectrometer"
-    refused = await http.post("/systems/optics/passes", json=as_json(rows()))
-    assert refused.status_code == 503
-    assert refused.json()["type"] == "urn:pnnlab:problem:system-faulted"
-    assert "no answer in 5 s" in refused.json()["detail"]
-    health = (await http.get("http://lab/healthz")).json()
-    assert (health["status"], health["systems"]) == ("degraded", {"optics": "faulted"})
-    recovered = await http.post("/systems/optics/recover")
-    assert (recovered.status_code, recovered.json()["state"]) == (200, "ok")
-    assert (await http.post("/systems/optics/passes", json=as_json(rows()))).status_code == 200
-    assert (await http.get("http://lab/healthz")).json()["status"] == "ok"
+
+async def test_a_fault_is_told_and_recovered_from(open_http, monkeypatch):
+    async with open_http(recovery_attempts=0) as http:
+        with monkeypatch.context() as patch:
+            patch.setattr(YokogawaAQ6370, "measure", time_out)
+            failed = await http.post("/systems/optics/passes", json=as_json(rows()))
+        assert failed.status_code == 504
+        assert failed.json()["type"] == "urn:pnnlab:problem:instrument-timeout"
+        assert failed.json()["instrument"] == "spectrometer"
+        refused = await http.post("/systems/optics/passes", json=as_json(rows()))
+        assert refused.status_code == 503
+        assert refused.json()["type"] == "urn:pnnlab:problem:system-faulted"
+        assert "no answer in 5 s" in refused.json()["detail"]
+        health = (await http.get("http://lab/healthz")).json()
+        assert (health["status"], health["systems"]) == ("degraded", {"optics": "faulted"})
+        recovered = await http.post("/systems/optics/recover")
+        assert (recovered.status_code, recovered.json()["state"]) == (200, "ok")
+        assert (await http.post("/systems/optics/passes", json=as_json(rows()))).status_code == 200
+        assert (await http.get("http://lab/healthz")).json()["status"] == "ok"
+
+
+@pytest.mark.parametrize(("repeatable", "status"), [(True, 200), (False, 504)])
+async def test_a_fault_heals_and_its_row_is_measured_again_if_it_may_be(
+    http, monkeypatch, repeatable, status
+):
+    fails, measure = iter([True]), YokogawaAQ6370.measure
+    monkeypatch.setattr(
+        YokogawaAQ6370,
+        "measure",
+        lambda device: time_out(device) if next(fails, False) else measure(device),
+    )
+    body = as_json(rows(), repeatable=repeatable)
+    response = await http.post("/systems/optics/passes", json=body)
+    assert response.status_code == status
+    if repeatable:
+        assert response.json()["retried"] == [True, False]
+        assert response.json()["shots"] == [1, 2]
+    again = await http.post("/systems/optics/passes", json=as_json(rows()))
+    assert again.json()["retried"] == [False, False]
 
 
 def test_a_client_that_goes_away_cancels_its_pass(
-    bench, tmp_path, serve_in_thread, monkeypatch, caplog
+    bench, tmp_path, serve_in_thread, monkeypatch, gate, caplog
 ):
-    measuring, go_on = threading.Event(), threading.Event()
-    measure = YokogawaAQ6370.measure
-
-    def gated(spectrometer):
-        measuring.set()
-        go_on.wait(60)
-        return measure(spectrometer)
-
-    monkeypatch.setattr(YokogawaAQ6370, "measure", gated)
     app = create_app(bench, data_dir=tmp_path)
     with serve_in_thread(app) as url:
         # uvicorn keeps what it logs from the root logger
@@ -291,12 +307,13 @@ def test_a_client_that_goes_away_cancels_its_pass(
         with httpx.Client(base_url=f"{url}/api/v1") as http:
             with pytest.raises(httpx.ReadTimeout):
                 http.post("/systems/optics/passes", json=as_json(rows(50)), timeout=0.5)
-            assert measuring.is_set()
+            assert gate.measuring.is_set()
         with httpx.Client(base_url=f"{url}/api/v1") as http:
             queue = app.state.lab.scheduler._queues["optics"]
-            while not queue._running.stopped():  # the service hears of it in its own time
+            [portion] = queue.running.portions
+            while not portion.ticket.stopped():  # the service hears of it in its own time
                 assert http.get("/systems").status_code == 200
-            go_on.set()
+            gate.go_on.set()
             while (status := http.get("/systems/optics").json()["status"])["running"]:
                 pass
     assert status["state"] == "ok"
@@ -304,22 +321,13 @@ def test_a_client_that_goes_away_cancels_its_pass(
     assert [record.getMessage() for record in caplog.records] == []
 
 
-async def test_a_pass_in_flight_when_the_service_stops_is_told_so(app, http, monkeypatch):
-    measuring, go_on = threading.Event(), threading.Event()
-    measure = YokogawaAQ6370.measure
-
-    def gated(spectrometer):
-        measuring.set()
-        go_on.wait(60)
-        return measure(spectrometer)
-
-    monkeypatch.setattr(YokogawaAQ6370, "measure", gated)
+async def test_a_pass_in_flight_when_the_service_stops_is_told_so(app, http, gate):
     call = asyncio.create_task(http.post("/systems/optics/passes", json=as_json(rows(50))))
-    await asyncio.to_thread(measuring.wait)
+    await gate.reached()
     stopping = asyncio.create_task(app.state.lab.stop())
     while app.state.lab.scheduler.status("optics").state != "closed":
         await asyncio.sleep(0)
-    go_on.set()
+    gate.go_on.set()
     await stopping
     response = await call
     assert response.status_code == 503

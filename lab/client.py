@@ -9,7 +9,10 @@ Errors that the service names come back as the same classes of `lab.errors`; the
 them those of instruments, as ServiceError.
 """
 
+import getpass
 import io
+import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,59 +24,51 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel
 
-import lab.errors
+from lab.calls import Calls, ServiceError
 from lab.config import TrainConfig
-from lab.errors import ConfigError, LabError
-from lab.events import Event, read_events
+from lab.errors import ConfigError, QueueFull
+from lab.events import Event
+from lab.held_reservation import HeldReservation
 from lab.jobs.data_folder import write_whole
 from lab.jobs.records import FitConfig
-from lab.loopback import is_loopback
-from lab.problems import INVALID_REQUEST, problem_type
+
+__all__ = ["Client", "ServiceError", "client_name"]
 
 M = TypeVar("M", bound=BaseModel)
 
-_API = "/api/v1"
 _NPZ = "application/x-npz"
-_TIMEOUT = httpx.Timeout(30.0)
-_PINGED_TIMEOUT = httpx.Timeout(30.0, read=60.0)  # the service pings an idle stream every 15 s
 _PATIENT_TIMEOUT = httpx.Timeout(30.0, read=None)  # rows wait for other clients' rows
 _RECONNECTS = 5
 _FIRST_PAUSE_S = 0.1
 
-_KNOWN: dict[str, type[LabError]] = {
-    problem_type(kind): kind
-    for kind in vars(lab.errors).values()
-    if isinstance(kind, type) and issubclass(kind, LabError)
-} | {INVALID_REQUEST: ConfigError}
 
-
-class ServiceError(LabError):
-    """An error answer; `status` is HTTP's (0: no answer at all), `problem` the details."""
-
-    def __init__(self, message: str, status: int = 0, problem: Mapping[str, Any] | None = None):
-        super().__init__(message)
-        self.status = status
-        self.problem = dict(problem or {})
+def client_name() -> str:
+    """Return who asks unless it says otherwise: PNNLAB_CLIENT, or else user@host, in ASCII."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a user without a name, as in a container
+        user = "unknown"
+    name = os.environ.get("PNNLAB_CLIENT") or f"{user}@{socket.gethostname()}"
+    return name.encode("ascii", "replace").decode()
 
 
 class Client:
     """A lab service at `url`; blocking, for one thread at a time. Close it, or use `with`."""
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", *, name: str = "python") -> None:
-        """`name` says who asks, in the service's listings."""
-        base = httpx.URL(url)
+    def __init__(self, url: str = "http://127.0.0.1:8000", *, name: str | None = None) -> None:
+        """`name` says who asks, whose share of the hardware is used; default: `client_name()`.
+
+        Raises ConfigError for a name that is not printable ASCII.
+        """
         self.url = url.rstrip("/")
-        self._http = httpx.Client(
-            base_url=f"{self.url}{_API}",
-            headers={"Pnnlab-Client": name},
-            timeout=_TIMEOUT,
-            # a proxy of the laboratory's network cannot reach this machine's own loopback
-            trust_env=not is_loopback(base.host),
-        )
+        self.name = client_name() if name is None else name
+        if not (self.name.isascii() and self.name.isprintable()):
+            raise ConfigError(f"a client's name is printable ASCII, not {self.name!r}")
+        self._calls = Calls(self.url, self.name)
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._calls.close()
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +85,7 @@ class Client:
 
     def systems(self) -> list[dict[str, Any]]:
         """List the systems: arrays with unit, range and shape; health and duty cycle."""
-        found: list[dict[str, Any]] = self._call("GET", "/systems").json()
+        found: list[dict[str, Any]] = self._calls.call("GET", "/systems").json()
         return found
 
     def system(self, name: str) -> dict[str, Any]:
@@ -102,26 +97,88 @@ class Client:
         return self._object("POST", f"/systems/{system}/recover", timeout=_PATIENT_TIMEOUT)
 
     def measure(
-        self, system: str, x: ArrayLike, theta: ArrayLike, *, priority: int = 0
+        self,
+        system: str,
+        x: ArrayLike,
+        theta: ArrayLike,
+        *,
+        priority: int = 0,
+        deadline_s: float | None = None,
+        timeout_s: float | None = None,
+        repeatable: bool = True,
+        on_fault: Literal["wait", "fail"] = "wait",
+        reservation: int | None = None,
+        patience_s: float = 60.0,
     ) -> dict[str, Any]:
         """Measure rows: x (rows, ...) and theta (rows, ...) in physical units.
 
-        Returns y (rows, ...) and saturated (rows,) as arrays, first_shot, pass_id, system and
-        the times submitted_s, started_s, finished_s. Raises SystemFaulted, ServiceError (among
-        them refused values, status 422, and failed instruments, 502 and 504), ...
+        Options as in `lab.measurement.ForwardPass`. patience_s: for so long a full queue is
+        waited for and asked again, as it says; 0 raises QueueFull at once.
+
+        Returns arrays with one entry a row (y, saturated, retried, out_of_sync, shots, row_s),
+        and pass_id, system, calibration, submitted_s, started_s and finished_s. Raises
+        QueueFull, DeadlineMissed, PassTimeout, ReservationLost, SystemFaulted, ServiceError
+        (among them refused values, status 422, and failed instruments, 502 and 504), ...
         """
         file = io.BytesIO()
         np.savez(file, x=np.asarray(x), theta=np.asarray(theta))
-        response = self._call(
-            "POST",
+        options = {
+            "priority": priority,
+            "deadline_s": deadline_s,
+            "timeout_s": timeout_s,
+            "repeatable": repeatable,
+            "on_fault": on_fault,
+            "reservation": reservation,
+        }
+        response = self._once_let_in(
+            patience_s,
             f"/systems/{system}/passes",
-            params={"priority": priority},
+            params={name: value for name, value in options.items() if value is not None},
             content=file.getvalue(),
             headers={"Content-Type": _NPZ, "Accept": _NPZ},
             timeout=_PATIENT_TIMEOUT,
         )
         with np.load(io.BytesIO(response.content), allow_pickle=False) as arrays:
             return {name: _unwrapped(arrays[name]) for name in arrays.files}
+
+    def queue(self, system: str, limit: int = 100) -> dict[str, Any]:
+        """Return who runs and waits on a system, the next to finish first, with estimates."""
+        return self._object("GET", f"/systems/{system}/queue", params={"limit": limit})
+
+    # reservations and calibrations
+
+    def reserve(
+        self, system: str, ttl_s: float = 30.0, owner: str | None = None
+    ) -> HeldReservation:
+        """Reserve a system for ttl_s seconds (1 to 3600) from now and from each heartbeat.
+
+        As a context manager it sends the heartbeats and releases the system at the end. Raises
+        UnknownName, Conflict while it is reserved, ConfigError for a ttl_s out of range.
+        """
+        body = {"ttl_s": ttl_s, "owner": self.name if owner is None else owner}
+        path = f"/systems/{system}/reservation"
+        granted = self._object("POST", path, json=body, timeout=_PATIENT_TIMEOUT)
+        # a client serves one thread, and the heartbeats have their own
+        return HeldReservation(granted, lambda: Client(self.url, name=self.name))
+
+    def heartbeat(self, system: str, number: int) -> dict[str, Any]:
+        """Let a reservation live on and return it; raise ReservationLost, UnknownName."""
+        return self._object("POST", f"/systems/{system}/reservation/{number}/heartbeat")
+
+    def release(self, system: str, number: int) -> None:
+        """End a reservation and the passes under it; raise ReservationLost, UnknownName."""
+        self._calls.call("DELETE", f"/systems/{system}/reservation/{number}")
+
+    def set_calibration(
+        self, system: str, name: str, reservation: int | None = None
+    ) -> dict[str, Any]:
+        """Name the calibration in force and return the system's status.
+
+        A reserved system takes it from whoever names the reservation's number only: raises
+        Conflict, ReservationLost, UnknownName.
+        """
+        body = {"name": name, "reservation": reservation}
+        return self._object("PUT", f"/systems/{system}/calibration", json=body)
 
     # twins
 
@@ -136,7 +193,8 @@ class Client:
 
     def twins(self, limit: int = 100) -> list[dict[str, Any]]:
         """List the newest twins, newest first."""
-        found: list[dict[str, Any]] = self._call("GET", "/twins", params={"limit": limit}).json()
+        path, params = "/twins", {"limit": limit}
+        found: list[dict[str, Any]] = self._calls.call("GET", path, params=params).json()
         return found
 
     def twin(self, twin_id: str) -> dict[str, Any]:
@@ -154,7 +212,7 @@ class Client:
     def jobs(self, state: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """List the newest jobs, newest first, of one state if given."""
         params = {"limit": limit} | ({} if state is None else {"state": state})
-        found: list[dict[str, Any]] = self._call("GET", "/jobs", params=params).json()
+        found: list[dict[str, Any]] = self._calls.call("GET", "/jobs", params=params).json()
         return found
 
     def job(self, job_id: str) -> dict[str, Any]:
@@ -166,7 +224,8 @@ class Client:
         found: list[dict[str, Any]] = []
         while True:
             since = found[-1]["step"] if found else since
-            page = self._call("GET", f"/jobs/{job_id}/metrics", params={"since": since}).json()
+            path, params = f"/jobs/{job_id}/metrics", {"since": since}
+            page = self._calls.call("GET", path, params=params).json()
             found += page
             if not page:
                 return found
@@ -180,7 +239,7 @@ class Client:
         lost = 0
         while True:
             try:
-                for event in self._events(job_id, since):
+                for event in self._calls.events(job_id, since):
                     lost = 0
                     since = event.step or since
                     yield event
@@ -203,39 +262,26 @@ class Client:
 
     def checkpoint(self, job_id: str, path: Path | str) -> Path:
         """Download a training job's network to `path`; raise UnknownName, Conflict."""
-        content = self._call("GET", f"/jobs/{job_id}/checkpoint").content
+        content = self._calls.call("GET", f"/jobs/{job_id}/checkpoint").content
         write_whole(Path(path), lambda file: file.write(content))
         return Path(path)
 
-    def _object(self, method: Literal["GET", "POST"], path: str, **options: Any) -> dict[str, Any]:
-        found: dict[str, Any] = self._call(method, path, **options).json()
+    def _once_let_in(self, patience_s: float, path: str, **options: Any) -> httpx.Response:
+        """POST until the queue has room; raise QueueFull once patience_s would be over."""
+        until = time.monotonic() + patience_s
+        while True:
+            try:
+                return self._calls.call("POST", path, **options)
+            except QueueFull as full:
+                if time.monotonic() + full.retry_after_s > until:
+                    raise
+                time.sleep(full.retry_after_s)
+
+    def _object(
+        self, method: Literal["GET", "POST", "PUT"], path: str, **options: Any
+    ) -> dict[str, Any]:
+        found: dict[str, Any] = self._calls.call(method, path, **options).json()
         return found
-
-    def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
-        try:
-            response = self._http.request(method, path, **options)
-        except httpx.HTTPError as error:
-            raise self._no_answer(error) from error
-        if response.is_error:
-            raise _error(response)
-        return response
-
-    def _events(self, job_id: str, since: int) -> Iterator[Event]:
-        headers = {"Last-Event-ID": str(since), "Accept": "text/event-stream"}
-        path = f"/jobs/{job_id}/events"
-        try:
-            with self._http.stream(
-                "GET", path, headers=headers, timeout=_PINGED_TIMEOUT
-            ) as response:
-                if response.is_error:
-                    response.read()
-                    raise _error(response)
-                yield from read_events(response.iter_lines())
-        except httpx.HTTPError as error:
-            raise self._no_answer(error) from error
-
-    def _no_answer(self, error: httpx.HTTPError) -> ServiceError:
-        return ServiceError(f"no answer from {self.url} ({error or type(error).__name__})")
 
 
 def _body(
@@ -246,20 +292,6 @@ def _body(
         raise TypeError(f"a {kind.__name__} is needed, not a {type(config).__name__}")
     plain = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
     return {**(plain or {}), **fields}
-
-
-def _error(response: httpx.Response) -> LabError:
-    try:
-        problem = response.json()
-    except ValueError:
-        problem = None
-    if not isinstance(problem, dict) or "detail" not in problem:
-        text = f"{response.request.url}: HTTP {response.status_code} {response.reason_phrase}"
-        return ServiceError(text, response.status_code)
-    kind = _KNOWN.get(str(problem.get("type")))
-    if kind is not None:
-        return kind(problem["detail"])
-    return ServiceError(str(problem["detail"]), response.status_code, problem)
 
 
 def _unwrapped(array: NDArray[Any]) -> Any:

@@ -27,13 +27,25 @@ from server.app import create_app
 ROWS = {"x": np.full((3, 50), 0.5), "theta": np.zeros((3, 50))}
 
 
-def test_measuring_and_recovering(client, monkeypatch):
+@pytest.fixture
+def unhealing(reconfigured, tmp_path, serve_in_thread) -> Iterator[Client]:
+    """Return a client of a service whose system stays faulted until it is recovered."""
+    app = create_app(reconfigured(recovery_attempts=0), data_dir=tmp_path)
+    with serve_in_thread(app) as url, Client(url, name="tests") as client:
+        yield client
+
+
+def test_measuring_and_recovering(unhealing, monkeypatch):
+    client = unhealing
     [system] = client.systems()
     assert client.system("optics")["x"] == system["x"]
     measured = client.measure("optics", **ROWS)
     assert measured["y"].shape == (3, 50)
-    assert (measured["first_shot"], measured["system"]) == (0, "optics")
-    assert measured["saturated"].tolist() == [False] * 3
+    assert (measured["shots"].tolist(), measured["system"]) == ([0, 1, 2], "optics")
+    for flag in ("saturated", "retried", "out_of_sync"):
+        assert measured[flag].tolist() == [False] * 3
+    assert measured["row_s"].shape == (3,)
+    assert measured["calibration"] == ""
     with pytest.raises(ServiceError, match=r"1\.5 relative field") as refused:
         client.measure("optics", np.full((1, 50), 1.5), np.zeros((1, 50)))
     assert refused.value.status == 422
@@ -50,7 +62,7 @@ def test_measuring_and_recovering(client, monkeypatch):
     with pytest.raises(SystemFaulted, match="no answer in 5 s"):
         client.measure("optics", **ROWS)
     assert client.recover("optics")["state"] == "ok"
-    assert client.measure("optics", **ROWS)["first_shot"] == 6
+    assert client.measure("optics", **ROWS)["shots"].tolist() == [4, 5, 6]
 
 
 def test_a_job_from_submission_to_checkpoint(client, job_body, tmp_path):

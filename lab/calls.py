@@ -1,0 +1,93 @@
+"""HTTP calls to a lab service; what it answers as an error is raised as the error that it names."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx
+
+import lab.errors
+from lab.errors import ConfigError, LabError, QueueFull
+from lab.events import Event, read_events
+from lab.loopback import is_loopback
+from lab.problems import INVALID_REQUEST, problem_type
+
+_API = "/api/v1"
+_TIMEOUT = httpx.Timeout(30.0)
+_PINGED_TIMEOUT = httpx.Timeout(30.0, read=60.0)  # the service pings an idle stream every 15 s
+
+_KNOWN: dict[str, type[LabError]] = {
+    problem_type(kind): kind
+    for kind in vars(lab.errors).values()
+    if isinstance(kind, type) and issubclass(kind, LabError)
+} | {INVALID_REQUEST: ConfigError}
+
+
+class ServiceError(LabError):
+    """An error answer; `status` is HTTP's (0: no answer at all), `problem` the details."""
+
+    def __init__(self, message: str, status: int = 0, problem: Mapping[str, Any] | None = None):
+        super().__init__(message)
+        self.status = status
+        self.problem = dict(problem or {})
+
+
+class Calls:
+    """The API of the service at `url`, which is told that `name` asks."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._url = url
+        self._http = httpx.Client(
+            base_url=f"{url}{_API}",
+            headers={"Pnnlab-Client": name},
+            timeout=_TIMEOUT,
+            # a proxy of the laboratory's network cannot reach this machine's own loopback
+            trust_env=not is_loopback(httpx.URL(url).host),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def call(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Return the answer to a request; raise the error that it names, or ServiceError."""
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise self._no_answer(error) from error
+        if response.is_error:
+            raise _error(response)
+        return response
+
+    def events(self, job_id: str, since: int) -> Iterator[Event]:
+        """Yield a job's events after step `since` until the stream ends; raise as `call`."""
+        headers = {"Last-Event-ID": str(since), "Accept": "text/event-stream"}
+        path = f"/jobs/{job_id}/events"
+        try:
+            with self._http.stream(
+                "GET", path, headers=headers, timeout=_PINGED_TIMEOUT
+            ) as response:
+                if response.is_error:
+                    response.read()
+                    raise _error(response)
+                yield from read_events(response.iter_lines())
+        except httpx.HTTPError as error:
+            raise self._no_answer(error) from error
+
+    def _no_answer(self, error: httpx.HTTPError) -> ServiceError:
+        return ServiceError(f"no answer from {self._url} ({error or type(error).__name__})")
+
+
+def _error(response: httpx.Response) -> LabError:
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict) or "detail" not in problem:
+        text = f"{response.request.url}: HTTP {response.status_code} {response.reason_phrase}"
+        return ServiceError(text, response.status_code)
+    kind = _KNOWN.get(str(problem.get("type")))
+    if kind is QueueFull:
+        return QueueFull(problem["detail"], float(problem["retry_after_s"]))
+    if kind is not None:
+        return kind(problem["detail"])
+    return ServiceError(str(problem["detail"]), response.status_code, problem)

@@ -14,6 +14,7 @@ from lab.errors import ConfigError
 
 Method = Literal["pat", "pat-refit", "in-silico", "in-silico-noise", "ideal"]
 METHODS: tuple[Method, ...] = ("pat", "pat-refit", "in-silico", "in-silico-noise", "ideal")
+DIGITAL_METHODS: tuple[Method, ...] = ("in-silico", "in-silico-noise")  # the test apart
 Task = Literal["vowels", "digits"]
 Split = Literal["random", "talker"]
 Holdout = Literal["test", "validation"]
@@ -169,6 +170,7 @@ class TrainConfig(_Strict):
     rate_theta, rate_digital: Adam's learning rates of the physical and of the digital parameters.
     holdout: what the accuracy is measured on. "validation" trains without the validation rows
     and tests on these, so that settings can be chosen without a look at the test rows.
+    deadline_s: when the result is of no more use, seconds since the epoch; the job fails then.
     """
 
     system: str = "optics"
@@ -184,6 +186,7 @@ class TrainConfig(_Strict):
     network: NetworkConfig = NetworkConfig()
     twin: TwinConfig = TwinConfig()
     priority: int = Field(0, ge=-100, le=100)
+    deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 def load_bench(path: Path | str) -> BenchConfig:

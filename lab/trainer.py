@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lab.apparatus import Apparatus
 from lab.baselines import logistic_regression
-from lab.config import TrainConfig
+from lab.config import DIGITAL_METHODS, TrainConfig
 from lab.datasets import Dataset, Split, split
 from lab.errors import Stopped
 from lab.measure import DeviceMeasure
@@ -100,6 +100,26 @@ def train(
     return _Run(config, dataset, fitted, apparatus, on_metric, stop).execute()
 
 
+def rows_to_measure(config: TrainConfig, dataset: Dataset) -> int:
+    """Return the hardware rows of a run with its test; without those of a twin's fit."""
+    parts = _split(config, dataset)
+    samples = len(parts.test_idx) + 1  # one more for the spectrum
+    if config.method not in DIGITAL_METHODS:
+        samples += _training_samples(config, parts)
+    return samples * config.network.layers
+
+
+def _split(config: TrainConfig, dataset: Dataset) -> Split:
+    parts = split(dataset, config.split, config.seed)
+    return parts.for_choices() if config.holdout == "validation" else parts
+
+
+def _training_samples(config: TrainConfig, parts: Split) -> int:
+    """Return how many samples pass through the network before its test."""
+    training = len(parts.train_idx)
+    return min(training, _INIT_ROWS) + config.epochs * training
+
+
 class _Run:
     """The state of one training run."""
 
@@ -117,9 +137,7 @@ class _Run:
         self.apparatus = apparatus
         self.on_metric = on_metric
         self.stop = stop
-        self.split: Split = split(dataset, config.split, config.seed)
-        if config.holdout == "validation":
-            self.split = self.split.for_choices()
+        self.split = _split(config, dataset)
         self.features = torch.from_numpy(dataset.features).float()
         self.labels = torch.from_numpy(dataset.labels).long()
         self.twin: DigitalTwin = frozen(deepcopy(fitted.twin))
@@ -240,9 +258,7 @@ class _Run:
 
     def _planned_rows(self) -> int:
         """Return the rows that a run on the device measures before its test."""
-        training = len(self.split.train_idx)
-        samples = min(training, _INIT_ROWS) + self.config.epochs * training
-        return samples * self.config.network.layers
+        return _training_samples(self.config, self.split) * self.config.network.layers
 
     @torch.no_grad()
     def _predict(self, rows: Tensor) -> Tensor:

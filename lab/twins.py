@@ -20,7 +20,7 @@ from twins.neural import NeuralTwin
 from twins.optics import OpticsTwin
 
 STRUCTURED: dict[str, Callable[[], DigitalTwin]] = {"optics": OpticsTwin}
-_HELD_OUT_ROWS = 100
+HELD_OUT_ROWS = 100  # measured beside those of the fit, for its error
 _TASK_ROWS = 100  # samples on which a twin's error on the task's own inputs is measured
 _FIT_STREAM = 1 << 40  # noise streams of twin fits, apart from those of training runs
 
@@ -92,7 +92,7 @@ def fit_system_twin(
     start = time.perf_counter()
     fit_rows = measure_random(device, twin, config.rows, seed=2 * config.seed)
     fit_twin(twin, fit_rows, seed=config.seed, settings=settings, on_progress=on_progress)
-    held_out = measure_random(device, twin, _HELD_OUT_ROWS, seed=2 * config.seed + 1)
+    held_out = measure_random(device, twin, HELD_OUT_ROWS, seed=2 * config.seed + 1)
     task = None
     if task_inputs is not None:
         theta = random_drives(len(task_inputs), twin.x_size, twin.theta_size, seed=config.seed)[1]

@@ -9,23 +9,30 @@ from typing import Any
 
 from lab.config import TrainConfig
 from lab.errors import Stopped
-from lab.jobs.records import FitConfig, JobKind
+from lab.jobs.records import FitConfig, JobKind, JobState
+from lab.jobs.row_progress import RowProgress
 from lab.jobs.store import Store
 
 
 class LiveJob:
     """A job from its submission to its end.
 
-    Made on the event loop. The worker thread calls `check`, `metric`, `tell` and sets `pass_id`;
-    the rest belongs to the loop.
+    Made on the event loop. The worker thread calls `check`, `pause`, `metric`, `tell` and sets
+    `pass_id`; the rest belongs to the loop. rows: what it has measured, for any thread.
+    ends_as: in which state it ends if it is stopped, and why. deadline: the timer of its deadline.
     """
 
-    def __init__(self, job_id: str, config: TrainConfig | FitConfig, store: Store) -> None:
-        """Watchers are told on the running loop."""
+    def __init__(
+        self, job_id: str, config: TrainConfig | FitConfig, store: Store, client: str
+    ) -> None:
+        """Watchers are told on the running loop; `client` is whose rows it measures."""
         self.id = job_id
         self.config = config
+        self.client = client
+        self.rows = RowProgress()
         self.kind: JobKind = "train" if isinstance(config, TrainConfig) else "fit"
-        self.stopped_because = ""
+        self.ends_as: tuple[JobState, str] = ("cancelled", "")
+        self.deadline: asyncio.TimerHandle | None = None
         self.pass_id: str | None = None
         self.future: Future[None] | None = None
         self._stop = threading.Event()
@@ -34,9 +41,10 @@ class LiveJob:
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
 
-    def stop(self, reason: str) -> None:
-        """Ask the job to end; the first reason counts."""
-        self.stopped_because = self.stopped_because or reason
+    def stop(self, reason: str, state: JobState = "cancelled") -> None:
+        """Ask the job to end, in `state`; the first reason counts."""
+        if not self.stopped():
+            self.ends_as = state, reason
         self._stop.set()
 
     def stopped(self) -> bool:
@@ -46,7 +54,12 @@ class LiveJob:
     def check(self) -> None:
         """Raise Stopped if the job is to end."""
         if self.stopped():
-            raise Stopped(self.stopped_because)
+            raise Stopped(self.ends_as[1])
+
+    def pause(self, seconds: float) -> None:
+        """Wait, in a thread of the job's; raise Stopped as soon as the job is to end."""
+        self._stop.wait(seconds)
+        self.check()
 
     def metric(self, metric: Mapping[str, Any]) -> None:
         """Keep one metric under the next step number, and tell the watchers."""

@@ -4,7 +4,7 @@ Imports neither torch nor drivers.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,7 +19,7 @@ class FitConfig(BaseModel):
     """One fit of a digital twin; the body of `POST /api/v1/twins`.
 
     rows: measured rows of the fit. task: where given, the twin's error on that task's encoded
-    samples is reported too.
+    samples is reported too. deadline_s: when the job fails, seconds since the epoch.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,6 +30,7 @@ class FitConfig(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31)
     task: Task | None = None
     priority: int = Field(0, ge=-100, le=100)
+    deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     @property
     def twin(self) -> TwinConfig:
@@ -38,11 +39,27 @@ class FitConfig(BaseModel):
 
 
 @dataclass(frozen=True)
+class JobEstimate:
+    """How far a job is; times are seconds since the epoch, None where nothing is known.
+
+    rows_done, rows_planned: measured rows so far and in all, with those of its twin and its test;
+    None before the job has looked at its data. start_s: when it started, or a worker should be
+    free for it. finish_s: when its last row should be measured, at its pace in training so far.
+    """
+
+    rows_done: int
+    rows_planned: int | None
+    start_s: float | None
+    finish_s: float | None
+
+
+@dataclass(frozen=True)
 class JobRecord:
     """One job as it is stored; times are seconds since the epoch.
 
     config: the TrainConfig or FitConfig it was submitted with. error: why it failed, was
     cancelled or is unknown, else empty. last_step: the number of its newest metric, 0 for none.
+    estimate: while it is pending or running, in the process that runs it; it is not stored.
     """
 
     id: str
@@ -55,6 +72,7 @@ class JobRecord:
     started_s: float | None
     finished_s: float | None
     last_step: int
+    estimate: JobEstimate | None = None
 
     @property
     def ended(self) -> bool:

@@ -11,9 +11,10 @@ from drivers.row_key import RowKey
 from drivers.spec import Array
 from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import Bench
-from lab.config import Split, TrainConfig
+from lab.config import DIGITAL_METHODS, Split, TrainConfig
 from lab.datasets import Dataset, load
-from lab.errors import ConfigError, DataError
+from lab.errors import ConfigError, DataError, DeadlineMissed
+from lab.jobs.job_rows import measure_for
 from lab.jobs.live_job import LiveJob, Turns
 from lab.jobs.records import FitConfig, TwinRecord
 from lab.jobs.state_files import checkpoint_file, load_state, save_state, twin_file
@@ -21,8 +22,8 @@ from lab.jobs.store import Store
 from lab.measure import Run
 from lab.measurement import ForwardPass
 from lab.scheduling.scheduler import HardwareScheduler
-from lab.trainer import TrainResult, train
-from lab.twins import FittedTwin, draw_task_inputs, fit_stream, fit_system_twin
+from lab.trainer import TrainResult, rows_to_measure, train
+from lab.twins import HELD_OUT_ROWS, FittedTwin, draw_task_inputs, fit_stream, fit_system_twin
 from twins.base import frozen
 from twins.fitting import TwinError
 
@@ -46,8 +47,13 @@ class JobRunner:
         return self._train(job, job.config)
 
     def check(self, config: TrainConfig | FitConfig) -> None:
-        """Raise UnknownName or ConfigError for what can be known not to work before it starts."""
+        """Raise what can be known not to work before it starts.
+
+        UnknownName, ConfigError; DeadlineMissed for a deadline that has passed.
+        """
         self.bench.system(config.system)
+        if config.deadline_s is not None and config.deadline_s <= time.time():
+            raise DeadlineMissed("the job's deadline has passed before it was submitted")
         if isinstance(config, TrainConfig):
             if config.method == "ideal" and self.bench.plant(config.system) is None:
                 raise ConfigError("method: 'ideal' needs a simulated bench")
@@ -74,7 +80,10 @@ class JobRunner:
     def _train(self, job: LiveJob, config: TrainConfig) -> dict[str, Any]:
         dataset = load(config.task)
         apparatus = open_apparatus(self.bench, config.system, self._measurer(job, config))
+        job.rows.plan(rows_to_measure(config, dataset))
         record, fitted = self._twin_for(job, config, dataset, apparatus)
+        if config.method not in DIGITAL_METHODS:  # whose time does not go into rows
+            job.rows.start_pace()
         result = train(
             config,
             dataset,
@@ -120,6 +129,7 @@ class JobRunner:
         inputs = None
         if dataset is not None:
             inputs = draw_task_inputs(dataset, apparatus.description, kind, config.seed)
+        job.rows.plan(t.rows + HELD_OUT_ROWS + (0 if inputs is None else len(inputs)))
         fitted = fit_system_twin(
             t,
             self.bench.new_twin(config.system, t.kind, seed=t.seed),
@@ -196,11 +206,10 @@ class JobRunner:
                 theta=theta,
                 keys=keys,
                 priority=config.priority,
-                client=f"job {job.id}",
                 pass_id=job.pass_id,
             )
             try:
-                return self.scheduler.measure_blocking(forward_pass, job.stopped).y
+                return measure_for(job, self.scheduler, forward_pass, job.stopped).y
             finally:
                 job.pass_id = None
 

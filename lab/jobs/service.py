@@ -7,7 +7,9 @@ died, unknown when the next one opens the store.
 
 import asyncio
 import logging
+import math
 import secrets
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,7 +18,7 @@ from typing import Any
 import torch
 
 from lab.config import TrainConfig
-from lab.errors import Conflict, SystemClosed, UnknownName
+from lab.errors import Conflict, DeadlineMissed, SystemClosed, UnknownName
 from lab.jobs.live_job import LiveJob
 from lab.jobs.records import FitConfig, JobRecord, JobState, MetricRecord
 from lab.jobs.runner import JobRunner
@@ -25,6 +27,7 @@ from lab.jobs.store import Store
 log = logging.getLogger(__name__)
 
 _METRICS_AT_ONCE = 1000
+_MISSED = "DeadlineMissed: the job's deadline has passed"
 
 
 class JobService:
@@ -39,20 +42,22 @@ class JobService:
         self._store = store
         self._live: dict[str, LiveJob] = {}
         self._closed = False
+        self._missing: set[asyncio.Task[None]] = set()
+        self._worker_count = workers
         # one core per job: threads of torch's own would only take it from the siblings
         self._workers = ThreadPoolExecutor(
             workers, "job", initializer=torch.set_num_threads, initargs=(1,)
         )
 
-    async def submit(self, config: TrainConfig | FitConfig, client: str = "") -> JobRecord:
-        """Keep a new job and let it start as soon as a worker is free.
+    async def submit(self, config: TrainConfig | FitConfig, client: str = "local") -> JobRecord:
+        """Keep a new job and let it start as soon as a worker is free; its rows are `client`'s.
 
         Raises UnknownName (system, twin), ConfigError (what can be known not to work),
-        SystemClosed.
+        DeadlineMissed (already), SystemClosed.
         """
         self._refuse_when_closed()
         await asyncio.to_thread(self._runner.check, config)
-        job = LiveJob(secrets.token_hex(6), config, self._store)
+        job = LiveJob(secrets.token_hex(6), config, self._store, client)
         self._live[job.id] = job
         try:
             plain = config.model_dump(mode="json")
@@ -62,9 +67,13 @@ class JobService:
             self._forget(job)
             raise
         if self._closed:
-            await self._end_unstarted(job, job.stopped_because)
+            await self._end_unstarted(job)
         self._refuse_when_closed()
         job.future = self._workers.submit(self._work, job)
+        if config.deadline_s is not None:
+            left_s = config.deadline_s - time.time()
+            loop = asyncio.get_running_loop()
+            job.deadline = loop.call_later(left_s, self._miss_deadline, job)
         return record
 
     def _refuse_when_closed(self) -> None:
@@ -73,11 +82,30 @@ class JobService:
 
     async def get(self, job_id: str) -> JobRecord:
         """Return a job; raise UnknownName."""
-        return await asyncio.to_thread(self._store.job, job_id)
+        return self._estimated(await asyncio.to_thread(self._store.job, job_id))
 
     async def newest(self, state: JobState | None = None, limit: int = 100) -> list[JobRecord]:
         """Return the newest jobs, newest first."""
-        return await asyncio.to_thread(self._store.jobs, state, limit)
+        found = await asyncio.to_thread(self._store.jobs, state, limit)
+        return [self._estimated(record) for record in found]
+
+    def _estimated(self, record: JobRecord) -> JobRecord:
+        """Return the record, with an estimate if the job is under way here."""
+        job = self._live.get(record.id)
+        if record.ended or job is None:
+            return record
+        start_s = record.started_s or self._free_worker_s(job)
+        return replace(record, estimate=job.rows.estimate(start_s))
+
+    def _free_worker_s(self, job: LiveJob) -> float | None:
+        """Return when a worker should be free for a pending job; None where nobody can say."""
+        live = list(self._live.values())
+        running = [other for other in live if other.future is not None and other.future.running()]
+        ahead = sum(other not in running for other in live[: live.index(job)])
+        ends = [other.rows.estimate(None).finish_s or math.inf for other in running]
+        free = [time.time()] * (self._worker_count - len(running))
+        times = [*free, *sorted(ends)]
+        return times[ahead] if ahead < len(times) and math.isfinite(times[ahead]) else None
 
     async def metrics(
         self, job_id: str, since: int = 0, limit: int = _METRICS_AT_ONCE
@@ -139,12 +167,18 @@ class JobService:
         self._closed = True
         jobs = list(self._live.values())
         await asyncio.gather(*(self._stop(job, "the service stopped") for job in jobs))
+        await asyncio.gather(*self._missing)
         await asyncio.to_thread(self._workers.shutdown)
 
-    async def _stop(self, job: LiveJob, reason: str) -> None:
-        job.stop(reason)
+    def _miss_deadline(self, job: LiveJob) -> None:
+        task = asyncio.create_task(self._stop(job, _MISSED, "failed"))
+        self._missing.add(task)
+        task.add_done_callback(self._missing.discard)
+
+    async def _stop(self, job: LiveJob, reason: str, state: JobState = "cancelled") -> None:
+        job.stop(reason, state)
         if job.future is not None and job.future.cancel():
-            await self._end_unstarted(job, reason)
+            await self._end_unstarted(job)
             return
         self._runner.turns.wake()
         pass_id = job.pass_id
@@ -155,13 +189,16 @@ class JobService:
                 # it has just ended, or it is still on its way and will not be queued
                 log.debug("pass %s of job %s was not there to cancel", pass_id, job.id)
 
-    async def _end_unstarted(self, job: LiveJob, reason: str) -> None:
-        await asyncio.to_thread(self._store.end_job, job.id, "cancelled", error=reason)
+    async def _end_unstarted(self, job: LiveJob) -> None:
+        state, reason = job.ends_as
+        await asyncio.to_thread(self._store.end_job, job.id, state, error=reason)
         self._forget(job)
 
     def _forget(self, job: LiveJob) -> None:
         """Drop a job that has ended, and tell its watchers."""
         self._live.pop(job.id, None)
+        if job.deadline is not None:
+            job.deadline.cancel()
         job.tell()
 
     def _work(self, job: LiveJob) -> None:
@@ -180,8 +217,12 @@ class JobService:
         try:
             return {"state": "succeeded", "result": self._runner.run(job)}
         except Exception as error:
+            # a pass has the deadline of its job, and may notice it before the job's timer does
+            if isinstance(error, DeadlineMissed):
+                job.stop(_MISSED, "failed")
             # what a stopped job runs into (a cancelled pass, a closed system) is its stop
             if job.stopped():
-                return {"state": "cancelled", "error": job.stopped_because}
+                state, reason = job.ends_as
+                return {"state": state, "error": reason}
             log.warning("job %s failed", job.id, exc_info=error)
             return {"state": "failed", "error": f"{type(error).__name__}: {error}"}

@@ -31,7 +31,7 @@ Job = Annotated[JobRecord, Depends(_existing_job)]
 Since = Annotated[int, Query(ge=0, le=2**31 - 1, description="metrics after this step only")]
 
 
-@router.post("", status_code=202, responses=problems(404, 413, 422, 503))
+@router.post("", status_code=202, responses=problems(404, 413, 422, 503, 504))
 async def submit_job(lab: Lab, config: TrainConfig, client: ClientName = UNNAMED) -> JobRecord:
     """Start a training job; the body is the training config."""
     return await lab.jobs.submit(config, client)

@@ -11,7 +11,7 @@ from server.routes.access import UNNAMED, ClientName, Lab, problems
 router = APIRouter(prefix="/twins", tags=["twins"])
 
 
-@router.post("", status_code=202, responses=problems(404, 413, 422, 503))
+@router.post("", status_code=202, responses=problems(404, 413, 422, 503, 504))
 async def fit_twin(lab: Lab, config: FitConfig, client: ClientName = UNNAMED) -> JobRecord:
     """Start a job that measures random rows and fits a twin; its result names the twin."""
     return await lab.jobs.submit(config, client)

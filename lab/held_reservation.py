@@ -40,7 +40,8 @@ class HeldReservation:
 
     def wait(self) -> None:
         """Wait, for good: until the reservation is lost, which raises ReservationLost."""
-        self._end.wait()
+        while not self._end.wait(0.5):  # on Windows, Ctrl-C is heard only between waits
+            pass
         _ = self.number
 
     def __enter__(self) -> Self:

@@ -1,9 +1,10 @@
 """The command line `pnnlab`.
 
-    serve, check                    cli_bench: open a bench on this machine
-    submit, jobs, watch, cancel     cli_jobs: talk to a running service
-    compare                         cli_compare: several methods, here or on a service
-    demo                            cli_demo: all of it on the simulated bench, with a report
+    serve, check                       cli_bench: open a bench on this machine
+    submit, jobs, watch, cancel        cli_jobs: talk to a running service
+    queue, reserve, release, recover   cli_queue: share the systems of one
+    compare                            cli_compare: several methods, here or on a service
+    demo                               cli_demo: all of it on the simulated bench, with a report
 
 An error is one line on stderr and exit code 1 (2 where the command itself is wrong).
 """
@@ -15,7 +16,7 @@ from typer.core import TyperGroup
 
 from drivers.errors import DriverError
 from lab.errors import LabError
-from server import cli_bench, cli_compare, cli_demo, cli_jobs
+from server import cli_bench, cli_compare, cli_demo, cli_jobs, cli_queue
 
 
 class _OneLineErrors(TyperGroup):
@@ -44,5 +45,9 @@ app.command("submit")(cli_jobs.submit)
 app.command("jobs")(cli_jobs.jobs)
 app.command("watch")(cli_jobs.watch)
 app.command("cancel")(cli_jobs.cancel)
+app.command("queue")(cli_queue.queue)
+app.command("reserve")(cli_queue.reserve)
+app.command("release")(cli_queue.release)
+app.command("recover")(cli_queue.recover)
 app.command("compare")(cli_compare.compare)
 app.command("demo")(cli_demo.demo)

@@ -66,7 +66,7 @@ def compare(
         else:
             if bench is not None or local != {"gap": None, "device_seed": None, "workers": 1}:
                 raise ConfigError("--url: bench, gap, device seed and workers are the service's")
-            run = ServiceRuns(plan, partial(Client, url, name="pnnlab compare"), bar.show)
+            run = ServiceRuns(plan, partial(Client, url), bar.show)
         result = run_comparison(plan, run)
     typer.echo(json.dumps(result) if as_json else comparison_text(result))
 

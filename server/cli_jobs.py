@@ -1,8 +1,10 @@
 """The commands that talk to a running service: submit, jobs, watch and cancel."""
 
 import json
+import re
 import time
 import tomllib
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +39,10 @@ def submit(
     twin_rows: Annotated[int | None, typer.Option(help="Measured rows to fit it on.")] = None,
     twin_seed: Annotated[int | None, typer.Option(help="Seed of its fit.")] = None,
     priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(help="The job fails then: seconds from now, or a time: 2026-12-24T18:00."),
+    ] = None,
     watching: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
@@ -53,8 +59,9 @@ def submit(
         "network": _given({"layers": layers}),
         "twin": _given({"id": twin, "kind": twin_kind, "rows": twin_rows, "seed": twin_seed}),
         "priority": priority,
+        "deadline_s": None if deadline is None else _time_s(deadline),
     }
-    with Client(url, name="pnnlab submit") as lab:
+    with Client(url) as lab:
         job = lab.submit(_merged(_read(config), _given(fields)))
         if watching:
             _watch(lab, job["id"], as_json)
@@ -69,7 +76,7 @@ def jobs(
     as_json: AsJson = False,
 ) -> None:
     """List the newest jobs."""
-    with Client(url, name="pnnlab jobs") as lab:
+    with Client(url) as lab:
         found = lab.jobs(state, limit)
     if as_json:
         typer.echo(json.dumps(found))
@@ -81,13 +88,13 @@ def jobs(
 
 def watch(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Follow a job to its end; exit code 1 unless it succeeds. --json: one event a line."""
-    with Client(url, name="pnnlab watch") as lab:
+    with Client(url) as lab:
         _watch(lab, job_id, as_json)
 
 
 def cancel(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Cancel a job: at once while it is pending, else between rows and training steps."""
-    with Client(url, name="pnnlab cancel") as lab:
+    with Client(url) as lab:
         job = lab.cancel(job_id)
     if as_json:
         typer.echo(json.dumps(job))
@@ -127,6 +134,17 @@ def _summary(job: dict[str, Any]) -> str:
     text = " ".join(str(config[name]) for name in names)
     error = f"  {job['error']}" if job["error"] else ""
     return f"{job['kind']} {text} seed {config['seed']}{error}"
+
+
+def _time_s(text: str) -> float:
+    """Return a time that a user wrote in seconds since the epoch; raise BadParameter."""
+    if re.fullmatch(r"\d+(\.\d*)?", text):
+        return time.time() + float(text)
+    try:
+        return datetime.fromisoformat(text).timestamp()  # without a zone: this machine's
+    except ValueError as error:
+        hint = "neither a number of seconds nor a time such as 2026-12-24T18:00"
+        raise typer.BadParameter(f"'{text}' is {hint}", param_hint="--deadline") from error
 
 
 def _read(path: Path | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from fastapi import FastAPI
 
 import lab.jobs.runner
+from drivers.errors import InstrumentTimeout
 from drivers.yokogawa import YokogawaAQ6370
 from lab.client import Client
 from lab.config import BenchConfig, load_bench
@@ -160,6 +161,22 @@ def serving(app: FastAPI) -> Iterator[str]:
 def serve_in_thread() -> Callable[[FastAPI], Any]:
     """Return the context manager that serves an app on the loopback."""
     return serving
+
+
+@pytest.fixture
+def faulty() -> Callable[[], AbstractContextManager[None]]:
+    """Return the context in which the spectrometer does not answer."""
+
+    def time_out(spectrometer: YokogawaAQ6370) -> None:
+        raise InstrumentTimeout(spectrometer.name, "no answer in 5 s")
+
+    @contextmanager
+    def silent() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(YokogawaAQ6370, "measure", time_out)
+            yield
+
+    return silent
 
 
 @pytest.fixture

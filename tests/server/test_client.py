@@ -14,8 +14,6 @@ import sqlalchemy as sa
 import torch
 
 import lab.client
-from drivers.errors import InstrumentTimeout
-from drivers.yokogawa import YokogawaAQ6370
 from lab.client import Client, ServiceError
 from lab.config import TrainConfig
 from lab.errors import ConfigError, Conflict, SystemFaulted, UnknownName
@@ -35,7 +33,7 @@ def unhealing(reconfigured, tmp_path, serve_in_thread) -> Iterator[Client]:
         yield client
 
 
-def test_measuring_and_recovering(unhealing, monkeypatch):
+def test_measuring_and_recovering(unhealing, faulty):
     client = unhealing
     [system] = client.systems()
     assert client.system("optics")["x"] == system["x"]
@@ -51,13 +49,8 @@ def test_measuring_and_recovering(unhealing, monkeypatch):
     assert refused.value.status == 422
     assert refused.value.problem["errors"][0]["pointer"] == "#/x"
 
-    def time_out(spectrometer) -> None:
-        raise InstrumentTimeout(spectrometer.name, "no answer in 5 s")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(YokogawaAQ6370, "measure", time_out)
-        with pytest.raises(ServiceError, match="no answer in 5 s") as failed:
-            client.measure("optics", **ROWS)
+    with faulty(), pytest.raises(ServiceError, match="no answer in 5 s") as failed:
+        client.measure("optics", **ROWS)
     assert failed.value.status == 504
     with pytest.raises(SystemFaulted, match="no answer in 5 s"):
         client.measure("optics", **ROWS)

@@ -253,14 +253,9 @@ async def test_an_unknown_system_gets_404(http):
         assert response.json()["detail"] == "no system 'nope' (there are: optics)"
 
 
-def time_out(spectrometer) -> None:
-    raise InstrumentTimeout(spectrometer.name, "no answer in 5 s")
-
-
-async def test_a_fault_is_told_and_recovered_from(open_http, monkeypatch):
+async def test_a_fault_is_told_and_recovered_from(open_http, faulty):
     async with open_http(recovery_attempts=0) as http:
-        with monkeypatch.context() as patch:
-            patch.setattr(YokogawaAQ6370, "measure", time_out)
+        with faulty():
             failed = await http.post("/systems/optics/passes", json=as_json(rows()))
         assert failed.status_code == 504
         assert failed.json()["type"] == "urn:pnnlab:problem:instrument-timeout"
@@ -282,11 +277,13 @@ async def test_a_fault_heals_and_its_row_is_measured_again_if_it_may_be(
     http, monkeypatch, repeatable, status
 ):
     fails, measure = iter([True]), YokogawaAQ6370.measure
-    monkeypatch.setattr(
-        YokogawaAQ6370,
-        "measure",
-        lambda device: time_out(device) if next(fails, False) else measure(device),
-    )
+
+    def fails_once(spectrometer):
+        if next(fails, False):
+            raise InstrumentTimeout(spectrometer.name, "no answer in 5 s")
+        return measure(spectrometer)
+
+    monkeypatch.setattr(YokogawaAQ6370, "measure", fails_once)
     body = as_json(rows(), repeatable=repeatable)
     response = await http.post("/systems/optics/passes", json=body)
     assert response.status_code == status

@@ -111,9 +111,28 @@ def test_the_tutorial(
     assert (tmp_path / "network.pt").is_file()
 
 
+def test_sharing(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks("how-to.md", "python", "Share an instrument")
+    execute(code, url)
+    reference, calibration = capsys.readouterr().out.splitlines()
+    assert reference.startswith("reference ")
+    assert calibration == "monday"
+
+
+@pytest.fixture
+def unhealing_url(tmp_path: Path) -> Iterator[str]:
+    """Serve a bench whose systems stay faulted until somebody recovers them."""
+    bench = load_bench(ROOT / "bench.toml")
+    by_hand = bench.scheduler.model_copy(update={"recovery_attempts": 0})
+    with serving(bench.model_copy(update={"scheduler": by_hand}), tmp_path) as url:
+        yield url
+
+
 def test_recovering(
-    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    unhealing_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    url = unhealing_url
+
     def time_out(spectrometer: YokogawaAQ6370) -> None:
         raise InstrumentTimeout(spectrometer.name, "no answer in 5 s")
 
@@ -161,4 +180,4 @@ def test_a_system_of_ones_own(quick: None, tmp_path: Path, monkeypatch: pytest.M
 
 def test_no_python_block_is_left_out() -> None:
     count = {page: len(blocks(page, "python")) for page in TEXT}
-    assert {page: n for page, n in count.items() if n} == {"tutorial.md": 2, "how-to.md": 4}
+    assert {page: n for page, n in count.items() if n} == {"tutorial.md": 2, "how-to.md": 5}

@@ -19,11 +19,15 @@ from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from lab.client import Client
 from lab.config import BenchConfig, TrainConfig
-from lab.jobs.records import FitConfig
+from lab.jobs.records import FitConfig, JobEstimate
+from lab.measurement import Measurement
 from lab.problems import PREFIX, problem_type
+from lab.scheduling.reservations import Reservation
+from lab.scheduling.status import QueuedPass, SystemStatus
 from lab.trainer import EpochMetric, TrainResult
 from server.cli import app
 from server.errors import STATUS, status_problem
+from server.views import PassOptions
 
 
 def settings(driver: type) -> dict[str, Any]:
@@ -44,6 +48,11 @@ def defaults(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def without_tables(keys: dict[str, Any]) -> dict[str, Any]:
+    """Drop the keys of tables that the reference lists by themselves."""
+    return {key: default for key, default in keys.items() if "." not in key}
+
+
 def as_shown(default: Any) -> str:
     if default is PydanticUndefined:
         return "required"
@@ -53,7 +62,8 @@ def as_shown(default: Any) -> str:
 @pytest.mark.parametrize(
     ("heading", "expected"),
     [
-        ("The file", defaults(BenchConfig)),
+        ("The file", {**without_tables(defaults(BenchConfig)), "scheduler": None}),
+        ("[scheduler]", defaults(lab.config.SchedulerConfig)),
         ("[rigs.NAME]", defaults(lab.config.RigConfig)),
         ("[instruments.NAME]", defaults(lab.config.InstrumentConfig)),
         ("[systems.NAME]", defaults(lab.config.SystemConfig)),
@@ -61,11 +71,26 @@ def as_shown(default: Any) -> str:
         ("Twin config", defaults(FitConfig)),
         ("WaveShaperA", settings(WaveShaperA)),
         ("YokogawaAQ6370", settings(YokogawaAQ6370)),
+        ("Options of a pass", defaults(PassOptions)),
     ],
 )
 def test_every_key_is_listed_with_its_default(heading: str, expected: dict[str, Any]) -> None:
     shown = {key: cells[0] for key, cells in table(heading).items()}
     assert shown == {key: as_shown(default) for key, default in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [
+        ("Measurement", Measurement),
+        ("System status", SystemStatus),
+        ("Queue", QueuedPass),
+        ("Reservation", Reservation),
+        ("Estimate of a job", JobEstimate),
+    ],
+)
+def test_every_member_of_an_answer_is_listed(heading: str, kind: type) -> None:
+    assert set(table(heading)) == {field.name for field in fields(kind)}
 
 
 CLI = typer.main.get_command(app).commands

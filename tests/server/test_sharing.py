@@ -180,7 +180,7 @@ async def test_a_pass_that_waits_past_its_deadline_gets_504(http, gate):
 async def test_a_pass_that_takes_too_long_gets_504(app, http, gate):
     call = sent(http, count=2, timeout_s=0.01)
     await gate.reached()
-    [portion] = app.state.lab.scheduler._queues["optics"].running.portions
+    [portion] = app.state.lab.scheduler._queues["optics"].hardware.running.portions
     while not portion.ticket.stopped():
         await asyncio.sleep(0)
     gate.go_on.set()

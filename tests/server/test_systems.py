@@ -306,8 +306,8 @@ def test_a_client_that_goes_away_cancels_its_pass(
                 http.post("/systems/optics/passes", json=as_json(rows(50)), timeout=0.5)
             assert gate.measuring.is_set()
         with httpx.Client(base_url=f"{url}/api/v1") as http:
-            queue = app.state.lab.scheduler._queues["optics"]
-            [portion] = queue.running.portions
+            hardware = app.state.lab.scheduler._queues["optics"].hardware
+            [portion] = hardware.running.portions
             while not portion.ticket.stopped():  # the service hears of it in its own time
                 assert http.get("/systems").status_code == 200
             gate.go_on.set()

@@ -1,5 +1,6 @@
 """The service as a user starts it: a process of its own, on the loopback, stopped by signals."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -9,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from lab.client import Client
+from lab.errors import ReservationLost
 from lab.events import Event
 from lab.jobs.store import SHOTS_AHEAD
 
@@ -91,6 +94,30 @@ def test_train_watch_cancel_crash_and_start_again(tmp_path):
         [(next_shot,)] = database.execute("select next_shot from shots").fetchall()
     database.close()
     assert SHOTS_AHEAD < next_shot < 2 * SHOTS_AHEAD
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_reservation_ends_by_itself_or_with_who_holds_it(tmp_path):
+    row = {"x": np.full((1, 50), 0.5), "theta": np.zeros((1, 50))}
+    with service(tmp_path) as (_, client):
+        forgotten = client.reserve("optics", ttl_s=1)  # without `with`: nobody sends heartbeats
+        assert client.measure("optics", **row, reservation=forgotten.number)["shots"] == [0]
+        assert client.measure("optics", **row)["shots"] == [1]  # waits until it has ended
+        with pytest.raises(ReservationLost, match="has ended"):
+            client.measure("optics", **row, reservation=forgotten.number)
+        command = [sys.executable, "-m", "server", "reserve", "optics", "--hold", "--json"]
+        with subprocess.Popen(
+            [*command, "--url", client.url], stdout=subprocess.PIPE, text=True
+        ) as holder:
+            try:
+                held = json.loads(holder.stdout.readline())
+                shown = client.system("optics")["status"]["reservation"]
+                assert shown["number"] == held["number"] > forgotten.granted["number"]
+                holder.send_signal(signal.SIGINT)
+                assert holder.wait(LIMIT_S) == 0
+            finally:
+                holder.kill()
+        assert client.system("optics")["status"]["reservation"] is None
 
 
 def watch_a_metric(client: Client, job_id: str) -> Iterator[Event]:

@@ -7,7 +7,7 @@ import pytest
 import drivers.errors
 import lab.errors
 from drivers.errors import DriverError
-from lab.errors import LabError
+from lab.errors import LabError, QueueFull
 from server.errors import STATUS
 from server.openapi import schema_text
 
@@ -63,3 +63,15 @@ async def test_a_path_that_climbs_out_of_the_data_folder_finds_nothing(http):
 def test_the_committed_schema_is_the_service():
     committed = (ROOT / "server" / "openapi.json").read_text(encoding="utf-8")
     assert committed == schema_text(), "run: python -m server.openapi > server/openapi.json"
+
+
+async def test_a_full_queue_is_asked_again_after_whole_seconds_rounded_up(http, app, monkeypatch):
+    def full(forward_pass):
+        raise QueueFull("optics: full", 2.1)
+
+    monkeypatch.setattr(app.state.lab.scheduler, "submit", full)
+    body = {"x": [[0.5] * 50], "theta": [[0.0] * 50]}
+    response = await http.post("/systems/optics/passes", json=body)
+    assert (response.status_code, response.headers["retry-after"]) == (429, "3")
+    assert response.headers["content-type"] == "application/problem+json"
+    assert (response.json()["retry_after_s"], response.json()["detail"]) == (2.1, "optics: full")

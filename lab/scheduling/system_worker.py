@@ -59,19 +59,22 @@ def run(
 ) -> None:
     """Measure the call's rows, one instrument call after the other, until its end or its cut.
 
+    One instrument call is made even if the cut came before it: the passes have had their turn.
     A LimitError fails its own pass (the driver sent nothing of it); any other error ends the call
     and puts the system into its safe state. Both stay on the call and its tickets.
     """
     call.begun_s = clock()
     waiting = deque(call.portions)
     try:
-        while not call.cut and (pieces := _next_pieces(waiting, system.batch_rows)):
+        pieces = _next_pieces(waiting, system.batch_rows)
+        while pieces:
             if rhythm is not None:
                 rhythm.wait()
             begun_s = clock()
             _measure(system, call, pieces)
             call.used_s += clock() - begun_s
             _tell_finished(call, pieces)
+            pieces = [] if call.cut else _next_pieces(waiting, system.batch_rows)
     except Exception as error:
         call.error = error
         make_safe(system, error)

@@ -83,7 +83,7 @@ class PassQueue:
 
     def put_back(self, ticket: Ticket, now: float) -> None:
         """Let a ticket wait for its next slice, in its old place."""
-        self._of(ticket).add(ticket, now)
+        self._of(ticket).add(ticket, now, again=True)
 
     def take(self, now: float) -> Ticket | None:
         """Take the ticket that goes next, or None."""

@@ -15,7 +15,7 @@ runs on the event loop's thread.
 """
 
 import heapq
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -29,9 +29,9 @@ _REMEMBERED = 1000  # lines that are remembered in any case
 class Line:
     """One client's passes of one priority.
 
-    used:   hardware time over weight. served_s: when a pass last left it, or it was last empty.
+    used:   hardware time over weight. served_s: when rows of it last ran, or it was last empty.
     heap:   its tickets; those taken out elsewhere are dropped when they surface.
-    queued: whether it stands in the heap of its priority.
+    queued, ageing: whether it stands in the heap of its priority, and of the longest waiting.
     """
 
     priority: int
@@ -40,6 +40,7 @@ class Line:
     served_s: float
     count: int = 0
     queued: bool = False
+    ageing: bool = False
     heap: list[tuple[int, int, Ticket]] = field(default_factory=list)
 
 
@@ -65,7 +66,7 @@ class WaitingPasses:
         self._weights = weights or {}
         self._tickets: dict[str, Ticket] = {}
         self._lines: dict[tuple[int, str], Line] = {}
-        self._by_wait: OrderedDict[Line, None] = OrderedDict()  # those with passes, longest first
+        self._by_wait: list[tuple[float, int, Line]] = []  # by served_s; entries may lag behind
         self._levels: dict[int, Level] = {}
         self._turns = 0
 
@@ -81,13 +82,17 @@ class WaitingPasses:
         """Return a client's share relative to others."""
         return self._weights.get(client, 1.0)
 
-    def add(self, ticket: Ticket, now: float) -> None:
-        """Queue a ticket in its place: by depth, then by its number."""
+    def add(self, ticket: Ticket, now: float, again: bool = False) -> None:
+        """Queue a ticket in its place: by depth, then by its number.
+
+        again: it was popped before, and its line waits on as if it had not been.
+        """
         p = ticket.forward_pass
         line = self._line(p.priority, p.client, now)
         if line.count == 0:
-            line.served_s = now
-            self._by_wait[line] = None
+            if not again:
+                line.served_s = now
+            self._let_age(line)
             line.used = max(line.used, self._levels.setdefault(line.priority, Level()).used)
             self._enter(line)
         line.count += 1
@@ -103,8 +108,6 @@ class WaitingPasses:
             return None
         level = self._levels[line.priority]
         level.used = max(level.used, line.used)
-        line.served_s = now
-        self._by_wait.move_to_end(line)
         while True:
             ticket = heapq.heappop(line.heap)[2]
             if self._waits(ticket):
@@ -134,14 +137,13 @@ class WaitingPasses:
         p = ticket.forward_pass
         line = self._line(p.priority, p.client, now)
         line.used += hardware_s / self.weight(p.client)
-        if line.count == 0:
-            line.served_s = now
+        line.served_s = now
 
     def _waits(self, ticket: Ticket) -> bool:
         return self._tickets.get(ticket.forward_pass.pass_id) is ticket
 
     def _next_line(self, now: float) -> Line | None:
-        longest = next(iter(self._by_wait), None)
+        longest = self._longest_waiting()
         if longest is None:
             return None
         if now - longest.served_s > self._longest_wait_s:
@@ -157,6 +159,18 @@ class WaitingPasses:
             if used == line.used:
                 return line
 
+    def _longest_waiting(self) -> Line | None:
+        """Return the line from which nothing has run for the longest time, if any has passes."""
+        while self._by_wait:
+            served_s, _, line = self._by_wait[0]
+            if line.count and served_s == line.served_s:
+                return line
+            heapq.heappop(self._by_wait)
+            line.ageing = False
+            if line.count:
+                self._let_age(line)
+        return None
+
     def _highest(self) -> int:
         """Return the highest priority at which a line is queued."""
         return max(priority for priority, level in self._levels.items() if level.heap)
@@ -168,6 +182,12 @@ class WaitingPasses:
             self._turns += 1
             heapq.heappush(self._levels[line.priority].heap, (line.used, self._turns, line))
 
+    def _let_age(self, line: Line) -> None:
+        if not line.ageing:
+            line.ageing = True
+            self._turns += 1
+            heapq.heappush(self._by_wait, (line.served_s, self._turns, line))
+
     def _take_out(self, ticket: Ticket, line: Line) -> None:
         p = ticket.forward_pass
         del self._tickets[p.pass_id]
@@ -178,7 +198,6 @@ class WaitingPasses:
         line.count -= 1
         if line.count == 0:
             line.heap.clear()
-            del self._by_wait[line]
 
     def _line(self, priority: int, client: str, now: float) -> Line:
         """Return a line, an empty one if there is none; forget those that are long unused."""

@@ -97,12 +97,13 @@ class Hardware:
             self._worker.shutdown()
 
     def rows_in(self, slice_s: float) -> int:
-        """Return how many rows fill a slice: at least one instrument call."""
+        """Return how many rows fill a slice: whole instrument calls, at least one."""
         batch = self.system.batch_rows
         if self.row_time_s is None:
             return batch
         row_s = max(self.row_time_s, (self._shot_period_s or 0.0) / batch, 1e-9)
-        return max(batch, int(min(slice_s / row_s, _MOST_ROWS)))
+        calls = int(min(slice_s / row_s, _MOST_ROWS) / batch)
+        return batch * max(1, calls)
 
     def expected_s(self, rows: int) -> float:
         """Return the time that rows should take, s; 0 while nothing is known."""

@@ -131,7 +131,8 @@ def _measure(system: PhysicalSystem, call: HardwareCall, pieces: list[Piece]) ->
             pieces[0][0].ticket.error = error
             return
         for piece in pieces:  # nothing was sent: alone, each shows whether it is to blame
-            _measure(system, call, [piece])
+            if piece[0].left and not call.abandoned:
+                _measure(system, call, [piece])
         return
     except Exception:
         call.executed += total

@@ -115,8 +115,10 @@ class SystemQueue:
             return
         if self.passes.remove(ticket):
             ticket.fail_stopped(kind)
-        else:
-            ticket.stop(kind)
+            return
+        ticket.stop(kind)
+        if self.hardware.running is not None:
+            self.hardware.running.cut = True  # the others of its slice go on in the next one
 
     def _deliver_empty(self, ticket: Ticket) -> None:
         shape = self.hardware.system.description.y.shape

@@ -35,6 +35,7 @@ class Health:
     def recovered(self) -> None:
         """Note that the system has started."""
         self._set("")
+        self.next_s = None
 
     def works(self) -> None:
         """Note that rows were measured: whatever fault comes next is a new one."""

@@ -136,7 +136,14 @@ class SystemQueue:
         self._expire_after(ttl_s)
         if self.hardware.running is not None:
             self.hardware.running.cut = True
-        await self.hardware.quiet()
+        try:
+            await self.hardware.quiet()
+        except asyncio.CancelledError:
+            if self.passes.reservations.current == granted:  # nobody knows its number
+                self._end_reservation()
+            raise
+        if self.closed:
+            raise SystemClosed(f"{self.name} is closed")
         return self.passes.reservations.check(granted.number)
 
     def heartbeat(self, number: int) -> Reservation:

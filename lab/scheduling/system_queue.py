@@ -263,7 +263,12 @@ class SystemQueue:
             rows = min(room, ticket.rows - ticket.done)
             portions.append(Portion(ticket, ticket.done + rows))
             room -= rows
-        return HardwareCall(portions, self.hardware.next_shot, self._tell_finished)
+        shot = self.hardware.next_shot
+        return HardwareCall(portions, shot, self._tell_beginning, self._tell_finished)
+
+    def _tell_beginning(self, ticket: Ticket) -> None:
+        """Let the time limit of a pass run; from the worker thread."""
+        self._loop.call_soon_threadsafe(self._start_timeout, ticket)
 
     def _tell_finished(self, ticket: Ticket) -> None:
         """Deliver a pass that is complete before its call is; from the worker thread."""
@@ -275,8 +280,6 @@ class SystemQueue:
 
     async def _run(self, call: HardwareCall) -> None:
         """Run one call, and bring each of its passes a step or its whole way on."""
-        for portion in call.portions:
-            self._start_timeout(portion.ticket)
         longest_s = self.config.call_timeout_s + self.hardware.expected_s(call.rows)
         watchdog = self._loop.call_later(longest_s, self._hangs, call)
         try:
@@ -292,7 +295,8 @@ class SystemQueue:
 
     def _start_timeout(self, ticket: Ticket) -> None:
         timeout_s = ticket.forward_pass.timeout_s
-        if ticket.done == 0 and timeout_s is not None:
+        if timeout_s is not None and not ticket.timed and not ticket.outcome.done():
+            ticket.timed = True
             timer = self._loop.call_later(timeout_s, self.withdraw, ticket, PassTimeout)
             ticket.timers.append(timer)
 

@@ -70,6 +70,7 @@ def run(
         while pieces:
             if rhythm is not None:
                 rhythm.wait()
+            _tell_beginning(call, pieces)
             begun_s = clock()
             _measure(system, call, pieces)
             call.used_s += clock() - begun_s
@@ -159,6 +160,13 @@ def _instrument_call(system: PhysicalSystem, pieces: list[Piece]) -> Rows:
     theta = np.concatenate([p.theta[rows] for p, rows in zip(passes, parts, strict=True)])
     keys = [k for p, rows in zip(passes, parts, strict=True) for k in (p.keys or ())[rows]]
     return system.measure(x, theta, keys or None)
+
+
+def _tell_beginning(call: HardwareCall, pieces: list[Piece]) -> None:
+    """Let the time limits of passes run from their first row."""
+    for portion, _ in pieces:
+        if portion.ticket.done == 0 and portion.ticket.forward_pass.timeout_s is not None:
+            call.begins(portion.ticket)
 
 
 def _tell_finished(call: HardwareCall, pieces: list[Piece]) -> None:

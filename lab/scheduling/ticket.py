@@ -26,6 +26,7 @@ class Ticket:
 
     number:     order of arrival. done: rows measured, from the first.
     started:    monotonic time of its first row, or None.
+    timed:      whether the time limit of the pass runs.
     repeated:   whether it has had its one repetition; rows before `repeat_until` are flagged.
     """
 
@@ -40,6 +41,7 @@ class Ticket:
         self.submitted_s = time.time()
         self.finished_s = 0.0
         self.done = 0
+        self.timed = False
         self.repeated = False
         self.repeat_until = 0
         self.error: Exception | None = None
@@ -144,6 +146,7 @@ class Portion:
 class HardwareCall:
     """What the worker thread does in one go: portions of passes, in order.
 
+    begins:    called in the worker thread before the first row of a ticket with a timeout.
     finished:  called in the worker thread for each ticket that is complete before the call is.
     cut:       set by the loop: end after the instrument call in flight.
     abandoned: set by the loop, which waits no more: also leave the system safe.
@@ -154,6 +157,7 @@ class HardwareCall:
 
     portions: list[Portion]
     first_shot: int
+    begins: Callable[[Ticket], object]
     finished: Callable[[Ticket], object]
     cut: bool = False
     abandoned: bool = False

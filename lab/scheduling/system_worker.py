@@ -124,9 +124,7 @@ def _measure(system: PhysicalSystem, call: HardwareCall, pieces: list[Piece]) ->
     began_s = time.time()
     try:
         rows = _instrument_call(system, pieces)
-        if len(rows.y) != total:
-            name = system.description.name
-            raise ProtocolError(name, f"measured {len(rows.y)} of {total} rows")
+        _check(system, rows, total)
     except LimitError as error:
         if len(pieces) == 1:
             pieces[0][0].ticket.error = error
@@ -146,6 +144,18 @@ def _measure(system: PhysicalSystem, call: HardwareCall, pieces: list[Piece]) ->
         portion.executed += count
         call.executed += count
         offset += count
+
+
+def _check(system: PhysicalSystem, rows: Rows, count: int) -> None:
+    """Raise ProtocolError if a system returns something else than `count` rows."""
+    name, shape = system.description.name, system.description.y.shape
+    if len(rows.y) != count:
+        raise ProtocolError(name, f"measured {len(rows.y)} of {count} rows")
+    if rows.y.shape[1:] != shape:
+        raise ProtocolError(name, f"measured y of shape {rows.y.shape[1:]} instead of {shape}")
+    flags = [rows.saturated] if rows.out_of_sync is None else [rows.saturated, rows.out_of_sync]
+    if any(flag.shape != (count,) for flag in flags):
+        raise ProtocolError(name, f"flags of {[f.shape for f in flags]} for {count} rows")
 
 
 def _instrument_call(system: PhysicalSystem, pieces: list[Piece]) -> Rows:

@@ -287,7 +287,7 @@ class SystemQueue:
         finally:
             watchdog.cancel()
             self._charge(call)
-            if call.error is not None:
+            if call.error is not None and not call.abandoned:  # else the fault is known
                 self._fault(call.error)
             for portion in call.portions:
                 self._settle(portion.ticket, call)

@@ -6,6 +6,8 @@ while there is one. Nothing here knows of hardware; times are monotonic seconds.
 
 import time
 
+import numpy as np
+
 from lab.config import SchedulerConfig
 from lab.errors import DeadlineMissed, QueueFull
 from lab.measurement import ForwardPass
@@ -61,13 +63,14 @@ class PassQueue:
 
     def _refuse_when_full(self, p: ForwardPass, row_time_s: float) -> None:
         config, mine = self._config, self._open.of_client[p.client]
+        rows = len(np.atleast_1d(p.x))  # not checked yet
         mine += self._reserved.of_client[p.client]
         if mine >= config.max_waiting_per_client:
             full = f"{mine} passes of {p.client} wait, the most that a client may have"
         elif len(self) >= config.max_waiting:
             full = f"{len(self)} passes wait, the most that may"
-        elif self.rows and self.rows + len(p.x) > config.max_waiting_rows:
-            full = f"{self.rows} rows wait, and {len(p.x)} more are over {config.max_waiting_rows}"
+        elif self.rows and self.rows + rows > config.max_waiting_rows:
+            full = f"{self.rows} rows wait, and {rows} more are over {config.max_waiting_rows}"
         else:
             return
         pass_s = row_time_s * self.rows / max(1, len(self))

@@ -109,6 +109,10 @@ class PassQueue:
         self.reservations.end()
         return self._reserved.pop_all()
 
+    def serves(self, ticket: Ticket) -> bool:
+        """Say whether the ticket's turn can come now, or it waits for a reservation to end."""
+        return self._of(ticket) is self._served()
+
     def _of(self, ticket: Ticket) -> WaitingPasses:
         return self._open if ticket.forward_pass.reservation is None else self._reserved
 

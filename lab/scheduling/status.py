@@ -54,7 +54,8 @@ class QueuedPass:
     """One pass that waits or runs; times in seconds since the epoch.
 
     rows_done:  rows measured so far. start_s, finish_s: expected, from the present queue and the
-    measured row time (None: no row has been measured yet, or the system does not work).
+    measured row time (None: no row has been measured yet, the system does not work, or a
+    reservation must end first).
     """
 
     pass_id: str
@@ -107,10 +108,13 @@ def queued_passes(queue: SystemQueue, limit: int) -> list[QueuedPass]:
     if queue.hardware.row_time_s is None or queue.health.reason:
         return [_queued(t, t in live, None, None) for t in tickets[:limit]]
     now = time.time()
-    return [
+    served = [t for t in tickets if queue.passes.serves(t)]
+    expected = [
         _queued(e.ticket, e.ticket in live, now + e.start_s, now + e.finish_s)
-        for e in expect(tickets, queue.hardware.row_time_s, queue.config.weights, limit)
+        for e in expect(served, queue.hardware.row_time_s, queue.config.weights, limit)
     ]
+    others = [_queued(t, t in live, None, None) for t in tickets if not queue.passes.serves(t)]
+    return (expected + others)[:limit]
 
 
 def _queued(

@@ -4,11 +4,14 @@ import math
 import threading
 from collections.abc import Callable
 
+_ON_TIME = 0.1  # of a period: a shot so long after its slot still counts as on the beat
+
 
 class Rhythm:
-    """Slots at whole multiples of `period_s`; used by the worker thread, asked by the loop.
+    """Slots at whole multiples of `period_s` from the first shot on.
 
-    late: shots that came after their slot, because the one before took longer than a period.
+    Used by the worker thread, asked by the loop. late: shots that missed their slot, because the
+    one before took too long or nobody drove the system; they wait for the next slot.
     """
 
     def __init__(
@@ -18,20 +21,21 @@ class Rhythm:
         self.period_s = period_s
         self.late = 0
         self._clock, self._sleep = clock, sleep
-        self._next = clock()
+        self._next: float | None = None
         self._lock = threading.Lock()
 
     def wait(self) -> None:
         """Wait for the next slot and take it."""
         with self._lock:
-            slot, now = self._next, self._clock()
-            if now - slot > self.period_s:
+            now = self._clock()
+            slot = now if self._next is None else self._next
+            if now - slot > _ON_TIME * self.period_s:
                 self.late += 1
-                slot += self.period_s * math.floor((now - slot) / self.period_s)
+                slot += self.period_s * math.ceil((now - slot) / self.period_s)
             self._next = slot + self.period_s
         if slot > now:
             self._sleep(slot - now)
 
     def until_next(self, now: float) -> float:
         """Return the time, s, until the next slot; 0 or less once it is there."""
-        return self._next - now
+        return 0.0 if self._next is None else self._next - now

@@ -19,8 +19,9 @@ class ForwardPass:
 
     priority:    higher goes first; equal priorities share the hardware fairly between clients.
     client:      whose share of the hardware it uses.
-    depth:       among one client's passes of equal priority the deepest goes first: the layer, in
-                 a training step whose micro-batches overlap.
+    job:         what the pass is part of, if anything; one client's jobs take turns.
+    depth:       of one job's passes the deepest goes first: the layer, in a training step whose
+                 micro-batches overlap.
     keys:        one RowKey a row, or None to let the simulated plant use its own counter.
     deadline_s:  when the result is of no more use, seconds since the epoch; None: never.
     timeout_s:   longest time from its first row to its last; None: as long as it takes.
@@ -37,6 +38,7 @@ class ForwardPass:
     priority: int = 0
     client: str = "local"
     pass_id: str = field(default="")
+    job: str = ""
     depth: int = 0
     deadline_s: float | None = None
     timeout_s: float | None = None

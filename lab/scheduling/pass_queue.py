@@ -62,18 +62,19 @@ class PassQueue:
         self._refuse_when_full(p, row_time_s)
 
     def _refuse_when_full(self, p: ForwardPass, row_time_s: float) -> None:
-        config, mine = self._config, self._open.of_client[p.client]
+        # those under a reservation and the others do not take each other's places
+        config, queue = self._config, self._open if p.reservation is None else self._reserved
         rows = len(np.atleast_1d(p.x))  # not checked yet
-        mine += self._reserved.of_client[p.client]
+        mine = self._open.of_client[p.client] + self._reserved.of_client[p.client]
         if mine >= config.max_waiting_per_client:
             full = f"{mine} passes of {p.client} wait, the most that a client may have"
-        elif len(self) >= config.max_waiting:
-            full = f"{len(self)} passes wait, the most that may"
-        elif self.rows and self.rows + rows > config.max_waiting_rows:
-            full = f"{self.rows} rows wait, and {rows} more are over {config.max_waiting_rows}"
+        elif len(queue) >= config.max_waiting:
+            full = f"{len(queue)} passes wait, the most that may"
+        elif queue.rows and queue.rows + rows > config.max_waiting_rows:
+            full = f"{queue.rows} rows wait, and {rows} more are over {config.max_waiting_rows}"
         else:
             return
-        pass_s = row_time_s * self.rows / max(1, len(self))
+        pass_s = row_time_s * queue.rows / max(1, len(queue))
         raise QueueFull(f"{self._system}: {full}", min(max(pass_s, _RETRY_S[0]), _RETRY_S[1]))
 
     def put(self, forward_pass: ForwardPass, now: float) -> Ticket:

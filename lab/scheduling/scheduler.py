@@ -2,10 +2,10 @@
 
 Semantics, where a lab user might ask:
 
-- Order: higher priority first; among equals clients share the hardware time fairly, by weight
-  (`lab.scheduling.waiting` states the whole policy); a client's own passes go deepest first, then
-  first come, first served. A pass has come once its arrays are checked; bad arrays are refused
-  at once and never queue.
+- Order: higher priority first; among equals clients share the hardware time fairly, by weight;
+  one client's jobs take turns, and within a job it is deepest first, then first come, first
+  served (`lab.scheduling.waiting` states the whole policy). A pass has come once its arrays are
+  checked; bad arrays are refused at once and never queue.
 - Slices: a long pass is cut between instrument calls into slices of about `slice_s`, so that the
   others wait no longer; a pass of higher priority cuts the slice that runs. What waits for
   `longest_wait_s` gets the next slice, whatever its priority. So a pass may be measured in several

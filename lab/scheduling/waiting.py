@@ -8,14 +8,16 @@
 3. Among lines of equal priority the one that has used the least hardware time over its client's
    weight (start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996). Who comes back after a pause
    starts level with the others and has saved up nothing.
-4. Within a line the deepest first, then first come, first served.
+4. Within a line its jobs take turns, slice by slice, so that a quick look does not wait for the
+   same person's training; passes that belong to no job are together one more.
+5. Of one job's passes the deepest first, then first come, first served.
 
-Adding, taking and removing cost the same, up to a logarithm, however many wait. Everything here
-runs on the event loop's thread.
+Adding and taking cost the same, up to a logarithm, however many wait; removing one from the middle
+costs what its job has waiting. Everything here runs on the event loop's thread.
 """
 
 import heapq
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -30,7 +32,7 @@ class Line:
     """One client's passes of one priority.
 
     used:   hardware time over weight. served_s: when rows of it last ran, or it was last empty.
-    heap:   its tickets; those taken out elsewhere are dropped when they surface.
+    jobs:   the tickets of each job, whose turn is next first.
     queued, ageing: whether it stands in the heap of its priority, and of the longest waiting.
     """
 
@@ -41,7 +43,35 @@ class Line:
     count: int = 0
     queued: bool = False
     ageing: bool = False
-    heap: list[tuple[int, int, Ticket]] = field(default_factory=list)
+    jobs: OrderedDict[str, list[tuple[int, int, Ticket]]] = field(default_factory=OrderedDict)
+
+    def add(self, ticket: Ticket) -> None:
+        """Add a ticket to its job's heap; a job that had none comes behind the others."""
+        heapq.heappush(
+            self.jobs.setdefault(ticket.forward_pass.job, []),
+            (-ticket.forward_pass.depth, ticket.number, ticket),
+        )
+        self.count += 1
+
+    def pop(self) -> Ticket:
+        """Take the next ticket of the job whose turn it is."""
+        job, heap = next(iter(self.jobs.items()))
+        ticket = heapq.heappop(heap)[2]
+        self.jobs.move_to_end(job)
+        self._left(job, heap)
+        return ticket
+
+    def remove(self, ticket: Ticket) -> None:
+        """Take out a ticket wherever it stands."""
+        heap = self.jobs[ticket.forward_pass.job]
+        heap.remove((-ticket.forward_pass.depth, ticket.number, ticket))
+        heapq.heapify(heap)
+        self._left(ticket.forward_pass.job, heap)
+
+    def _left(self, job: str, heap: list[tuple[int, int, Ticket]]) -> None:
+        self.count -= 1
+        if not heap:
+            del self.jobs[job]
 
 
 @dataclass(eq=False)
@@ -83,7 +113,7 @@ class WaitingPasses:
         return self._weights.get(client, 1.0)
 
     def add(self, ticket: Ticket, now: float, again: bool = False) -> None:
-        """Queue a ticket in its place: by depth, then by its number.
+        """Queue a ticket in its place.
 
         again: it was popped before, and its line waits on as if it had not been.
         """
@@ -95,8 +125,7 @@ class WaitingPasses:
             self._let_age(line)
             line.used = max(line.used, self._levels.setdefault(line.priority, Level()).used)
             self._enter(line)
-        line.count += 1
-        heapq.heappush(line.heap, (-p.depth, ticket.number, ticket))
+        line.add(ticket)
         self._tickets[p.pass_id] = ticket
         self.of_client[p.client] += 1
         self.rows += ticket.rows - ticket.done
@@ -108,11 +137,9 @@ class WaitingPasses:
             return None
         level = self._levels[line.priority]
         level.used = max(level.used, line.used)
-        while True:
-            ticket = heapq.heappop(line.heap)[2]
-            if self._waits(ticket):
-                self._take_out(ticket, line)
-                return ticket
+        ticket = line.pop()
+        self._forget_ticket(ticket)
+        return ticket
 
     def pop_all(self) -> list[Ticket]:
         """Take out every ticket, in the order of arrival."""
@@ -125,11 +152,8 @@ class WaitingPasses:
         """Take out a ticket wherever it stands; return whether it was waiting."""
         if not self._waits(ticket):
             return False
-        line = self._lines[ticket.forward_pass.priority, ticket.forward_pass.client]
-        self._take_out(ticket, line)
-        if len(line.heap) > 2 * line.count + 16:
-            line.heap = [entry for entry in line.heap if self._waits(entry[2])]
-            heapq.heapify(line.heap)
+        self._lines[ticket.forward_pass.priority, ticket.forward_pass.client].remove(ticket)
+        self._forget_ticket(ticket)
         return True
 
     def charge(self, ticket: Ticket, hardware_s: float, now: float) -> None:
@@ -188,16 +212,13 @@ class WaitingPasses:
             self._turns += 1
             heapq.heappush(self._by_wait, (line.served_s, self._turns, line))
 
-    def _take_out(self, ticket: Ticket, line: Line) -> None:
+    def _forget_ticket(self, ticket: Ticket) -> None:
         p = ticket.forward_pass
         del self._tickets[p.pass_id]
         self.rows -= ticket.rows - ticket.done
         self.of_client[p.client] -= 1
         if self.of_client[p.client] == 0:
             del self.of_client[p.client]
-        line.count -= 1
-        if line.count == 0:
-            line.heap.clear()
 
     def _line(self, priority: int, client: str, now: float) -> Line:
         """Return a line, an empty one if there is none; forget those that are long unused."""

@@ -33,6 +33,15 @@ async def test_a_client_has_one_limit_with_and_without_reservation() -> None:
         assert isinstance(await lab.refusal(reservation=held.number), QueueFull)
 
 
+async def test_those_who_wait_for_a_reservation_to_end_take_no_place_from_its_owner() -> None:
+    async with open_lab(max_waiting=2, max_waiting_rows=2) as lab:
+        held = await lab.scheduler.reserve("rig", "ann", 60.0)
+        for _ in range(2):
+            await lab.send(1, client="bob")
+        await (await lab.send(1, client="ann", reservation=held.number))
+        assert isinstance(await lab.refusal(client="bob"), QueueFull)
+
+
 async def test_all_clients_together_may_have_so_many() -> None:
     async with open_lab(max_waiting=5) as lab:
         await lab.run(1)

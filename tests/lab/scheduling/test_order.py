@@ -47,6 +47,27 @@ async def test_depth_is_no_priority_over_other_clients() -> None:
     assert sorted(lab.clients()[1:3]) == sorted(lab.clients()[3:5]) == ["a", "b"]
 
 
+async def test_one_clients_jobs_and_single_passes_take_turns() -> None:
+    async with open_lab() as lab:
+        sent = [await lab.run(1, "running")]
+        for i in range(3):
+            sent.append(await lab.send(1, f"a{i}", job="a", depth=i))
+        for name, job in (("look", ""), ("b0", "b"), ("look again", ""), ("b1", "b")):
+            sent.append(await lab.send(1, name, job=job))
+        for each in sent:
+            await each
+    assert lab.order() == ["running", "a2", "look", "b0", "a1", "look again", "b1", "a0"]
+
+
+async def test_a_long_run_of_a_job_does_not_keep_the_same_persons_quick_look_waiting() -> None:
+    async with open_lab() as lab:
+        long = await lab.run(1000, "long", job="training")
+        look = await lab.send(1, "look")
+        await look
+        assert lab.order().count("long") < 1000, "it went between two slices"
+        await long
+
+
 async def test_depth_does_not_overtake_priority() -> None:
     async with open_lab() as lab:
         sent = [

@@ -89,7 +89,7 @@ async def test_a_client_that_comes_back_has_saved_nothing() -> None:
     async with open_lab(VirtualRig(call_s=ROW_S), **SLICES) as lab:
         await shares(lab, 100, keep_sending(lab, "sometimes", 4))
         await shares(lab, 600, keep_sending(lab, "always", 4))
-        both = keep_sending(lab, "sometimes", 4), keep_sending(lab, "always", 4)
+        both = keep_sending(lab, "sometimes", 500), keep_sending(lab, "always", 500)
         got = await shares(lab, 300, *both)
     assert got == {"sometimes": about(0.5), "always": about(0.5)}
 
@@ -97,7 +97,7 @@ async def test_a_client_that_comes_back_has_saved_nothing() -> None:
 async def test_a_newcomer_neither_waits_nor_overtakes_for_the_time_before() -> None:
     async with open_lab(VirtualRig(call_s=ROW_S), **SLICES) as lab:
         await shares(lab, 600, keep_sending(lab, "old", 4))
-        got = await shares(lab, 300, keep_sending(lab, "old", 4), keep_sending(lab, "new", 4))
+        got = await shares(lab, 300, keep_sending(lab, "old", 500), keep_sending(lab, "new", 500))
     assert got == {"old": about(0.5), "new": about(0.5)}
 
 

@@ -116,3 +116,14 @@ async def test_a_close_ends_the_idle_shots() -> None:
         assert lab.clock.time() == 5.5
         await lab.at(20.0)
     assert len(lab.rig.calls) == 6
+
+
+async def test_the_beat_does_not_wait_for_company() -> None:
+    rig = VirtualRig(batch_rows=4)
+    async with open_lab(rig, company_wait_s=2.5, **PERIOD) as lab:
+        await (await lab.send(4))
+        await lab.at(3.3)
+        sent = await lab.send(1)
+        await sent
+    assert begun(lab) == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert rig.calls[4].values == sent.values

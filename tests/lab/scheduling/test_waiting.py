@@ -15,14 +15,19 @@ from lab.scheduling.waiting import WaitingPasses
 WEIGHTS = {"b": 2.0}
 LONGEST_WAIT_S = 5.0
 
+seconds = st.sampled_from([0.3, 1.0, 2.5])
 operations = st.lists(
     st.one_of(
-        st.tuples(st.just("add"), st.sampled_from("abc"), st.integers(0, 2), st.integers(0, 1)),
-        st.tuples(st.just("pop"), st.sampled_from(["ends", "comes back", "never ran"])),
+        st.tuples(
+            st.just("add"), st.sampled_from("ab"), st.sampled_from([0, 0, 1]), st.integers(0, 1)
+        ),
+        st.tuples(st.just("pop"), st.sampled_from(["ends", "comes back"]), seconds),
+        st.tuples(st.just("pop"), st.just("comes back"), seconds),
+        st.tuples(st.just("pop"), st.just("never ran"), st.just(0.0)),
         st.tuples(st.just("remove"), st.integers(0, 100)),
         st.tuples(st.just("time passes"), st.sampled_from([0.5, 3.0])),
     ),
-    min_size=5,
+    min_size=10,
     max_size=60,
 )
 
@@ -100,13 +105,13 @@ async def compare(ops: list[tuple[Any, ...]]) -> None:
                 ticket = new_ticket(number, client, priority, depth)
                 waiting.add(ticket, now)
                 naive.add(ticket, now)
-            case ("pop", then):
+            case ("pop", then, hardware_s):
                 ticket = waiting.pop(now)
                 candidates = naive.candidates(now)
                 assert ticket in candidates if candidates else ticket is None
                 if ticket is not None:
                     naive.take(ticket)
-                    serve(ticket, then, now, waiting, naive)
+                    serve(ticket, then, hardware_s, now, waiting, naive)
             case ("remove", which) if naive.all():
                 ticket = naive.all()[which % len(naive.all())]
                 assert waiting.remove(ticket)
@@ -122,12 +127,17 @@ async def compare(ops: list[tuple[Any, ...]]) -> None:
 
 
 def serve(
-    ticket: Ticket, then: str, now: float, waiting: WaitingPasses, naive: NaivePolicy
+    ticket: Ticket,
+    then: str,
+    hardware_s: float,
+    now: float,
+    waiting: WaitingPasses,
+    naive: NaivePolicy,
 ) -> None:
     """Let a popped ticket use hardware time, and end or wait for its next slice."""
     if then != "never ran":
-        waiting.charge(ticket, 1.0, now)
-        naive.charge(ticket, 1.0, now)
+        waiting.charge(ticket, hardware_s, now)
+        naive.charge(ticket, hardware_s, now)
     if then != "ends":
         waiting.add(ticket, now, again=True)
         naive.add(ticket, now, again=True)
@@ -138,7 +148,7 @@ def check_counts(waiting: WaitingPasses, naive: NaivePolicy) -> None:
     assert sorted(waiting.tickets(), key=lambda t: t.number) == tickets
     assert len(waiting) == len(tickets)
     assert waiting.rows == sum(t.rows for t in tickets)
-    for client in "abc":
+    for client in "ab":
         mine = [t for t in tickets if t.forward_pass.client == client]
         assert waiting.of_client[client] == len(mine)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from lab.bench import Bench
-from lab.measure import DeviceMeasure, Run
+from lab.measure import DeviceMeasure, DevicePart, DirectRun, Run
 from lab.oracle import open_oracle
 from lab.systems.base import SystemDescription
 
@@ -21,13 +21,13 @@ class Apparatus:
 
     description: SystemDescription
     open_device: Callable[[int, int], DeviceMeasure]
-    open_oracle: Callable[[DeviceMeasure], nn.Module]
+    open_oracle: Callable[[DeviceMeasure | DevicePart], nn.Module]
 
 
 def open_apparatus(bench: Bench, name: str, run: Run | None = None) -> Apparatus:
     """Return a system of the bench, its rows executed by `run` (default: directly, here)."""
     system = bench.system(name)
-    execute = run or (lambda x, theta, keys: system.transform(x, theta, keys).y)
+    execute = DirectRun(system) if run is None else run
     return Apparatus(
         description=system.description,
         open_device=lambda stream, first: DeviceMeasure(

@@ -19,7 +19,7 @@ from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from lab.config import BenchConfig, InstrumentConfig, SystemConfig, TwinKind, load_bench
 from lab.errors import ConfigError, UnknownName
-from lab.measure import DeviceMeasure
+from lab.measure import DeviceMeasure, DirectRun
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.systems import SYSTEMS
 from lab.systems.base import PhysicalSystem
@@ -84,10 +84,7 @@ class Bench:
         """Return the callable that measures rows of a system directly, in this thread."""
         system = self.system(name)
         return DeviceMeasure(
-            system.description,
-            lambda x, theta, keys: system.transform(x, theta, keys).y,
-            stream=stream,
-            first_row=first_row,
+            system.description, DirectRun(system), stream=stream, first_row=first_row
         )
 
     def new_twin(self, name: str, kind: TwinKind = "structured", *, seed: int = 0) -> DigitalTwin:

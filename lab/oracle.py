@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from drivers.mock.optics import OpticalPlant
 from drivers.spec import Array, ArraySpec
-from lab.measure import DeviceMeasure
+from lab.measure import DeviceMeasure, DevicePart
 from lab.systems.base import PhysicalSystem
 from lab.systems.optics import OpticsSystem, pixel_fields
 
@@ -23,7 +23,9 @@ class PlantOracle(nn.Module):
     right after `device` measured the same rows, as `pat` does.
     """
 
-    def __init__(self, plant: OpticalPlant, system: OpticsSystem, device: DeviceMeasure) -> None:
+    def __init__(
+        self, plant: OpticalPlant, system: OpticsSystem, device: DeviceMeasure | DevicePart
+    ) -> None:
         """Look into `plant`, which `device` measures through `system`."""
         super().__init__()
         self._plant = plant
@@ -76,7 +78,9 @@ class _PlantFunction(torch.autograd.Function):
         return torch.from_numpy(g_x).to(x), torch.from_numpy(g_theta).to(theta), None, None
 
 
-def open_oracle(system: PhysicalSystem, plant: object, device: DeviceMeasure) -> PlantOracle:
+def open_oracle(
+    system: PhysicalSystem, plant: object, device: DeviceMeasure | DevicePart
+) -> PlantOracle:
     """Return the oracle of a simulated system; raise ValueError where there is no plant."""
     if not (isinstance(plant, OpticalPlant) and isinstance(system, OpticsSystem)):
         raise ValueError(

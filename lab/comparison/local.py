@@ -9,7 +9,7 @@ import multiprocessing
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +19,6 @@ from typing import Any
 
 import torch
 
-from drivers.row_key import RowKey
-from drivers.spec import Array
 from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import Bench, open_bench
 from lab.comparison.plan import (
@@ -35,8 +33,8 @@ from lab.comparison.plan import (
 from lab.config import BenchConfig, TrainConfig
 from lab.datasets import Dataset
 from lab.errors import ConfigError
-from lab.measurement import ForwardPass
 from lab.rigs import gap, is_simulated
+from lab.scheduling.scheduled_run import ScheduledRun
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.systems.base import never
 from lab.trainer import EpochMetric, train
@@ -181,11 +179,7 @@ def train_once(
 
 def scheduled_apparatus(bench: Bench, scheduler: HardwareScheduler, system: str) -> Apparatus:
     """Return a system of the bench, its rows executed by the scheduler."""
-
-    def run(x: Array, theta: Array, keys: Sequence[RowKey]) -> Array:
-        return scheduler.measure_blocking(ForwardPass(system, x, theta, keys)).y
-
-    return open_apparatus(bench, system, run)
+    return open_apparatus(bench, system, ScheduledRun(scheduler, system))
 
 
 @contextmanager

@@ -17,9 +17,10 @@ from lab.jobs.store import Store
 class LiveJob:
     """A job from its submission to its end.
 
-    Made on the event loop. The worker thread calls `check`, `pause`, `metric`, `tell` and sets
-    `pass_id`; the rest belongs to the loop. rows: what it has measured, for any thread.
-    ends_as: in which state it ends if it is stopped, and why. deadline: the timer of its deadline.
+    Made on the event loop. The job's threads call `check`, `pause`, `stopped`, `metric`, `tell` and
+    keep in `pass_ids` the passes that are under way; the rest belongs to the loop. rows: what it has
+    measured, for any thread. ends_as: in which state it ends if it is stopped, and why. deadline:
+    the timer of its deadline.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class LiveJob:
         self.kind: JobKind = "train" if isinstance(config, TrainConfig) else "fit"
         self.ends_as: tuple[JobState, str] = ("cancelled", "")
         self.deadline: asyncio.TimerHandle | None = None
-        self.pass_id: str | None = None
+        self.pass_ids: set[str] = set()
         self.future: Future[None] | None = None
         self._stop = threading.Event()
         self._store = store

@@ -2,13 +2,11 @@
 
 import secrets
 import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-from drivers.row_key import RowKey
-from drivers.spec import Array
 from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import Bench
 from lab.config import DIGITAL_METHODS, Split, TrainConfig
@@ -20,7 +18,7 @@ from lab.jobs.records import FitConfig, TwinRecord
 from lab.jobs.state_files import checkpoint_file, load_state, save_state, twin_file
 from lab.jobs.store import Store
 from lab.measure import Run
-from lab.measurement import ForwardPass
+from lab.scheduling.scheduled_run import ScheduledRun
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.trainer import TrainResult, rows_to_measure, train
 from lab.twins import HELD_OUT_ROWS, FittedTwin, draw_task_inputs, fit_stream, fit_system_twin
@@ -196,24 +194,14 @@ class JobRunner:
 
     def _measurer(self, job: LiveJob, config: TrainConfig | FitConfig) -> Run:
         """Return what executes the job's rows: passes in the scheduler's queue."""
-
-        def run(x: Array, theta: Array, keys: Sequence[RowKey]) -> Array:
-            job.check()
-            job.pass_id = uuid.uuid4().hex
-            forward_pass = ForwardPass(
-                system=config.system,
-                x=x,
-                theta=theta,
-                keys=keys,
-                priority=config.priority,
-                pass_id=job.pass_id,
-            )
-            try:
-                return measure_for(job, self.scheduler, forward_pass, job.stopped).y
-            finally:
-                job.pass_id = None
-
-        return run
+        return ScheduledRun(
+            self.scheduler,
+            config.system,
+            priority=config.priority,
+            stopped=job.stopped,
+            pass_ids=job.pass_ids,
+            measure=partial(measure_for, job, self.scheduler),
+        )
 
 
 def _same_task(report: Mapping[str, Any], config: TrainConfig) -> bool:

@@ -181,13 +181,15 @@ class JobService:
             await self._end_unstarted(job)
             return
         self._runner.turns.wake()
-        pass_id = job.pass_id
-        if pass_id is not None:
-            try:
-                await self._runner.scheduler.cancel(pass_id)
-            except UnknownName:
-                # it has just ended, or it is still on its way and will not be queued
-                log.debug("pass %s of job %s was not there to cancel", pass_id, job.id)
+        # a copy at once: the job's threads change the set
+        await asyncio.gather(*(self._cancel_pass(job, p) for p in tuple(job.pass_ids)))
+
+    async def _cancel_pass(self, job: LiveJob, pass_id: str) -> None:
+        try:
+            await self._runner.scheduler.cancel(pass_id)
+        except UnknownName:
+            # it has just ended, or it is still on its way and will not be queued
+            log.debug("pass %s of job %s was not there to cancel", pass_id, job.id)
 
     async def _end_unstarted(self, job: LiveJob) -> None:
         state, reason = job.ends_as

@@ -46,6 +46,7 @@ A client is who it says it is: the shares are fairness among colleagues, not sec
 
 import asyncio
 import concurrent.futures
+import contextlib
 import time
 import uuid
 from collections import Counter
@@ -73,7 +74,7 @@ CHECK_ON_LOOP = 50_000
 class HardwareScheduler:
     """Run forward passes on physical systems; `async with` starts and safely stops them.
 
-    Methods are for the event loop that entered it, but for `measure_blocking`.
+    Methods are for the event loop that entered it, but for `measure_blocking` and `cancel_soon`.
     """
 
     def __init__(
@@ -188,6 +189,17 @@ class HardwareScheduler:
             raise UnknownName(f"no pass '{pass_id}' waits or runs")
         self._queues[ticket.forward_pass.system].withdraw(ticket, PassCancelled)
         await asyncio.wait([ticket.outcome])
+
+    def cancel_soon(self, pass_id: str) -> None:
+        """Have a pass cancelled, from any thread, without waiting; nothing if it has ended."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and all passes with it
+                self._loop.call_soon_threadsafe(self._cancel_now, pass_id)
+
+    def _cancel_now(self, pass_id: str) -> None:
+        ticket = self._live.get(pass_id)
+        if ticket is not None:
+            self._queues[ticket.forward_pass.system].withdraw(ticket, PassCancelled)
 
     async def recover(self, system: str) -> None:
         """Restart a faulted system (shutdown as far as possible, then start).

@@ -15,6 +15,7 @@ import torch
 
 import lab.jobs.runner
 import lab.jobs.service
+import lab.scheduling.scheduled_run
 from drivers.errors import InstrumentTimeout
 from drivers.yokogawa import YokogawaAQ6370
 from lab.bench import open_bench
@@ -346,7 +347,7 @@ async def test_a_pass_on_its_way_to_the_queue_is_not_measured(jobs, monkeypatch,
         monkeypatch.setattr(HardwareScheduler, "_hand_over", lambda *a: gated(hand_over, *a))
     else:
         name = SimpleNamespace(uuid4=functools.partial(gated, uuid.uuid4))
-        monkeypatch.setattr(lab.jobs.runner, "uuid", name)
+        monkeypatch.setattr(lab.scheduling.scheduled_run, "uuid", name)
     job = await jobs.submit(training())
     await asyncio.to_thread(on_its_way.wait, LIMIT_S)
     await jobs.cancel(job.id)

@@ -4,10 +4,12 @@ A candidate copy learns; the twin that training uses changes only when the candi
 held-out recent rows at least as well. So a refit never makes the twin worse there.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -54,6 +56,7 @@ class OnlineRefit:
         self._optimiser = self._new_optimiser()
         self._train: deque[MeasuredRows] = deque(maxlen=self.settings.memory)
         self._gate: deque[MeasuredRows] = deque(maxlen=self.settings.memory)
+        self._arrived: list[tuple[tuple[int, int], MeasuredRows]] = []
         self._generator = torch.Generator().manual_seed(seed)
         self._rows = 0
         self.updates = self.accepted = self.rolled_back = 0
@@ -64,7 +67,33 @@ class OnlineRefit:
     def measure(self, x: Tensor, theta: Tensor) -> Tensor:
         """Measure, and keep the rows: x (rows, x_size), theta (rows, theta_size) -> y."""
         y = self._measure(x, theta)
-        rows = MeasuredRows(x.detach().clone(), theta.detach().clone(), y.detach().clone())
+        self._keep(_copied(x, theta, y))
+        return y
+
+    def part(self, measure: Measure, first: int) -> Measure:
+        """Watch `measure` for one step of a micro-batch whose samples begin at `first`.
+
+        Its calls are the layers 0, 1, ...; parts may measure at once, in threads. `step` brings
+        what they measured into the order of the unsplit step.
+        """
+        depths = itertools.count()
+
+        def watched(x: Tensor, theta: Tensor) -> Tensor:
+            y = measure(x, theta)
+            self._arrived.append(((next(depths), first), _copied(x, theta, y)))
+            return y
+
+        return watched
+
+    def _keep_arrived(self) -> None:
+        """Keep what the parts of a step measured, each layer's rows as one call."""
+        arrived = sorted(self._arrived, key=itemgetter(0))
+        self._arrived.clear()
+        for _, calls in itertools.groupby(arrived, key=lambda call: call[0][0]):
+            self._keep(_join(rows for _, rows in calls))
+
+    def _keep(self, rows: MeasuredRows) -> None:
+        """Put the rows of one call into the memory, every n-th aside for the gate."""
         number = torch.arange(self._rows, self._rows + len(rows))
         held = number % self.settings.held_out == self.settings.held_out - 1
         self._rows += len(rows)
@@ -72,10 +101,10 @@ class OnlineRefit:
             self._train.append(rows[~held])
         if held.any():
             self._gate.append(rows[held])
-        return y
 
     def step(self) -> None:
         """Update the candidate, and pass the gate when it is due; no hardware is used."""
+        self._keep_arrived()
         if self._train:
             known = _join(self._train)
             for _ in range(self.settings.updates):
@@ -106,6 +135,10 @@ class OnlineRefit:
             self._candidate.load_state_dict(self._twin.state_dict())
             self._optimiser = self._new_optimiser()
             self.rolled_back += 1
+
+
+def _copied(x: Tensor, theta: Tensor, y: Tensor) -> MeasuredRows:
+    return MeasuredRows(*(t.detach().clone() for t in (x, theta, y)))
 
 
 def _join(calls: Iterable[MeasuredRows]) -> MeasuredRows:

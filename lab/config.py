@@ -167,6 +167,8 @@ class NetworkConfig(_Strict):
 class TrainConfig(_Strict):
     """One training job; the body of `POST /api/v1/jobs` is this, as JSON.
 
+    micro_batches: parts of a training step that overlap, at most one a sample; "auto" measures what
+    is quickest. A method that does not measure in training has always 1.
     rate_theta, rate_digital: Adam's learning rates of the physical and of the digital parameters.
     holdout: what the accuracy is measured on. "validation" trains without the validation rows
     and tests on these, so that settings can be chosen without a look at the test rows.
@@ -180,6 +182,7 @@ class TrainConfig(_Strict):
     split: Split = "random"
     epochs: int = Field(60, ge=1, le=10_000)
     batch: int = Field(32, ge=1, le=10_000)
+    micro_batches: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = "auto"
     rate_theta: float = Field(0.03, gt=0, le=1)
     rate_digital: float = Field(0.05, gt=0, le=1)
     holdout: Holdout = "test"
@@ -187,6 +190,14 @@ class TrainConfig(_Strict):
     twin: TwinConfig = TwinConfig()
     priority: int = Field(0, ge=-100, le=100)
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _samples_suffice(self) -> "TrainConfig":
+        if self.micro_batches != "auto" and self.micro_batches > self.batch:
+            raise ValueError(
+                f"micro_batches: {self.micro_batches} parts of a batch of {self.batch} samples"
+            )
+        return self
 
 
 def load_bench(path: Path | str) -> BenchConfig:

@@ -15,18 +15,23 @@ import torch
 from torch import Tensor, nn
 
 from lab.config import Method
-from lab.measure import DeviceMeasure
-from lab.pat import Measure
+from lab.measure import DeviceMeasure, DevicePart, Share
+from lab.pat import Measure, Physics
 from lab.refit import OnlineRefit
 from twins.base import DigitalTwin
 
 
 @dataclass(frozen=True)
 class MethodParts:
-    """What a network's layers get; `refit` where the twin keeps learning."""
+    """What a network's layers get; `refit` where the twin keeps learning.
+
+    share: what the layers get in one micro-batch of a step; None where nothing is measured, so
+    that a step has nothing to wait for.
+    """
 
     measure: Measure
     differentiate: nn.Module
+    share: Callable[[Share], Physics] | None = None
     refit: OnlineRefit | None = None
 
 
@@ -36,7 +41,7 @@ def choose_method(
     twin: DigitalTwin,
     *,
     twin_error: float,
-    open_oracle: Callable[[DeviceMeasure], nn.Module],
+    open_oracle: Callable[[DeviceMeasure | DevicePart], nn.Module],
     seed: int,
 ) -> MethodParts:
     """Return the pair for `method`; twin_error is the twin's normalised error on random inputs.
@@ -45,16 +50,26 @@ def choose_method(
     """
     match method:
         case "pat":
-            return MethodParts(device, twin)
+            return MethodParts(device, twin, lambda share: (device.part(share), twin))
         case "pat-refit":
             refit = OnlineRefit(twin, device, seed=seed)
-            return MethodParts(refit.measure, twin, refit)
+            return MethodParts(
+                refit.measure,
+                twin,
+                lambda share: (refit.part(device.part(share), share.first), twin),
+                refit,
+            )
         case "in-silico":
             return MethodParts(twin, twin)
         case "in-silico-noise":
             return MethodParts(NoisyTwin(twin, 0.5 * twin_error, seed), twin)
         case "ideal":
-            return MethodParts(device, open_oracle(device))
+
+            def truth(share: Share) -> Physics:
+                part = device.part(share)
+                return part, open_oracle(part)
+
+            return MethodParts(device, open_oracle(device), truth)
 
 
 class NoisyTwin:

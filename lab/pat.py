@@ -17,6 +17,10 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 """What measures: x (rows, x_size), theta (rows, theta_size) -> y (rows, y_size), normalised."""
 
 
+Physics = tuple[Measure, nn.Module]
+"""What a layer's forward asks, and what differentiates it."""
+
+
 class PATFunction(torch.autograd.Function):
     """Put the measured value in the place of the twin's prediction, whose gradient stays.
 
@@ -106,7 +110,7 @@ class PhysicalLayer(nn.Module):
     def __init__(self, theta: Tensor, measure: Measure, twin: nn.Module) -> None:
         """Start from theta (theta_size,), normalised; see `Measure` for what measures."""
         super().__init__()
-        self._physics: tuple[Measure, nn.Module]
+        self._physics: Physics
         self.theta = nn.Parameter(theta.clone())
         self.penalty = torch.zeros(())
         self.set_physics(measure, twin)
@@ -115,6 +119,11 @@ class PhysicalLayer(nn.Module):
         """Exchange what measures, and what differentiates where `twin` is given."""
         # in a tuple: a twin may do either, but is never part of the network's own parameters
         self._physics = (measure, self._physics[1] if twin is None else twin)
+
+    @property
+    def physics(self) -> Physics:
+        """Get what measures and what differentiates."""
+        return self._physics
 
     def forward(self, x: Tensor) -> Tensor:
         """Measure the layer's output for x (rows, x_size), normalised."""

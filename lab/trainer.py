@@ -22,7 +22,9 @@ from lab.datasets import Dataset, Split, split
 from lab.errors import Stopped
 from lab.measure import DeviceMeasure
 from lab.methods import MethodParts, choose_method
+from lab.micro_batches import AutoMicroBatches
 from lab.models import PhysicalNetwork, build_network
+from lab.pipeline import Pipeline
 from lab.systems.base import never
 from lab.twins import FittedTwin
 from twins.base import DigitalTwin, frozen
@@ -56,7 +58,8 @@ class TrainResult:
 
     test_accuracy: on the device. twin_accuracy: what in-silico training believes, on its own twin.
     baseline: logistic regression on the same split. confusion[i][j]: test samples of class i
-    taken for class j. rows: hardware rows of training and initialisation; test_rows: of the test.
+    taken for class j. micro_batches: parts of a training step, as given or chosen. rows: hardware
+    rows of training and initialisation; test_rows: of the test.
     spectrum: the last layer's output for the first test sample, measured and as the twin predicts.
     """
 
@@ -68,6 +71,7 @@ class TrainResult:
     baseline: float
     confusion: list[list[int]]
     curve: list[EpochMetric]
+    micro_batches: int
     rows: int
     test_rows: int
     seconds: float
@@ -120,6 +124,15 @@ def _training_samples(config: TrainConfig, parts: Split) -> int:
     return min(training, _INIT_ROWS) + config.epochs * training
 
 
+@dataclass(frozen=True)
+class _Sums:
+    """Of some samples of a training step: loss, range penalty, and how many were right."""
+
+    loss: float
+    penalty: float
+    correct: int
+
+
 class _Run:
     """The state of one training run."""
 
@@ -151,6 +164,7 @@ class _Run:
             seed=config.seed,
         )
         self.network: PhysicalNetwork = self._build()
+        self.pipeline = self._open_pipeline()
         self.curve: list[EpochMetric] = []
         self.start = time.perf_counter()
 
@@ -167,7 +181,20 @@ class _Run:
             seed=self.config.seed,
         )
 
+    def _open_pipeline(self) -> Pipeline[PhysicalNetwork]:
+        number: int | AutoMicroBatches
+        if self.config.micro_batches == "auto":
+            number = AutoMicroBatches(self.apparatus.description.row_time_s)
+        else:
+            number = self.config.micro_batches
+        return Pipeline(self.network, self.parts.share, number, self.device.cancel)
+
     def execute(self) -> TrainResult:
+        with self.pipeline:
+            self._train()
+        return self._test()
+
+    def _train(self) -> None:
         rows = torch.from_numpy(self.split.train_idx)
         self.network.initialise(self.features[rows[:_INIT_ROWS]])
         optimiser = torch.optim.Adam(
@@ -182,7 +209,6 @@ class _Run:
         for epoch in range(self.config.epochs):
             order = rows[torch.randperm(len(rows), generator=generator)]
             self._epoch(epoch, order, optimiser, schedule)
-        return self._test()
 
     def _epoch(
         self,
@@ -196,18 +222,28 @@ class _Run:
             if self.stop():
                 raise Stopped(f"training stopped in epoch {epoch + 1} of {self.config.epochs}")
             optimiser.zero_grad()
-            logits = self.network(self.features[batch])
-            loss = nn.functional.cross_entropy(logits, self.labels[batch])
-            penalty = self.network.penalty
-            (loss + _PENALTY * penalty).backward()
+            parts = self.pipeline.step(batch, self._loss)
             optimiser.step()
             schedule.step()
             if self.parts.refit is not None:
                 self.parts.refit.step()
-            losses += float(loss.detach()) * len(batch)
-            penalties += float(penalty.detach()) * len(batch)
-            correct += int((logits.argmax(1) == self.labels[batch]).sum())
+            for part in parts:
+                losses += part.loss
+                penalties += part.penalty
+                correct += part.correct
         self._report(epoch, losses / len(order), penalties / len(order), correct / len(order))
+
+    def _loss(self, network: PhysicalNetwork, batch: Tensor) -> tuple[Tensor, _Sums]:
+        """Return the mean loss to be minimised over some samples, and the sums for the metric."""
+        labels = self.labels[batch]
+        logits = network(self.features[batch])
+        loss = nn.functional.cross_entropy(logits, labels)
+        penalty = network.penalty
+        return loss + _PENALTY * penalty, _Sums(
+            loss=float(loss.detach()) * len(batch),
+            penalty=float(penalty.detach()) * len(batch),
+            correct=int((logits.argmax(1) == labels).sum()),
+        )
 
     def _report(self, epoch: int, loss: float, penalty: float, accuracy: float) -> None:
         refit = self.parts.refit
@@ -246,6 +282,7 @@ class _Run:
             baseline=logistic_regression(self.dataset, self.split),
             confusion=self._confusion(predicted, test),
             curve=self.curve,
+            micro_batches=self.pipeline.micro_batches,
             rows=self.device.rows,
             test_rows=tester.rows,
             seconds=time.perf_counter() - self.start,

@@ -1,0 +1,139 @@
+"""Into how many micro-batches a training step is split: measured, then chosen.
+
+A step of L calls takes h + M L c + d / M seconds when it is split into M parts: h the hardware's
+time for the rows, c what a call costs beyond them (wire, queue, threads), d the digital work, of
+which all but one part's hides behind the other parts' measurements.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lab.pat import Measure
+
+_NUMBERS = (1, 2, 4, 8, 16)
+_WORTH = 0.95  # of the unsplit step's time: above that, a split is not worth its threads
+_STEPS = 2  # unsplit ones that are timed, and as many split ones to see whether it is true
+_WAITED_FOR = 0.5  # of the declared time of a row
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What an unsplit step of `calls` measurements costs, in seconds; see the module."""
+
+    hardware_s: float
+    calls: int
+    per_call_s: float
+    digital_s: float
+
+    def predicted_s(self, parts: int) -> float:
+        """Return the time of a step that is split into `parts`."""
+        return self.hardware_s + parts * self.calls * self.per_call_s + self.digital_s / parts
+
+
+def choose(cost: StepCost, most: int) -> int:
+    """Return the number of parts, at most `most`, that is predicted to be quickest.
+
+    1 unless a split saves 5 % of the step.
+    """
+    best = min((n for n in _NUMBERS if n <= most), key=cost.predicted_s)
+    return best if cost.predicted_s(best) <= _WORTH * cost.predicted_s(1) else 1
+
+
+class AutoMicroBatches:
+    """Choose the number of parts from the first steps of a run; `number` is 1 until then.
+
+    Two unsplit steps are timed; then, if a split promises to be quicker, two split ones, and if
+    these were not quicker the number is 1 again. Only steps as large as the first count. Where a
+    row takes less than half of its declared time it is computed here instead of waited for:
+    nothing can hide behind it, and 1 keeps runs on a simulated bench repeatable bit for bit.
+    """
+
+    def __init__(self, row_time_s: float, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Expect rows of `row_time_s` (0: not declared), in seconds of `clock`."""
+        self.number = 1
+        self._row_time_s = row_time_s
+        self._clock = clock
+        self._quickest: dict[int, float] = {}  # rows of a call -> its shortest time, s
+        self._calls: list[tuple[int, float]] = []  # of the present step: rows, s
+        self._samples = 0
+        self._unsplit: list[tuple[float, StepCost]] = []
+        self._split_s: list[float] = []
+        self._decided = False
+
+    def timed(self, measure: Measure) -> Measure:
+        """Return `measure` with its calls timed, for unsplit steps."""
+
+        def timed(x: Tensor, theta: Tensor) -> Tensor:
+            if self._decided:
+                return measure(x, theta)
+            start = self._clock()
+            y = measure(x, theta)
+            seconds = self._clock() - start
+            self._calls.append((len(x), seconds))
+            self._quickest[len(x)] = min(seconds, self._quickest.get(len(x), seconds))
+            return y
+
+        return timed
+
+    @contextmanager
+    def timing(self, samples: int) -> Iterator[None]:
+        """Time one step of so many samples, with `number` parts."""
+        self._calls.clear()
+        start = self._clock()
+        yield
+        if not self._decided:
+            self._note(samples, self._clock() - start)
+
+    def _note(self, samples: int, seconds: float) -> None:
+        self._samples = self._samples or samples
+        if samples != self._samples:
+            return
+        if self.number > 1:
+            self._split_s.append(seconds)
+        elif not self._calls:
+            self._decided = True  # nothing is measured
+        else:
+            self._unsplit.append((seconds, self._cost(seconds)))
+        if len(self._split_s) == _STEPS:
+            self._confirm()
+        elif len(self._unsplit) == _STEPS and self.number == 1:
+            self._choose()
+
+    def _choose(self) -> None:
+        rows, seconds = (sum(of_calls) for of_calls in zip(*self._calls, strict=True))
+        if seconds >= _WAITED_FOR * self._row_time_s * rows:
+            cost = min(self._unsplit, key=lambda step: step[0])[1]
+            self.number = choose(cost, self._samples)
+        self._decided = self.number == 1
+
+    def _confirm(self) -> None:
+        """Keep the number if split steps are quicker than the unsplit ones were."""
+        if min(self._split_s) >= min(seconds for seconds, _ in self._unsplit):
+            self.number = 1
+        self._decided = True
+
+    def _cost(self, seconds: float) -> StepCost:
+        """Return what the present step, which took so many seconds, consists of."""
+        measured_s = sum(s for _, s in self._calls)
+        per_call_s = self._per_call_s()
+        return StepCost(
+            hardware_s=max(0.0, measured_s - len(self._calls) * per_call_s),
+            calls=len(self._calls),
+            per_call_s=per_call_s,
+            digital_s=max(0.0, seconds - measured_s),
+        )
+
+    def _per_call_s(self) -> float:
+        """Return a call's time beyond its rows': where the line through two calls begins.
+
+        The two are the smallest and the largest; if all were equal, rows take the declared time.
+        """
+        few, many = min(self._quickest), max(self._quickest)
+        row_s = self._row_time_s
+        if few < many:
+            row_s = (self._quickest[many] - self._quickest[few]) / (many - few)
+        return max(0.0, self._quickest[few] - few * row_s)

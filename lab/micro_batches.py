@@ -58,7 +58,7 @@ class AutoMicroBatches:
         self._row_time_s = row_time_s
         self._clock = clock
         self._quickest: dict[int, float] = {}  # rows of a call -> its shortest time, s
-        self._calls: list[tuple[int, float]] = []  # of the present step: rows, s
+        self._calls: list[float] = []  # of the present step, s
         self._samples = 0
         self._unsplit: list[tuple[float, StepCost]] = []
         self._split_s: list[float] = []
@@ -73,7 +73,7 @@ class AutoMicroBatches:
             start = self._clock()
             y = measure(x, theta)
             seconds = self._clock() - start
-            self._calls.append((len(x), seconds))
+            self._calls.append(seconds)
             self._quickest[len(x)] = min(seconds, self._quickest.get(len(x), seconds))
             return y
 
@@ -104,8 +104,8 @@ class AutoMicroBatches:
             self._choose()
 
     def _choose(self) -> None:
-        rows, seconds = (sum(of_calls) for of_calls in zip(*self._calls, strict=True))
-        if seconds >= _WAITED_FOR * self._row_time_s * rows:
+        row_s = min(seconds / rows for rows, seconds in self._quickest.items())
+        if row_s >= _WAITED_FOR * self._row_time_s:
             cost = min(self._unsplit, key=lambda step: step[0])[1]
             self.number = choose(cost, self._samples)
         self._decided = self.number == 1
@@ -118,7 +118,7 @@ class AutoMicroBatches:
 
     def _cost(self, seconds: float) -> StepCost:
         """Return what the present step, which took so many seconds, consists of."""
-        measured_s = sum(s for _, s in self._calls)
+        measured_s = sum(self._calls)
         per_call_s = self._per_call_s()
         return StepCost(
             hardware_s=max(0.0, measured_s - len(self._calls) * per_call_s),

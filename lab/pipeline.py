@@ -115,11 +115,10 @@ class Pipeline(Generic[N]):
         prepared = list(self._prepare(parts, share, failed))
         pool = self._threads()
         of = sum(len(part) for part in parts)
-        futures = [
-            pool.submit(_gradients, network, part, len(part) / of, loss)
-            for network, part in zip(prepared, parts, strict=True)
-        ]
+        futures: list[Future[tuple[Gradients, T]]] = []
         try:
+            for network, part in zip(prepared, parts, strict=True):
+                futures.append(pool.submit(_gradients, network, part, len(part) / of, loss))
             _raise_first_error(wait(futures, return_when=FIRST_EXCEPTION).done, futures)
         except BaseException:
             failed.set()

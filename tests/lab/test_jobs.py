@@ -298,13 +298,16 @@ async def test_a_fault_of_an_instrument_fails_the_job(jobs, monkeypatch):
     )
 
 
-async def test_cancelling_a_running_job_ends_it_between_steps(jobs):
-    job = await jobs.submit(training(**LONG))
+@pytest.mark.parametrize("micro_batches", [1, 4])
+async def test_cancelling_a_running_job_ends_it_between_steps(jobs, micro_batches):
+    job = await jobs.submit(training(**LONG, micro_batches=micro_batches))
     await first_epoch(jobs, job.id)
     await jobs.cancel(job.id)
     last = await ended(jobs, job.id)
     assert (last.state, last.error) == ("cancelled", "cancelled by request")
     assert last.last_step < 10_000
+    assert not [t for t in threading.enumerate() if t.name.startswith("micro-batch")]
+    assert jobs._runner.scheduler.queued("optics") == []
     with pytest.raises(Conflict, match="it is cancelled"):
         await jobs.cancel(job.id)
 

@@ -2,7 +2,9 @@
 
 A step of L calls takes h + M L c + d / M seconds when it is split into M parts: h the hardware's
 time for the rows, c what a call costs beyond them (wire, queue, threads), d the digital work, of
-which all but one part's hides behind the other parts' measurements.
+which all but one part's hides behind the other parts' measurements. That is a bound: some digital
+work every part has to do again, and the cores are not alone. So the prediction says how far to go,
+and the steps' own times whether it was worth it.
 """
 
 import time
@@ -14,9 +16,9 @@ from torch import Tensor
 
 from lab.pat import Measure
 
-_NUMBERS = (1, 2, 4, 8, 16)
+NUMBERS = (1, 2, 4, 8, 16)
 _WORTH = 0.95  # of the unsplit step's time: above that, a split is not worth its threads
-_STEPS = 2  # unsplit ones that are timed, and as many split ones to see whether it is true
+_STEPS = 2  # that are timed with each number
 _WAITED_FOR = 0.5  # of the declared time of a row
 
 
@@ -39,15 +41,16 @@ def choose(cost: StepCost, most: int) -> int:
 
     1 unless a split saves 5 % of the step.
     """
-    best = min((n for n in _NUMBERS if n <= most), key=cost.predicted_s)
+    best = min((n for n in NUMBERS if n <= most), key=cost.predicted_s)
     return best if cost.predicted_s(best) <= _WORTH * cost.predicted_s(1) else 1
 
 
 class AutoMicroBatches:
     """Choose the number of parts from the first steps of a run; `number` is 1 until then.
 
-    Two unsplit steps are timed; then, if a split promises to be quicker, two split ones, and if
-    these were not quicker the number is 1 again. Only steps as large as the first count. Where a
+    Two unsplit steps are timed; then, if a split promises to be quicker, two with each of 2, 4 and
+    so on up to the predicted number, for as long as the step gets quicker; the quickest number
+    stays. Only steps as large as the first count, and of two the quicker one. Where a
     row takes less than half of its declared time it is computed here instead of waited for:
     nothing can hide behind it, and 1 keeps runs on a simulated bench repeatable bit for bit.
     """
@@ -60,8 +63,9 @@ class AutoMicroBatches:
         self._quickest: dict[int, float] = {}  # rows of a call -> its shortest time, s
         self._calls: list[float] = []  # of the present step, s
         self._samples = 0
-        self._unsplit: list[tuple[float, StepCost]] = []
-        self._split_s: list[float] = []
+        self._costs: list[tuple[float, StepCost]] = []  # of the unsplit steps, with their times
+        self._steps_s: dict[int, list[float]] = {}  # number -> the times of its steps
+        self._most = 1
         self._decided = False
 
     def timed(self, measure: Measure) -> Measure:
@@ -92,29 +96,33 @@ class AutoMicroBatches:
         self._samples = self._samples or samples
         if samples != self._samples:
             return
-        if self.number > 1:
-            self._split_s.append(seconds)
-        elif not self._calls:
-            self._decided = True  # nothing is measured
+        if self.number == 1:
+            if not self._calls:
+                self._decided = True  # nothing is measured
+                return
+            self._costs.append((seconds, self._cost(seconds)))
+        times_s = self._steps_s.setdefault(self.number, [])
+        times_s.append(seconds)
+        if len(times_s) == _STEPS:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Try twice as many parts, or stay, or go back to half as many and stay."""
+        if self.number == 1:
+            self._most = self._predicted()
+        elif min(self._steps_s[self.number]) >= min(self._steps_s[self.number // 2]):
+            self.number //= 2
+            self._most = self.number
+        if self.number < self._most:
+            self.number *= 2
         else:
-            self._unsplit.append((seconds, self._cost(seconds)))
-        if len(self._split_s) == _STEPS:
-            self._confirm()
-        elif len(self._unsplit) == _STEPS and self.number == 1:
-            self._choose()
+            self._decided = True
 
-    def _choose(self) -> None:
+    def _predicted(self) -> int:
         row_s = min(seconds / rows for rows, seconds in self._quickest.items())
-        if row_s >= _WAITED_FOR * self._row_time_s:
-            cost = min(self._unsplit, key=lambda step: step[0])[1]
-            self.number = choose(cost, self._samples)
-        self._decided = self.number == 1
-
-    def _confirm(self) -> None:
-        """Keep the number if split steps are quicker than the unsplit ones were."""
-        if min(self._split_s) >= min(seconds for seconds, _ in self._unsplit):
-            self.number = 1
-        self._decided = True
+        if row_s < _WAITED_FOR * self._row_time_s:
+            return 1
+        return choose(min(self._costs, key=lambda step: step[0])[1], self._samples)
 
     def _cost(self, seconds: float) -> StepCost:
         """Return what the present step, which took so many seconds, consists of."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.measure import Share
-from lab.micro_batches import AutoMicroBatches
+from lab.micro_batches import NUMBERS, AutoMicroBatches
 from lab.pat import PhysicalLayer, Physics
 
 N = TypeVar("N", bound=nn.Module)
@@ -143,10 +143,10 @@ class Pipeline(Generic[N]):
 
     def _threads(self) -> ThreadPoolExecutor:
         if self._pool is None:
-            # torch threads of their own would only take the cores from each other
-            self._pool = ThreadPoolExecutor(
-                self.micro_batches, "micro-batch", torch.set_num_threads, (1,)
-            )
+            # it starts no more than are needed; torch threads of their own would only take the
+            # cores from each other
+            most = max(self._fixed, *NUMBERS)
+            self._pool = ThreadPoolExecutor(most, "micro-batch", torch.set_num_threads, (1,))
         return self._pool
 
     def _add_up(self, gradients: Sequence[Gradients]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -415,24 +416,57 @@ async def test_an_error_ends_the_step_and_the_other_parts(
                 raise ArithmeticError("the first hop")
             return x
 
+    left: list[int] = []
+
+    def take_it() -> None:
+        with Pipeline(network, lambda s: (device.part(s), Line()), 3, device.cancel) as pipeline:
+            try:
+                pipeline.step(torch.linspace(0.1, 0.9, 6), squares)
+            finally:
+                left.append(len(run.pass_ids))
+
     async with open_rig() as rig:
-        device = rig.open_device("job", 0)
+        run = ScheduledRun(rig.scheduler, "rig")
+        device = DeviceMeasure(rig.system.description, run, stream=0)
         first, second = simple_network(device, 2)
         network = nn.Sequential(first, Faulty(), second)
         cancelled = asyncio.Event()
         tell = partial(asyncio.get_running_loop().call_soon_threadsafe, cancelled.set)
         monkeypatch.setattr(device, "cancel", lambda cancel=device.cancel: (cancel(), tell()))
-        step = asyncio.create_task(asyncio.to_thread(take_step, device, network, 6, 3))
+        step = asyncio.create_task(asyncio.to_thread(take_it))
         await rig.waits(1, 3)
         rig.system.open_gate(2)  # the first part's two rows
         async with asyncio.timeout(LIMIT_S):
             await cancelled.wait()
+        assert len(rig.scheduler.queued("rig")) <= 1
         rig.system.open_gate()  # the row in flight, if the next part came so far; no other
         with pytest.raises(ArithmeticError, match="the first hop"):
             await step
         assert rig.scheduler.queued("rig") == []
+        assert left == [0]  # the error comes when all parts have ended
         assert rig.scheduler.status("rig").rows_done <= 3
         assert not any(p.grad is not None for p in network.parameters())
+
+
+def test_the_other_parts_hear_that_one_has_failed() -> None:
+    heard = threading.Event()
+
+    def share(share: Share) -> Physics:
+        def measure(x: Tensor, theta: Tensor) -> Tensor:
+            if share.first == 0:
+                raise ArithmeticError("the first part")
+            end_s = time.monotonic() + LIMIT_S
+            while not share.stopped():
+                assert time.monotonic() < end_s
+            heard.set()
+            raise PassCancelled("the second part")
+
+        return measure, Line()
+
+    with Pipeline(simple_network(Line(), 1), share, 2) as pipeline:
+        with pytest.raises(ArithmeticError, match="the first part"):
+            pipeline.step(torch.rand(4), squares)
+        assert heard.is_set()
 
 
 @pytest.mark.anyio
@@ -495,10 +529,10 @@ class TimedDevice(Line):
         super().__init__()
         self.clock, self.row_s, self.call_s = clock, row_s, call_s
         self.main = threading.current_thread()
-        self.threads: set[threading.Thread] = set()
+        self.threads: list[threading.Thread] = []  # of the calls
 
     def forward(self, x: Tensor, theta: Tensor) -> Tensor:
-        self.threads.add(threading.current_thread())
+        self.threads.append(threading.current_thread())
         if threading.current_thread() is self.main:
             self.clock.advance(self.call_s + self.row_s * len(x))
         return super().forward(x, theta)
@@ -532,8 +566,9 @@ def automatic(
 
 def test_digital_work_is_hidden_behind_rows_that_are_waited_for() -> None:
     number, device = automatic(row_s=0.002, call_s=0.001, digital_s=0.04)
-    assert number == 4  # 106, 88, 82 and 85 ms for 1, 2, 4 and 8 parts
+    assert number == 2  # the first of 2 and 4: 106, 88, 82 and 85 ms for 1, 2, 4 and 8 parts
     assert device.main not in device.threads
+    assert len(device.threads) == 4  # calls: 2 parts in 2 layers
 
 
 @pytest.mark.parametrize(
@@ -548,11 +583,21 @@ def test_digital_work_is_hidden_behind_rows_that_are_waited_for() -> None:
 def test_steps_stay_whole(call_s: float, digital_s: float, declared_s: float) -> None:
     number, device = automatic(0.002, call_s, digital_s, declared_s)
     assert number == 1
-    assert device.threads == {device.main}
+    assert device.threads == [device.main] * 2
 
 
-@pytest.mark.parametrize(("split_s", "kept"), [(0.09, True), (0.11, False)])
-def test_a_split_that_is_not_quicker_is_given_up(split_s: float, kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("times_ms", "stays"),
+    [
+        ({2: 90, 4: 80, 8: 75, 16: 74}, 16),
+        ({2: 90, 4: 80, 8: 85}, 4),
+        ({2: 90, 4: 95}, 2),
+        ({2: 110}, 1),
+    ],
+)
+def test_more_parts_are_tried_while_the_step_gets_quicker(
+    times_ms: dict[int, float], stays: int
+) -> None:
     clock = Clock()
     device = TimedDevice(clock, 0.002)
     auto = AutoMicroBatches(0.0, clock)
@@ -561,14 +606,14 @@ def test_a_split_that_is_not_quicker_is_given_up(split_s: float, kept: bool) -> 
     for samples in (32, 8, 32):  # a smaller batch does not count
         with auto.timing(samples):
             timed(torch.rand(samples, 1), torch.rand(samples, 1))
-            clock.advance(0.04)
-    chosen = auto.number
-    assert chosen > 1
-    for seconds in (0.2, split_s):  # the quicker one counts
-        assert auto.number == chosen
+            clock.advance(0.04)  # with the rows 104 ms
+    for number, milliseconds in times_ms.items():
+        for seconds in (0.2, milliseconds / 1000):  # the quicker one counts
+            assert auto.number == number
+            with auto.timing(32):
+                clock.advance(seconds)
+    for seconds in (1.0, 0.001, 0.001):  # decided for good
+        assert auto.number == stays
         with auto.timing(32):
             clock.advance(seconds)
-    assert auto.number == (chosen if kept else 1)
-    with auto.timing(32):
-        clock.advance(1.0)  # decided for good
-    assert auto.number == (chosen if kept else 1)
+    assert auto.number == stays

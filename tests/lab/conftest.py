@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -19,3 +19,10 @@ async def no_leaks() -> AsyncIterator[None]:
     threads = [t.name for t in threading.enumerate() if t.name.startswith("hardware-")]
     assert not left
     assert not threads
+
+
+@pytest.fixture
+def no_parts_left() -> Iterator[None]:
+    """Fail a test that leaves a thread of a split training step behind."""
+    yield
+    assert not [t for t in threading.enumerate() if t.name.startswith("micro-batch")]

@@ -4,6 +4,7 @@ The single place where normalised values become physical units and back.
 """
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -39,6 +40,9 @@ class Run(Protocol):
     def cancel(self) -> None:
         """Cancel the calls that are under way now, from any thread; do not wait for their end."""
 
+    def hardware_s(self) -> float:
+        """Return the time from each call's first row to its last one's end, summed, s."""
+
 
 class DirectRun:
     """Execute rows on a system here, in the calling thread, one call at a time."""
@@ -47,6 +51,7 @@ class DirectRun:
         """Measure on `system`, which nobody else uses meanwhile."""
         self._system = system
         self._turn = threading.Lock()
+        self._hardware_s = 0.0
 
     def __call__(
         self,
@@ -59,7 +64,9 @@ class DirectRun:
     ) -> Array:
         """Execute rows in the order of asking, whatever their depth; see `Run`."""
         with self._turn:
+            start = time.perf_counter()
             y = self._system.transform(x, theta, keys, stopped).y
+            self._hardware_s += time.perf_counter() - start
         if len(y) < len(x):
             name = self._system.description.name
             raise PassCancelled(f"{name}: stopped after {len(y)} of {len(x)} rows")
@@ -67,6 +74,10 @@ class DirectRun:
 
     def cancel(self) -> None:
         """Do nothing: `stopped` is asked before every instrument call."""
+
+    def hardware_s(self) -> float:
+        """Return the time spent in the system so far, s."""
+        return self._hardware_s
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,10 @@ class DeviceMeasure:
     def cancel(self) -> None:
         """Cancel what is being measured, from any thread; do not wait for its end."""
         self._run.cancel()
+
+    def hardware_s(self) -> float:
+        """Return the time that the hardware has spent on calls so far, s."""
+        return self._run.hardware_s()
 
     def keys(self, first: int, count: int) -> Sequence[RowKey]:
         """Return the keys of `count` rows of the stream, from `first` on."""

@@ -2,9 +2,9 @@
 
 A step of L calls takes h + M L c + d / M seconds when it is split into M parts: h the hardware's
 time for the rows, c what a call costs beyond them (wire, queue, threads), d the digital work, of
-which all but one part's hides behind the other parts' measurements. That is a bound: some digital
-work every part has to do again, and the cores are not alone. So the prediction says how far to go,
-and the steps' own times whether it was worth it.
+which all but one part's hides behind the other parts' measurements. That is rough: part
+of the digital work every part does again, part of c hides too, and the cores have other work. So
+the prediction says whether to split at all, and the steps' own times how far.
 """
 
 import time
@@ -48,22 +48,31 @@ def choose(cost: StepCost, most: int) -> int:
 class AutoMicroBatches:
     """Choose the number of parts from the first steps of a run; `number` is 1 until then.
 
-    Two unsplit steps are timed; then, if a split promises to be quicker, two with each of 2, 4 and
-    so on up to the predicted number, for as long as the step gets quicker; the quickest number
-    stays. Only steps as large as the first count, and of two the quicker one. Where a
-    row takes less than half of its declared time it is computed here instead of waited for:
-    nothing can hide behind it, and 1 keeps runs on a simulated bench repeatable bit for bit.
+    Two unsplit steps are timed; then, if a split promises to be quicker, two with each of 2, 4, 8
+    and 16 for as long as the step gets quicker; the quickest number stays. Only steps as large as
+    the first count, and of two the quicker one. Where a row takes less than half of its declared
+    time it is computed here instead of waited for: nothing can hide behind it, and 1 keeps runs on
+    a simulated bench repeatable bit for bit.
     """
 
-    def __init__(self, row_time_s: float, clock: Callable[[], float] = time.perf_counter) -> None:
-        """Expect rows of `row_time_s` (0: not declared), in seconds of `clock`."""
+    def __init__(
+        self,
+        hardware_s: Callable[[], float],
+        row_time_s: float = 0.0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Expect rows of `row_time_s` (0: not declared), in seconds of `clock`.
+
+        hardware_s: returns the time that the hardware has spent on calls so far.
+        """
         self.number = 1
+        self._hardware_s = hardware_s
         self._row_time_s = row_time_s
         self._clock = clock
-        self._quickest: dict[int, float] = {}  # rows of a call -> its shortest time, s
-        self._calls: list[float] = []  # of the present step, s
+        self._calls: list[tuple[int, float]] = []  # of the present step: rows, s
         self._samples = 0
         self._costs: list[tuple[float, StepCost]] = []  # of the unsplit steps, with their times
+        self._row_s: list[float] = []  # time of a row in each of them
         self._steps_s: dict[int, list[float]] = {}  # number -> the times of its steps
         self._most = 1
         self._decided = False
@@ -76,9 +85,7 @@ class AutoMicroBatches:
                 return measure(x, theta)
             start = self._clock()
             y = measure(x, theta)
-            seconds = self._clock() - start
-            self._calls.append(seconds)
-            self._quickest[len(x)] = min(seconds, self._quickest.get(len(x), seconds))
+            self._calls.append((len(x), self._clock() - start))
             return y
 
         return timed
@@ -87,12 +94,12 @@ class AutoMicroBatches:
     def timing(self, samples: int) -> Iterator[None]:
         """Time one step of so many samples, with `number` parts."""
         self._calls.clear()
-        start = self._clock()
+        start, hardware_s = self._clock(), self._hardware_s()
         yield
         if not self._decided:
-            self._note(samples, self._clock() - start)
+            self._note(samples, self._clock() - start, self._hardware_s() - hardware_s)
 
-    def _note(self, samples: int, seconds: float) -> None:
+    def _note(self, samples: int, seconds: float, hardware_s: float) -> None:
         self._samples = self._samples or samples
         if samples != self._samples:
             return
@@ -100,7 +107,8 @@ class AutoMicroBatches:
             if not self._calls:
                 self._decided = True  # nothing is measured
                 return
-            self._costs.append((seconds, self._cost(seconds)))
+            self._costs.append((seconds, self._cost(seconds, hardware_s)))
+            self._row_s.append(hardware_s / sum(rows for rows, _ in self._calls))
         times_s = self._steps_s.setdefault(self.number, [])
         times_s.append(seconds)
         if len(times_s) == _STEPS:
@@ -109,7 +117,7 @@ class AutoMicroBatches:
     def _go_on(self) -> None:
         """Try twice as many parts, or stay, or go back to half as many and stay."""
         if self.number == 1:
-            self._most = self._predicted()
+            self._most = self._most_to_try()
         elif min(self._steps_s[self.number]) >= min(self._steps_s[self.number // 2]):
             self.number //= 2
             self._most = self.number
@@ -118,30 +126,19 @@ class AutoMicroBatches:
         else:
             self._decided = True
 
-    def _predicted(self) -> int:
-        row_s = min(seconds / rows for rows, seconds in self._quickest.items())
-        if row_s < _WAITED_FOR * self._row_time_s:
+    def _most_to_try(self) -> int:
+        if min(self._row_s) < _WAITED_FOR * self._row_time_s:
             return 1
-        return choose(min(self._costs, key=lambda step: step[0])[1], self._samples)
+        if choose(min(self._costs, key=lambda step: step[0])[1], self._samples) == 1:
+            return 1
+        return max(n for n in NUMBERS if n <= self._samples)
 
-    def _cost(self, seconds: float) -> StepCost:
+    def _cost(self, seconds: float, hardware_s: float) -> StepCost:
         """Return what the present step, which took so many seconds, consists of."""
-        measured_s = sum(self._calls)
-        per_call_s = self._per_call_s()
+        calls_s = sum(s for _, s in self._calls)
         return StepCost(
-            hardware_s=max(0.0, measured_s - len(self._calls) * per_call_s),
+            hardware_s=hardware_s,
             calls=len(self._calls),
-            per_call_s=per_call_s,
-            digital_s=max(0.0, seconds - measured_s),
+            per_call_s=max(0.0, calls_s - hardware_s) / len(self._calls),
+            digital_s=seconds - calls_s,
         )
-
-    def _per_call_s(self) -> float:
-        """Return a call's time beyond its rows': where the line through two calls begins.
-
-        The two are the smallest and the largest; if all were equal, rows take the declared time.
-        """
-        few, many = min(self._quickest), max(self._quickest)
-        row_s = self._row_time_s
-        if few < many:
-            row_s = (self._quickest[many] - self._quickest[few]) / (many - few)
-        return max(0.0, self._quickest[few] - few * row_s)

@@ -184,7 +184,7 @@ class _Run:
     def _open_pipeline(self) -> Pipeline[PhysicalNetwork]:
         number: int | AutoMicroBatches
         if self.config.micro_batches == "auto":
-            number = AutoMicroBatches(self.apparatus.description.row_time_s)
+            number = AutoMicroBatches(self.device.hardware_s, self.device.description.row_time_s)
         else:
             number = self.config.micro_batches
         return Pipeline(self.network, self.parts.share, number, self.device.cancel)

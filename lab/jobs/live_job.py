@@ -18,9 +18,9 @@ class LiveJob:
     """A job from its submission to its end.
 
     Made on the event loop. The job's threads call `check`, `pause`, `stopped`, `metric`, `tell` and
-    keep in `pass_ids` the passes that are under way; the rest belongs to the loop. rows: what it has
-    measured, for any thread. ends_as: in which state it ends if it is stopped, and why. deadline:
-    the timer of its deadline.
+    keep in `pass_ids` the passes that are under way; the rest belongs to the loop.
+    rows: what it has measured, for any thread. ends_as: in which state it ends if it is stopped,
+    and why. deadline: the timer of its deadline.
     """
 
     def __init__(

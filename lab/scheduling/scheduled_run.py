@@ -1,5 +1,6 @@
 """Rows as passes in a scheduler's queue, for blocking callers in any threads."""
 
+import threading
 import uuid
 from collections.abc import Callable, Sequence
 
@@ -38,6 +39,8 @@ class ScheduledRun:
         self._system, self._client, self._priority = system, client, priority
         self._stopped = stopped
         self._measure = measure or scheduler.measure_blocking
+        self._counting = threading.Lock()
+        self._hardware_s = 0.0
 
     def __call__(
         self,
@@ -62,9 +65,12 @@ class ScheduledRun:
         )
         self.pass_ids.add(pass_id)
         try:
-            return self._measure(forward_pass, lambda: self._stopped() or stopped()).y
+            measurement = self._measure(forward_pass, lambda: self._stopped() or stopped())
         finally:
             self.pass_ids.discard(pass_id)
+        with self._counting:
+            self._hardware_s += measurement.finished_s - measurement.started_s
+        return measurement.y
 
     def cancel(self) -> None:
         """Have every pass under way cancelled, from any thread, without waiting for its end.
@@ -73,3 +79,7 @@ class ScheduledRun:
         """
         for pass_id in tuple(self.pass_ids):  # at once: the others' threads change the set
             self._scheduler.cancel_soon(pass_id)
+
+    def hardware_s(self) -> float:
+        """Return the time from each pass's first row to its last one's end, summed, s."""
+        return self._hardware_s

@@ -37,7 +37,8 @@ from lab.rigs import gap, is_simulated
 from lab.scheduling.scheduled_run import ScheduledRun
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.systems.base import never
-from lab.trainer import EpochMetric, train
+from lab.train_result import EpochMetric
+from lab.trainer import train
 from lab.twins import FittedTwin, draw_task_inputs, fit_stream, fit_system_twin
 
 

@@ -20,7 +20,8 @@ from lab.jobs.store import Store
 from lab.measure import Run
 from lab.scheduling.scheduled_run import ScheduledRun
 from lab.scheduling.scheduler import HardwareScheduler
-from lab.trainer import TrainResult, rows_to_measure, train
+from lab.train_result import TrainResult
+from lab.trainer import rows_to_measure, train
 from lab.twins import HELD_OUT_ROWS, FittedTwin, draw_task_inputs, fit_stream, fit_system_twin
 from twins.base import frozen
 from twins.fitting import TwinError

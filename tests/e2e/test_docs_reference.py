@@ -24,7 +24,7 @@ from lab.measurement import Measurement
 from lab.problems import PREFIX, problem_type
 from lab.scheduling.reservations import Reservation
 from lab.scheduling.status import QueuedPass, SystemStatus
-from lab.trainer import EpochMetric, TrainResult
+from lab.train_result import EpochMetric, TrainResult
 from server.cli import app
 from server.errors import STATUS, status_problem
 from server.views import PassOptions

@@ -12,7 +12,8 @@ from lab.config import TrainConfig
 from lab.datasets import Dataset
 from lab.micro_batches import AutoMicroBatches, StepCost, choose
 from lab.pipeline import Pipeline
-from lab.trainer import TrainResult, train
+from lab.train_result import TrainResult
+from lab.trainer import train
 from lab.twins import FittedTwin
 from small_networks import Line, optics, simple_network, squares
 from twins.fitting import TwinError

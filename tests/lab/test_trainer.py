@@ -18,7 +18,8 @@ from lab.measure import DeviceMeasure
 from lab.models import PhysicalNetwork, brightness_free, build_network
 from lab.oracle import open_oracle
 from lab.pat import PhysicalLayer, pat
-from lab.trainer import EpochMetric, train
+from lab.train_result import EpochMetric
+from lab.trainer import train
 from lab.twins import FittedTwin, fit_stream, fit_system_twin
 from twins.fitting import FitSettings, TwinError
 from twins.neural import NeuralTwin

@@ -1,0 +1,59 @@
+"""What a training run tells: its learning curve and its outcome."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EpochMetric:
+    """One point of the learning curve; accuracy is that of the epoch's own training batches.
+
+    rows: hardware rows so far; seconds: since the run began; penalty: range penalty, unweighted;
+    refits_accepted and refits_rolled_back: gates passed and failed so far (pat-refit).
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float
+    penalty: float
+    rows: int
+    seconds: float
+    refits_accepted: int = 0
+    refits_rolled_back: int = 0
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The outcome of a training run; accuracies from 0 to 1.
+
+    test_accuracy: on the device. twin_accuracy: what in-silico training believes, on its own twin.
+    baseline: logistic regression on the same split. confusion[i][j]: test samples of class i
+    taken for class j. micro_batches: parts of a training step, as given or chosen. rows: hardware
+    rows of training and initialisation; test_rows: of the test.
+    spectrum: the last layer's output for the first test sample, measured and as the twin predicts.
+    """
+
+    method: str
+    seed: int
+    classes: tuple[str, ...]
+    test_accuracy: float
+    twin_accuracy: float | None
+    baseline: float
+    confusion: list[list[int]]
+    curve: list[EpochMetric]
+    micro_batches: int
+    rows: int
+    test_rows: int
+    seconds: float
+    instrument_hours: float
+    spectrum: dict[str, list[float]]
+    twin_digest: str
+    network_state: dict[str, Tensor] = field(repr=False)
+    twin_state: dict[str, Tensor] = field(repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the tensors, as plain data."""
+        plain = {k: v for k, v in self.__dict__.items() if not k.endswith("_state")}
+        return {**plain, "curve": [asdict(m) for m in self.curve]}

@@ -19,7 +19,7 @@ def measure_for(
 
     Raises what `HardwareScheduler.submit` raises but QueueFull, and Stopped.
     """
-    ours = replace(forward_pass, client=job.client, deadline_s=job.config.deadline_s)
+    ours = replace(forward_pass, client=job.client, job=job.id, deadline_s=job.config.deadline_s)
     while True:
         try:
             measurement = scheduler.measure_blocking(ours, stopped)

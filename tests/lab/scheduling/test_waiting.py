@@ -155,5 +155,7 @@ def check_counts(waiting: WaitingPasses, naive: NaivePolicy) -> None:
 
 def new_ticket(number: int, client: str, priority: int, depth: int) -> Ticket:
     rows = np.zeros((1 + number % 3, 1))
-    request = ForwardPass("rig", rows, rows, None, priority, client, f"{number}", depth)
+    request = ForwardPass(
+        "rig", rows, rows, priority=priority, client=client, pass_id=f"{number}", depth=depth
+    )
     return Ticket(request, number)

@@ -9,10 +9,11 @@ take turns within one run; every figure is the median over all passes of all rou
 
 ours:  `HardwareScheduler`, from a blocking thread (`measure_blocking`) or a coroutine (`submit`).
 bare:  a coroutine that takes calls from an `asyncio.Queue` and runs them in one thread.
-count: Bluesky's plan of that name, in its RunEngine; one run a round. The device measures in a
-       thread of its own when triggered.
-lean:  a plan of hand-written messages: create, read, save; the device measures when it is read,
-       on the RunEngine's own thread.
+count: Bluesky's plan of that name, in its RunEngine; one run a turn. The device measures in one
+       thread of its own, when it is triggered.
+lean:  the same device and the fewest messages: trigger, wait, create, read, save.
+read:  fewer still, for a device that blocks the RunEngine's own event loop while it is read:
+       create, read, save. Nothing else can go on meanwhile; a lower bound rather than a peer.
 
 Bluesky is optional (`pip install pnnlab[bluesky]`); its sides are left out where it is missing.
 """
@@ -137,10 +138,13 @@ class ThreadStatus:
         return self.future.exception(timeout)
 
 
-def lean_plan(detector: ReadDetector, passes: int) -> Iterator[Any]:
+def lean_plan(detector: TriggeredDetector, passes: int) -> Iterator[Any]:
     """Say only what an event needs."""
     yield Msg("open_run")
     for _ in range(passes):
+        if detector.trigger is not None:
+            yield Msg("trigger", detector, group="row")
+            yield Msg("wait", None, group="row")
         yield Msg("create", name="primary")
         yield Msg("read", detector)
         yield Msg("save")
@@ -199,16 +203,16 @@ def open_bluesky(system: FixedRows) -> dict[str, Side]:
     engine = RunEngine({}, context_managers=[])
     triggered, read = TriggeredDetector(system), ReadDetector(system)
 
-    def run_count(passes: int) -> None:
-        engine(count([triggered], num=passes))
-
-    def run_lean(passes: int) -> None:
-        engine(lean_plan(read, passes))
-
-    return {
-        "count": partial(asyncio.to_thread, run_count),
-        "lean": partial(asyncio.to_thread, run_lean),
+    plans: dict[str, Callable[[int], Any]] = {
+        "count": lambda passes: count([triggered], num=passes),
+        "lean": lambda passes: lean_plan(triggered, passes),
+        "read": lambda passes: lean_plan(read, passes),
     }
+
+    async def run(plan: Callable[[int], Any], passes: int) -> None:
+        await asyncio.to_thread(engine, plan(passes))
+
+    return {name: partial(run, plan) for name, plan in plans.items()}
 
 
 async def take_turns(

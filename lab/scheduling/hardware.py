@@ -8,9 +8,10 @@ one may be on the wire.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import TypeVar
 
 from drivers.spec import Array
@@ -67,13 +68,9 @@ class Hardware:
         if self._shot_period_s is not None:
             self.rhythm = Rhythm(self._shot_period_s, self.now, self._sleep)
 
-    @asynccontextmanager
-    async def hold(self) -> AsyncIterator[None]:
+    def hold(self) -> AbstractAsyncContextManager[None]:
         """Hold this system and the instruments it shares, taken in the one global order."""
-        async with AsyncExitStack() as held:
-            for lock in self._locks:
-                await held.enter_async_context(lock)
-            yield
+        return _AllOf(self._locks)
 
     async def quiet(self) -> None:
         """Wait until whoever holds the system has let it go."""
@@ -152,3 +149,30 @@ class Hardware:
 
     def _in_worker(self, call: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
         return self._loop.run_in_executor(self._worker, call, *arguments)
+
+
+class _AllOf:
+    """All of some locks, held from `async with` to its end, taken in their order."""
+
+    def __init__(self, locks: Sequence[asyncio.Lock]) -> None:
+        self._locks = locks
+
+    async def __aenter__(self) -> None:
+        for taken, lock in enumerate(self._locks):
+            try:
+                await lock.acquire()
+            except BaseException:
+                self._release(taken)
+                raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._release(len(self._locks))
+
+    def _release(self, taken: int) -> None:
+        for lock in reversed(self._locks[:taken]):
+            lock.release()

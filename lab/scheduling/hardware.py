@@ -17,8 +17,9 @@ from typing import TypeVar
 from drivers.spec import Array
 from lab.scheduling import system_worker
 from lab.scheduling.duty_cycle import BusyTime
+from lab.scheduling.finish import finish
 from lab.scheduling.rhythm import Rhythm
-from lab.scheduling.ticket import HardwareCall, finish
+from lab.scheduling.ticket import HardwareCall
 from lab.systems.base import PhysicalSystem
 
 T = TypeVar("T")

@@ -60,11 +60,12 @@ import numpy as np
 from lab.config import SchedulerConfig
 from lab.errors import Conflict, PassCancelled, SystemClosed, UnknownName, WrongThread
 from lab.measurement import ForwardPass, Measurement
+from lab.scheduling.finish import finish
 from lab.scheduling.hardware import Hardware
 from lab.scheduling.reservations import Reservation
 from lab.scheduling.status import QueuedPass, SystemStatus, queued_passes, system_status
 from lab.scheduling.system_queue import SystemQueue
-from lab.scheduling.ticket import Ticket, finish
+from lab.scheduling.ticket import Ticket
 from lab.systems.base import PhysicalSystem, never
 
 # Above this many numbers, checking takes longer than the hop to another thread (about 0.1 ms).
@@ -260,7 +261,7 @@ class HardwareScheduler:
         ticket = queue.put(checked)
         self._live[checked.pass_id] = ticket
         try:
-            return await finish(ticket.outcome, lambda: queue.withdraw(ticket, PassCancelled))
+            return await ticket.outcome.end(lambda: queue.withdraw(ticket, PassCancelled))
         finally:
             del self._live[checked.pass_id]
 

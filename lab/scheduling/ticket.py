@@ -5,20 +5,18 @@ the event loop's thread. `stop_with` and `HardwareCall.cut` are read by the work
 instrument calls: each is one assignment, hence no lock.
 """
 
-import asyncio
 import time
+from asyncio import TimerHandle
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 
 from drivers.spec import Array
 from lab.errors import LabError
 from lab.measurement import ForwardPass, Measurement
+from lab.scheduling.finish import Outcome
 from lab.systems.base import Rows
-
-T = TypeVar("T")
 
 
 class Ticket:
@@ -35,9 +33,9 @@ class Ticket:
         self.forward_pass = forward_pass
         self.number = number
         self.rows = len(forward_pass.x)
-        self.outcome: asyncio.Future[Measurement] = asyncio.get_running_loop().create_future()
+        self.outcome: Outcome[Measurement] = Outcome()
         self.stop_with: type[LabError] | None = None
-        self.timers: list[asyncio.TimerHandle] = []
+        self.timers: list[TimerHandle] = []
         self.submitted_s = time.time()
         self.finished_s = 0.0
         self.done = 0
@@ -183,26 +181,3 @@ class HardwareCall:
         self.cut = True
         for portion in self.portions:
             portion.ticket.stop(kind)
-
-
-async def finish(future: asyncio.Future[T], on_cancel: Callable[[], object] | None = None) -> T:
-    """Wait for `future` to its end even if this task is cancelled meanwhile.
-
-    A cancelled task calls `on_cancel`, still waits for the call in flight, and is only then
-    cancelled: whoever goes on after it finds the hardware at rest.
-    """
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        if future.cancelled():
-            raise
-        if on_cancel is not None:
-            on_cancel()
-        while not future.done():
-            try:
-                await asyncio.wait([future])
-            except asyncio.CancelledError:
-                continue  # asked once more; the first request is raised below
-        if not future.cancelled():
-            future.exception()  # seen: the canceller gets CancelledError instead
-        raise

@@ -12,7 +12,7 @@ from lab.config import SchedulerConfig
 from lab.errors import DeadlineMissed, QueueFull
 from lab.measurement import ForwardPass
 from lab.scheduling.reservations import Reservations
-from lab.scheduling.ticket import Ticket
+from lab.scheduling.ticket import AnyOutcome, Ticket
 from lab.scheduling.waiting import WaitingPasses
 
 _RETRY_S = (1.0, 60.0)
@@ -77,10 +77,12 @@ class PassQueue:
         pass_s = row_time_s * queue.rows / max(1, len(queue))
         raise QueueFull(f"{self._system}: {full}", min(max(pass_s, _RETRY_S[0]), _RETRY_S[1]))
 
-    def put(self, forward_pass: ForwardPass, now: float) -> Ticket:
+    def put(
+        self, forward_pass: ForwardPass, now: float, outcome: AnyOutcome | None = None
+    ) -> Ticket:
         """Queue a pass that was not refused."""
         self._numbers += 1
-        ticket = Ticket(forward_pass, self._numbers)
+        ticket = Ticket(forward_pass, self._numbers, outcome)
         if ticket.rows > 0:
             self._of(ticket).add(ticket, now)
         return ticket

@@ -60,12 +60,12 @@ import numpy as np
 from lab.config import SchedulerConfig
 from lab.errors import Conflict, PassCancelled, SystemClosed, UnknownName, WrongThread
 from lab.measurement import ForwardPass, Measurement
-from lab.scheduling.finish import finish
+from lab.scheduling.finish import Outcome, finish
 from lab.scheduling.hardware import Hardware
 from lab.scheduling.reservations import Reservation
 from lab.scheduling.status import QueuedPass, SystemStatus, queued_passes, system_status
 from lab.scheduling.system_queue import SystemQueue
-from lab.scheduling.ticket import Ticket
+from lab.scheduling.ticket import AnyOutcome, Ticket
 from lab.systems.base import PhysicalSystem, never
 
 # Above this many numbers, checking takes longer than the hop to another thread (about 0.1 ms).
@@ -171,14 +171,12 @@ class HardwareScheduler:
         if self._loop is not None and _running_loop() is self._loop:
             raise WrongThread(f"{forward_pass.system}: a blocking pass on the event loop's thread")
         queue = self._queue(forward_pass.system)
-        future = self._hand_over(queue, _checked(queue.hardware.system, forward_pass), stopped)
+        outcome = self._hand_over(queue, _checked(queue.hardware.system, forward_pass), stopped)
         try:
-            return future.result()
-        except concurrent.futures.CancelledError as error:
-            raise SystemClosed(f"{queue.name}: the event loop ended during the pass") from error
-        except BaseException:
-            future.cancel()
-            raise
+            return outcome.result()
+        finally:
+            if not outcome.done():  # an exception of this thread's own
+                self._let_go(outcome)
 
     async def cancel(self, pass_id: str) -> None:
         """Cancel a waiting or running pass and return when it has ended; its caller hears too.
@@ -188,8 +186,10 @@ class HardwareScheduler:
         ticket = self._live.get(pass_id)
         if ticket is None or ticket.outcome.done():
             raise UnknownName(f"no pass '{pass_id}' waits or runs")
+        ended = asyncio.Event()
+        ticket.outcome.add_done_callback(lambda _: ended.set())
         self._queues[ticket.forward_pass.system].withdraw(ticket, PassCancelled)
-        await asyncio.wait([ticket.outcome])
+        await ended.wait()
 
     def cancel_soon(self, pass_id: str) -> None:
         """Have a pass cancelled, from any thread, without waiting; nothing if it has ended."""
@@ -248,35 +248,63 @@ class HardwareScheduler:
             raise UnknownName(f"no system '{system}' (there are: {', '.join(self._queues)})")
         return queue
 
-    async def _measure(
-        self, queue: SystemQueue, checked: ForwardPass, stopped: Callable[[], bool] = never
-    ) -> Measurement:
+    async def _measure(self, queue: SystemQueue, checked: ForwardPass) -> Measurement:
         """Queue a checked pass and wait for its end."""
-        if stopped():
-            raise PassCancelled(
-                f"pass {checked.pass_id} on {queue.name} ended before it was queued"
-            )
-        if checked.pass_id in self._live:
-            raise Conflict(f"a pass '{checked.pass_id}' is already queued")
-        ticket = queue.put(checked)
-        self._live[checked.pass_id] = ticket
+        outcome: Outcome[Measurement] = Outcome()
+        ticket = self._put(queue, checked, outcome)
         try:
-            return await ticket.outcome.end(lambda: queue.withdraw(ticket, PassCancelled))
+            return await outcome.end(lambda: queue.withdraw(ticket, PassCancelled))
         finally:
             del self._live[checked.pass_id]
+
+    def _put(self, queue: SystemQueue, checked: ForwardPass, outcome: AnyOutcome) -> Ticket:
+        if checked.pass_id in self._live:
+            raise Conflict(f"a pass '{checked.pass_id}' is already queued")
+        ticket = self._live[checked.pass_id] = queue.put(checked, outcome)
+        return ticket
 
     def _hand_over(
         self, queue: SystemQueue, checked: ForwardPass, stopped: Callable[[], bool]
     ) -> concurrent.futures.Future[Measurement]:
-        """Start `_measure` on the loop from another thread."""
+        """Have the loop queue a checked pass, from another thread; return its outcome."""
+        outcome: concurrent.futures.Future[Measurement] = concurrent.futures.Future()
         if self._loop is None:
             raise SystemClosed(f"{queue.name} is closed")
-        coroutine = self._measure(queue, checked, stopped)
         try:
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            self._loop.call_soon_threadsafe(self._take_over, queue, checked, stopped, outcome)
         except RuntimeError as error:
-            coroutine.close()
             raise SystemClosed(f"{queue.name}: the event loop has ended") from error
+        return outcome
+
+    def _take_over(
+        self,
+        queue: SystemQueue,
+        checked: ForwardPass,
+        stopped: Callable[[], bool],
+        outcome: concurrent.futures.Future[Measurement],
+    ) -> None:
+        """Queue a checked pass of a caller who waits in another thread."""
+        pass_id = checked.pass_id
+        try:
+            if stopped():
+                raise PassCancelled(f"pass {pass_id} on {queue.name} ended before it was queued")
+            self._put(queue, checked, outcome)
+        except Exception as error:
+            outcome.set_exception(error)
+        else:
+            outcome.add_done_callback(lambda _: self._live.pop(pass_id))
+
+    def _let_go(self, outcome: concurrent.futures.Future[Measurement]) -> None:
+        """Have the pass of a caller who waits no more cancelled, from that caller's thread."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and the pass with it
+                self._loop.call_soon_threadsafe(self._withdraw, outcome)
+
+    def _withdraw(self, outcome: concurrent.futures.Future[Measurement]) -> None:
+        for ticket in self._live.values():
+            if ticket.outcome is outcome:
+                self._queues[ticket.forward_pass.system].withdraw(ticket, PassCancelled)
+                return
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -26,7 +26,7 @@ from lab.scheduling.hardware import Hardware
 from lab.scheduling.health import Health
 from lab.scheduling.pass_queue import PassQueue
 from lab.scheduling.reservations import Reservation
-from lab.scheduling.ticket import HardwareCall, Portion, Ticket
+from lab.scheduling.ticket import AnyOutcome, HardwareCall, Portion, Ticket
 from lab.systems.base import Rows
 
 log = logging.getLogger(__name__)
@@ -91,12 +91,12 @@ class SystemQueue:
             raise self._refusal()
         self.passes.refuse(forward_pass, self.hardware.row_time_s or 0.0)
 
-    def put(self, forward_pass: ForwardPass) -> Ticket:
-        """Queue a checked pass; raise what `refuse` raises."""
+    def put(self, forward_pass: ForwardPass, outcome: AnyOutcome | None = None) -> Ticket:
+        """Queue a checked pass, which ends with `outcome`; raise what `refuse` raises."""
         self.refuse(forward_pass)
         if self.passes.next_rows == 0:
             self._alone_since = self.now()
-        ticket = self.passes.put(forward_pass, self.now())
+        ticket = self.passes.put(forward_pass, self.now(), outcome)
         if ticket.rows == 0:
             self._deliver_empty(ticket)
             return ticket

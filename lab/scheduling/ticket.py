@@ -8,6 +8,7 @@ instrument calls: each is one assignment, hence no lock.
 import time
 from asyncio import TimerHandle
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +18,9 @@ from lab.errors import LabError
 from lab.measurement import ForwardPass, Measurement
 from lab.scheduling.finish import Outcome
 from lab.systems.base import Rows
+
+AnyOutcome = Outcome[Measurement] | Future[Measurement]
+"""What a coroutine waits for, or a thread."""
 
 
 class Ticket:
@@ -28,12 +32,14 @@ class Ticket:
     repeated:   whether it has had its one repetition; rows before `repeat_until` are flagged.
     """
 
-    def __init__(self, forward_pass: ForwardPass, number: int = 0) -> None:
-        """Take a checked pass; its future belongs to the running loop."""
+    def __init__(
+        self, forward_pass: ForwardPass, number: int = 0, outcome: AnyOutcome | None = None
+    ) -> None:
+        """Take a checked pass; without an `outcome` it gets one of the running loop's."""
         self.forward_pass = forward_pass
         self.number = number
         self.rows = len(forward_pass.x)
-        self.outcome: Outcome[Measurement] = Outcome()
+        self.outcome: AnyOutcome = outcome or Outcome()
         self.stop_with: type[LabError] | None = None
         self.timers: list[TimerHandle] = []
         self.submitted_s = time.time()

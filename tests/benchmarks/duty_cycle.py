@@ -1,0 +1,283 @@
+"""Which share of the time the hardware is busy while jobs train: rows times their declared time.
+
+    python tests/benchmarks/duty_cycle.py [--json] [--rounds N] [--seconds S] [--micro-batches M]
+
+Each row is one blocking call of a fixed time. A job is physics-aware training as the service runs
+it: blocking threads, batches of 32 rows, 5 layers, `Pipeline` with the number of micro-batches it
+chooses itself, Adam. Its digital work is real torch arithmetic on one thread, sized at the start
+on this machine: 30 ms for the backward of a batch and 2 ms for what lies between two measurements.
+It takes less for fewer rows, as much less as arithmetic does. `naive` is the same job unsplit.
+
+Counted from the first step after the number of micro-batches is chosen to the last that all jobs
+have finished. Nothing else is counted as busy: not the time in which a call returns late. The
+cases take turns, once a round; figures are medians of the rounds.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from fixed_rows import CHANNELS, FixedRows
+from torch import Tensor, nn
+
+from lab.measure import DeviceMeasure
+from lab.micro_batches import AutoMicroBatches
+from lab.pat import Measure, PhysicalLayer
+from lab.pipeline import Pipeline
+from lab.scheduling.scheduled_run import ScheduledRun
+from lab.scheduling.scheduler import HardwareScheduler
+
+SWITCH_INTERVAL_S = 0.001  # as the service sets it (`server.serve`)
+BATCH, LAYERS, CLASSES = 32, 5, 10
+BACKWARD_S, HOP_S = 0.030, 0.002
+_WIDTH = 256
+_WARM_UP = 5  # steps: the number of micro-batches is chosen in the first four
+
+Split = int | None
+"""Into how many micro-batches a step is split; None: as the job chooses."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Jobs that train at once, and the duty cycle they should reach."""
+
+    name: str
+    row_ms: float
+    jobs: int
+    at_least: float | None
+    naive: bool = False
+
+
+CASES = (
+    Case("naive_1ms", 1, 1, None, naive=True),
+    Case("one_job_1ms", 1, 1, 0.93),
+    Case("two_jobs_1ms", 1, 2, 0.98),
+    Case("naive_5ms", 5, 1, None, naive=True),
+    Case("one_job_5ms", 5, 1, 0.98),
+    Case("two_jobs_5ms", 5, 2, 0.995),
+    Case("three_clients_5ms", 5, 3, 0.99),
+)
+MOST_SHARE_RATIO = 1.1
+
+
+class Arithmetic(torch.autograd.Function):
+    """Matrix products, so many forward and so many backward; values have no meaning."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, forward: int, backward: int) -> Tensor:
+        ctx.matrix, ctx.count = matrix, backward
+        return _products(x, matrix, forward)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        return _products(grads[0], ctx.matrix, ctx.count), None, None, None
+
+
+def _products(x: Tensor, matrix: Tensor, count: int) -> Tensor:
+    wide = x.repeat(1, _WIDTH // x.shape[1])
+    for _ in range(count):
+        wide = torch.tanh(wide @ matrix)
+    return wide[:, : x.shape[1]].contiguous()
+
+
+@dataclass
+class Work:
+    """How many products make a hop, and a layer's part of the backward."""
+
+    hop: int = 1
+    backward: int = 1
+    matrix: Tensor = field(default_factory=lambda: torch.randn(_WIDTH, _WIDTH) / _WIDTH**0.5)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = Arithmetic.apply(x, self.matrix, self.hop, self.backward)
+        return 0.5 + 0.5 * y
+
+
+class Twin(nn.Module):
+    """A twin that costs next to nothing: the work is in `Work`."""
+
+    def forward(self, x: Tensor, theta: Tensor) -> Tensor:
+        return 0.5 * (x + theta)
+
+
+class Network(nn.Module):
+    """Five measurements, digital work after each."""
+
+    def __init__(self, measure: Measure, work: Work) -> None:
+        super().__init__()
+        self.work = work
+        self.layers = nn.ModuleList(
+            PhysicalLayer(torch.rand(CHANNELS), measure, Twin()) for _ in range(LAYERS)
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        for layer in self.layers:
+            h = self.work(layer(h))
+        return h[:, :CLASSES]
+
+
+FEATURES, LABELS = torch.rand(BATCH, CHANNELS), torch.arange(BATCH) % CLASSES
+
+
+def loss(network: Network, rows: Tensor) -> tuple[Tensor, None]:
+    return nn.functional.cross_entropy(network(FEATURES[rows]), LABELS[rows]), None
+
+
+def step_times(work: Work, rows: int = BATCH) -> tuple[float, float]:
+    """Return the shortest times, s, of forward per layer and of backward; measuring is free."""
+    network = Network(lambda x, theta: x, work)
+    forwards, backwards = [], []
+    for _ in range(15):
+        begin = time.perf_counter()
+        value, _ = loss(network, torch.arange(rows))
+        middle = time.perf_counter()
+        value.backward()
+        forwards.append((middle - begin) / LAYERS)
+        backwards.append(time.perf_counter() - middle)
+    return min(forwards), min(backwards)
+
+
+def size_work() -> Work:
+    """Return as much work as the module's docstring says."""
+    work = Work(20, 60)
+    for _ in range(3):
+        hop_s, backward_s = step_times(work)
+        work.hop = max(1, round(work.hop * HOP_S / hop_s))
+        work.backward = max(1, round(work.backward * BACKWARD_S / backward_s))
+    return work
+
+
+class TrainingJob:
+    """One client of the scheduler that trains until it is told to stop.
+
+    ends: when each step ended, `time.perf_counter` seconds.
+    """
+
+    def __init__(self, scheduler: HardwareScheduler, system: FixedRows, work: Work, number: int):
+        run = ScheduledRun(scheduler, "bench", client=f"job {number}")
+        self.device = DeviceMeasure(system.description, run, stream=number)
+        self.row_s = system.description.row_time_s
+        self.network = Network(self.device, work)
+        self.ends: list[float] = []
+        self.micro_batches = 0
+
+    def train(self, split: Split, stop: threading.Event) -> None:
+        """Train, blocking."""
+        torch.set_num_threads(1)
+        number = AutoMicroBatches(self.row_s) if split is None else split
+        optimiser = torch.optim.Adam(self.network.parameters(), lr=1e-3)
+        twin, rows = Twin(), torch.arange(BATCH)
+        pipeline = Pipeline(
+            self.network, lambda share: (self.device.part(share), twin), number, self.device.cancel
+        )
+        with pipeline:
+            while not stop.is_set():
+                optimiser.zero_grad()
+                pipeline.step(rows, loss)
+                optimiser.step()
+                self.ends.append(time.perf_counter())
+                self.micro_batches = pipeline.micro_batches
+
+
+async def run_case(case: Case, work: Work, seconds: float, split: Split) -> dict[str, Any]:
+    """Return the duty cycle, each job's rows and its number of micro-batches."""
+    system, stop = FixedRows(1e-3 * case.row_ms), threading.Event()
+    async with HardwareScheduler({"bench": system}) as scheduler:
+        jobs = [TrainingJob(scheduler, system, work, i) for i in range(case.jobs)]
+        running = [
+            asyncio.create_task(asyncio.to_thread(job.train, 1 if case.naive else split, stop))
+            for job in jobs
+        ]
+        await until(lambda: all(len(job.ends) >= _WARM_UP for job in jobs), running)
+        await asyncio.sleep(seconds)
+        stop.set()
+        await asyncio.gather(*running)
+    start_s = max(job.ends[_WARM_UP - 1] for job in jobs)
+    end_s = min(job.ends[-1] for job in jobs)
+    rows = system.rows_between(start_s, end_s)
+    return {
+        "duty": 1e-3 * case.row_ms * sum(rows.values()) / (end_s - start_s),
+        "share_ratio": max(rows.values()) / min(rows.values()),
+        "micro_batches": [job.micro_batches for job in jobs],
+    }
+
+
+async def until(condition: Callable[[], bool], running: list[asyncio.Task[None]]) -> None:
+    """Wait for a condition; raise what ended one of the tasks before."""
+    while not condition():
+        await asyncio.wait(running, timeout=0.01, return_when=asyncio.FIRST_COMPLETED)
+        for task in running:
+            if task.done():
+                task.result()
+
+
+async def measure(rounds: int, seconds: float, split: Split) -> dict[str, Any]:
+    """Return all figures."""
+    work = size_work()
+    sizes = {rows: step_times(work, rows) for rows in (BATCH, BATCH // 4)}
+    figures: dict[str, Any] = {
+        "work_ms": {
+            str(rows): {"hop": 1e3 * hop_s, "backward": 1e3 * backward_s}
+            for rows, (hop_s, backward_s) in sizes.items()
+        }
+    }
+    found: dict[str, list[dict[str, Any]]] = {case.name: [] for case in CASES}
+    for _ in range(rounds):
+        for case in CASES:
+            window_s = seconds * (1 + case.jobs * case.row_ms / 5)
+            found[case.name].append(await run_case(case, work, window_s, split))
+    for case in CASES:
+        duty = statistics.median(f["duty"] for f in found[case.name])
+        ratio = statistics.median(f["share_ratio"] for f in found[case.name])
+        several = case.jobs == 3
+        figures[case.name] = {"duty": duty, "share_ratio": ratio} if several else duty
+    figures["micro_batches"] = {c.name: found[c.name][-1]["micro_batches"] for c in CASES}
+    return figures
+
+
+def print_table(figures: dict[str, Any]) -> None:
+    for rows, work in figures["work_ms"].items():
+        print(f"{rows:>3} rows: hop {work['hop']:.2f} ms, backward {work['backward']:.1f} ms")
+    print(f"{'case':18} {'duty %':>7}  {'at least':>8}  micro-batches")
+    for case in CASES:
+        found = figures[case.name]
+        duty = found["duty"] if isinstance(found, dict) else found
+        bound = "" if case.at_least is None else f"{100 * case.at_least:.1f}"
+        parts = " ".join(str(n) for n in figures["micro_batches"][case.name])
+        print(f"{case.name:18} {100 * duty:7.2f}  {bound:>8}  {parts}", end="")
+        if isinstance(found, dict):
+            print(f"  shares {found['share_ratio']:.3f} (at most {MOST_SHARE_RATIO:g})", end="")
+        print()
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description="Measure the hardware's duty cycle.")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--rounds", type=int, default=1, help="turns of each case")
+    parser.add_argument("--seconds", type=float, default=2.5, help="shortest window of a case")
+    parser.add_argument("--micro-batches", type=int, help="instead of the jobs' own choice")
+    arguments = parser.parse_args()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    figures = asyncio.run(measure(arguments.rounds, arguments.seconds, arguments.micro_batches))
+    if arguments.json:
+        print(json.dumps(figures))
+        return
+    print_table(figures)
+
+
+if __name__ == "__main__":
+    main()

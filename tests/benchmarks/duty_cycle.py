@@ -9,8 +9,9 @@ on this machine: 30 ms for the backward of a batch and 2 ms for what lies betwee
 It takes less for fewer rows, as much less as arithmetic does. `naive` is the same job unsplit.
 
 Counted from the first step after the number of micro-batches is chosen to the last that all jobs
-have finished. Nothing else is counted as busy: not the time in which a call returns late. The
-cases take turns, once a round; figures are medians of the rounds.
+have finished. Nothing but rows is counted as busy. `in calls` adds the time by which calls returned
+late, which is the machine's doing: the two differ on one that has other work. The cases take
+turns, once a round; figures are medians of the rounds.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from fixed_rows import CHANNELS, FixedRows
+from fixed_rows import CHANNELS, FixedRows, OtherLoad
 from torch import Tensor, nn
 
 from lab.measure import DeviceMeasure
@@ -208,6 +209,7 @@ async def run_case(case: Case, work: Work, seconds: float, split: Split) -> dict
     rows = system.rows_between(start_s, end_s)
     return {
         "duty": 1e-3 * case.row_ms * sum(rows.values()) / (end_s - start_s),
+        "occupied": system.occupied_s(start_s, end_s) / (end_s - start_s),
         "share_ratio": max(rows.values()) / min(rows.values()),
         "micro_batches": [job.micro_batches for job in jobs],
     }
@@ -224,38 +226,48 @@ async def until(condition: Callable[[], bool], running: list[asyncio.Task[None]]
 
 async def measure(rounds: int, seconds: float, split: Split) -> dict[str, Any]:
     """Return all figures."""
+    load = OtherLoad()
     work = size_work()
     sizes = {rows: step_times(work, rows) for rows in (BATCH, BATCH // 4)}
-    figures: dict[str, Any] = {
-        "work_ms": {
-            str(rows): {"hop": 1e3 * hop_s, "backward": 1e3 * backward_s}
-            for rows, (hop_s, backward_s) in sizes.items()
-        }
-    }
     found: dict[str, list[dict[str, Any]]] = {case.name: [] for case in CASES}
     for _ in range(rounds):
         for case in CASES:
             window_s = seconds * (1 + case.jobs * case.row_ms / 5)
             found[case.name].append(await run_case(case, work, window_s, split))
-    for case in CASES:
-        duty = statistics.median(f["duty"] for f in found[case.name])
-        ratio = statistics.median(f["share_ratio"] for f in found[case.name])
-        several = case.jobs == 3
-        figures[case.name] = {"duty": duty, "share_ratio": ratio} if several else duty
-    figures["micro_batches"] = {c.name: found[c.name][-1]["micro_batches"] for c in CASES}
-    return figures
+    return {
+        **{case.name: _figure(case, found[case.name]) for case in CASES},
+        "occupied": {case.name: _median(found[case.name], "occupied") for case in CASES},
+        "micro_batches": {case.name: found[case.name][-1]["micro_batches"] for case in CASES},
+        "work_ms": {
+            str(rows): {"hop": 1e3 * hop_s, "backward": 1e3 * backward_s}
+            for rows, (hop_s, backward_s) in sizes.items()
+        },
+        "other_load_cores": load.cores(),
+    }
+
+
+def _figure(case: Case, found: list[dict[str, Any]]) -> float | dict[str, float]:
+    duty = _median(found, "duty")
+    several = case.name == "three_clients_5ms"
+    return {"duty": duty, "share_ratio": _median(found, "share_ratio")} if several else duty
+
+
+def _median(found: list[dict[str, Any]], key: str) -> float:
+    return statistics.median(f[key] for f in found)
 
 
 def print_table(figures: dict[str, Any]) -> None:
     for rows, work in figures["work_ms"].items():
         print(f"{rows:>3} rows: hop {work['hop']:.2f} ms, backward {work['backward']:.1f} ms")
-    print(f"{'case':18} {'duty %':>7}  {'at least':>8}  micro-batches")
+    print(f"other processes kept {figures['other_load_cores']:.1f} processors busy")
+    print(f"{'case':18} {'duty %':>7}  {'at least':>8}  {'in calls %':>10}  micro-batches")
     for case in CASES:
         found = figures[case.name]
         duty = found["duty"] if isinstance(found, dict) else found
         bound = "" if case.at_least is None else f"{100 * case.at_least:.1f}"
+        occupied = 100 * figures["occupied"][case.name]
         parts = " ".join(str(n) for n in figures["micro_batches"][case.name])
-        print(f"{case.name:18} {100 * duty:7.2f}  {bound:>8}  {parts}", end="")
+        print(f"{case.name:18} {100 * duty:7.2f}  {bound:>8}  {occupied:10.2f}  {parts}", end="")
         if isinstance(found, dict):
             print(f"  shares {found['share_ratio']:.3f} (at most {MOST_SHARE_RATIO:g})", end="")
         print()

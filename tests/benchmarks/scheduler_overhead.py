@@ -33,7 +33,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
-from fixed_rows import CHANNELS, FixedRows
+from fixed_rows import CHANNELS, FixedRows, OtherLoad
 
 from drivers.spec import Array
 from lab.measurement import ForwardPass
@@ -154,6 +154,7 @@ def lean_plan(detector: TriggeredDetector, passes: int) -> Iterator[Any]:
 async def measure(rounds: int, passes: int) -> dict[str, Any]:
     """Return the figures by kind of caller, device time and side."""
     figures: dict[str, Any] = {}
+    load = OtherLoad()
     for device_ms in DEVICE_MS:
         system = FixedRows(1e-3 * device_ms)
         async with AsyncExitStack() as stack:
@@ -165,7 +166,7 @@ async def measure(rounds: int, passes: int) -> dict[str, Any]:
             for caller, sides in our_sides(scheduler, bare).items():
                 found = await take_turns(system, sides | bluesky_sides, rounds, passes)
                 figures.setdefault(caller, {})[f"{device_ms}ms"] = found
-    return figures
+    return {**figures, "other_load_cores": load.cores()}
 
 
 def our_sides(scheduler: HardwareScheduler, bare: BareQueue) -> dict[str, dict[str, Side]]:
@@ -241,9 +242,10 @@ async def take_turns(
 def print_table(figures: dict[str, Any]) -> None:
     """Print the medians, the ratios and what they should be."""
     print(f"{BLUESKY or NO_BLUESKY}")
+    print(f"other processes kept {figures['other_load_cores']:.1f} processors busy")
     print(f"{'caller':10} {'device':>6} {'side':>10} {'median us':>10} {'p95 us':>8} {'cpu us':>8}")
-    for caller, by_device in figures.items():
-        for device, f in by_device.items():
+    for caller in ("thread", "coroutine"):
+        for device, f in figures[caller].items():
             for side in [k.removesuffix("_p95_us") for k in f if k.endswith("_p95_us")]:
                 median, p95, cpu = (f[f"{side}{part}"] for part in ("_us", "_p95_us", "_cpu_us"))
                 print(f"{caller:10} {device:>6} {side:>10} {median:10.0f} {p95:8.0f} {cpu:8.0f}")

@@ -30,7 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
-from fixed_rows import CHANNELS, FixedRows
+from fixed_rows import CHANNELS, FixedRows, OtherLoad
 
 from drivers.row_key import RowKey
 from drivers.spec import Array
@@ -240,6 +240,7 @@ def in_use() -> tuple[float, int]:
 
 async def measure(seconds: float, passes: int) -> dict[str, Any]:
     """Return all figures."""
+    load = OtherLoad()
     beside_bulk = await interactive(seconds)
     figures: dict[str, Any] = {
         "interactive_wait_ms": beside_bulk["urgent"],
@@ -248,10 +249,11 @@ async def measure(seconds: float, passes: int) -> dict[str, Any]:
         "idle_lag_ms": beside_bulk["idle_lag_ms"],
     }
     figures |= await long_queues(turns=20, rounds=20)
-    return figures | await memory(passes)
+    return figures | await memory(passes) | {"other_load_cores": load.cores()}
 
 
 def print_table(figures: dict[str, Any]) -> None:
+    print(f"other processes kept {figures['other_load_cores']:.1f} processors busy")
     for name in ("interactive_wait_ms", "equal_wait_ms", "loop_lag_ms", "idle_lag_ms"):
         print(f"{name:20} p50 {figures[name]['p50']:7.2f}  p99 {figures[name]['p99']:7.2f}")
     for name in ("submit_us", "dispatch_us"):

@@ -35,9 +35,9 @@ class ArraySpec:
         not a number, not finite, out of [low, high], or if the trailing shape differs.
         """
         array = self._as_array(values, instrument)
-        outside = ~((array >= self.low) & (array <= self.high))
-        if outside.any():
-            where = tuple(int(i) for i in np.argwhere(outside)[0])
+        inside = (array >= self.low) & (array <= self.high)
+        if not inside.all():
+            where = tuple(int(i) for i in np.argwhere(~inside)[0])
             raise LimitError(
                 instrument,
                 self.name,

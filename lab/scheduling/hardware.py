@@ -122,9 +122,10 @@ class Hardware:
         self.busy.add(call.ended_s - call.used_s, call.ended_s)
         measured = sum(portion.executed for portion in call.portions)
         self.rows_done += measured
-        if measured:
+        if measured and self.rhythm is not None:
             last = next(p.ticket for p in reversed(call.portions) if p.executed)
             self._last_drive = last.drive(last.done - 1)
+        if measured:
             row_s = (call.ended_s - call.begun_s) / measured
             before = self.row_time_s if self.row_time_s is not None else row_s
             self.row_time_s = before + _NEWEST * (row_s - before)

@@ -47,8 +47,8 @@ A client is who it says it is: the shares are fairness among colleagues, not sec
 import asyncio
 import concurrent.futures
 import contextlib
+import secrets
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -325,7 +325,7 @@ def _checked(system: PhysicalSystem, forward_pass: ForwardPass) -> ForwardPass:
     if p.keys is not None and len(p.keys) != len(x):
         raise ValueError(f"{p.system}: {len(x)} rows but {len(p.keys)} row keys")
     keys = None if p.keys is None else tuple(p.keys)
-    pass_id = p.pass_id or uuid.uuid4().hex
+    pass_id = p.pass_id or secrets.token_hex(16)
     return replace(p, x=x.copy(), theta=theta.copy(), keys=keys, pass_id=pass_id)
 
 

@@ -3,10 +3,11 @@
     python tests/benchmarks/duty_cycle.py [--json] [--rounds N] [--seconds S] [--micro-batches M]
 
 Each row is one blocking call of a fixed time. A job is physics-aware training as the service runs
-it: blocking threads, batches of 32 rows, 5 layers, `Pipeline` with the number of micro-batches it
-chooses itself, Adam. Its digital work is real torch arithmetic on one thread, sized at the start
-on this machine: 30 ms for the backward of a batch and 2 ms for what lies between two measurements.
-It takes less for fewer rows, as much less as arithmetic does. `naive` is the same job unsplit.
+it: blocking threads, batches of 32 rows, 5 layers, Adam, and a `Pipeline` with the number of
+micro-batches that a lone job chooses itself (and several then use). Its digital work is real torch
+arithmetic on one thread, sized at the start on this machine: 30 ms for the backward of a batch and
+2 ms for what lies between two measurements. It takes less for fewer rows, as much less as
+arithmetic does. `naive` is the same job unsplit.
 
 Counted from the first step after the number of micro-batches is chosen to the last that all jobs
 have finished. Nothing but rows is counted as busy. `in calls` adds the time by which calls returned
@@ -21,7 +22,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ import torch
 from fixed_rows import CHANNELS, FixedRows, OtherLoad
 from torch import Tensor, nn
 
+from drivers.row_key import RowKey
+from drivers.spec import Array
 from lab.measure import DeviceMeasure
 from lab.micro_batches import AutoMicroBatches
 from lab.pat import Measure, PhysicalLayer
@@ -43,7 +46,9 @@ SWITCH_INTERVAL_S = 0.001  # as the service sets it (`server.serve`)
 BATCH, LAYERS, CLASSES = 32, 5, 10
 BACKWARD_S, HOP_S = 0.030, 0.002
 _WIDTH = 256
-_WARM_UP = 5  # steps: the number of micro-batches is chosen in the first four
+_TIMED = 7  # steps to size the work by
+_WARM_UP = 2  # steps
+_CHOOSING = 11  # steps that a job needs at most to choose its number of micro-batches, and one
 
 Split = int | None
 """Into how many micro-batches a step is split; None: as the job chooses."""
@@ -54,7 +59,7 @@ class Case:
     """Jobs that train at once, and the duty cycle they should reach."""
 
     name: str
-    row_ms: float
+    row_ms: int
     jobs: int
     at_least: float | None
     naive: bool = False
@@ -135,27 +140,52 @@ def loss(network: Network, rows: Tensor) -> tuple[Tensor, None]:
     return nn.functional.cross_entropy(network(FEATURES[rows]), LABELS[rows]), None
 
 
-def step_times(work: Work, rows: int = BATCH) -> tuple[float, float]:
-    """Return the shortest times, s, of forward per layer and of backward; measuring is free."""
-    network = Network(lambda x, theta: x, work)
-    forwards, backwards = [], []
-    for _ in range(15):
+class Pause:
+    """Rows that only take their time, 1 ms each (a `lab.measure.Run`)."""
+
+    spent_s = 0.0
+
+    def __call__(self, x: Array, theta: Array, keys: Sequence[RowKey], **_: Any) -> Array:
         begin = time.perf_counter()
+        time.sleep(1e-3 * len(x))
+        self.spent_s += time.perf_counter() - begin
+        return x
+
+    def cancel(self) -> None:
+        pass
+
+
+def step_times(work: Work, rows: int = BATCH) -> tuple[float, float]:
+    """Return the median times, s, of what lies between two measurements, and of the backward.
+
+    With the pauses of a real step: arithmetic is slower after them than in one go.
+    """
+    pause = Pause()
+    device = DeviceMeasure(FixedRows(1e-3).description, pause, stream=0)
+    network = Network(device, work)
+    forwards, backwards = [], []
+    for _ in range(_TIMED):
+        pause.spent_s, begin = 0.0, time.perf_counter()
         value, _ = loss(network, torch.arange(rows))
         middle = time.perf_counter()
         value.backward()
-        forwards.append((middle - begin) / LAYERS)
+        forwards.append((middle - begin - pause.spent_s) / LAYERS)
         backwards.append(time.perf_counter() - middle)
-    return min(forwards), min(backwards)
+    return statistics.median(forwards), statistics.median(backwards)
 
 
 def size_work() -> Work:
     """Return as much work as the module's docstring says."""
-    work = Work(20, 60)
-    for _ in range(3):
-        hop_s, backward_s = step_times(work)
-        work.hop = max(1, round(work.hop * HOP_S / hop_s))
-        work.backward = max(1, round(work.backward * BACKWARD_S / backward_s))
+    work = Work(1, 1)
+    least = step_times(work)
+    work = Work(10, 40)
+    for _ in range(2):
+        more = step_times(work)
+        hop_s, backward_s = (b - a for a, b in zip(least, more, strict=True))
+        work.hop = max(1, round(1 + (work.hop - 1) * (HOP_S - least[0]) / hop_s))
+        work.backward = max(
+            1, round(1 + (work.backward - 1) * (BACKWARD_S - least[1]) / backward_s)
+        )
     return work
 
 
@@ -192,19 +222,17 @@ class TrainingJob:
 
 
 async def run_case(case: Case, work: Work, seconds: float, split: Split) -> dict[str, Any]:
-    """Return the duty cycle, each job's rows and its number of micro-batches."""
+    """Return the duty cycle, the ratio of the jobs' rows and their numbers of micro-batches."""
+    warm_up = _CHOOSING if split is None else _WARM_UP
     system, stop = FixedRows(1e-3 * case.row_ms), threading.Event()
     async with HardwareScheduler({"bench": system}) as scheduler:
         jobs = [TrainingJob(scheduler, system, work, i) for i in range(case.jobs)]
-        running = [
-            asyncio.create_task(asyncio.to_thread(job.train, 1 if case.naive else split, stop))
-            for job in jobs
-        ]
-        await until(lambda: all(len(job.ends) >= _WARM_UP for job in jobs), running)
+        running = [asyncio.create_task(asyncio.to_thread(job.train, split, stop)) for job in jobs]
+        await until(lambda: all(len(job.ends) >= warm_up for job in jobs), running)
         await asyncio.sleep(seconds)
         stop.set()
         await asyncio.gather(*running)
-    start_s = max(job.ends[_WARM_UP - 1] for job in jobs)
+    start_s = max(job.ends[warm_up - 1] for job in jobs)
     end_s = min(job.ends[-1] for job in jobs)
     rows = system.rows_between(start_s, end_s)
     return {
@@ -232,8 +260,11 @@ async def measure(rounds: int, seconds: float, split: Split) -> dict[str, Any]:
     found: dict[str, list[dict[str, Any]]] = {case.name: [] for case in CASES}
     for _ in range(rounds):
         for case in CASES:
+            # a few steps of every job
             window_s = seconds * (1 + case.jobs * case.row_ms / 5)
-            found[case.name].append(await run_case(case, work, window_s, split))
+            alone = found[f"one_job_{case.row_ms}ms"]
+            number = 1 if case.naive else alone[0]["micro_batches"][0] if alone else split
+            found[case.name].append(await run_case(case, work, window_s, number))
     return {
         **{case.name: _figure(case, found[case.name]) for case in CASES},
         "occupied": {case.name: _median(found[case.name], "occupied") for case in CASES},

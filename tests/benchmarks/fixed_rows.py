@@ -40,10 +40,10 @@ class FixedRows(PhysicalSystem):
 
     def measure(self, x: Array, theta: Array, keys: Sequence[RowKey] | None = None) -> Rows:
         begun = time.perf_counter()
-        wait_until(begun + self.description.row_time_s)
-        self.streams.append(-1 if keys is None else keys[0].stream)
         self.begun.append(begun)
+        self.streams.append(-1 if keys is None else keys[0].stream)
         rows = Rows(x.copy(), np.zeros(len(x), dtype=bool))
+        wait_until(begun + self.description.row_time_s)
         self.ended.append(time.perf_counter())
         return rows
 

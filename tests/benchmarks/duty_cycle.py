@@ -206,7 +206,7 @@ class TrainingJob:
     def train(self, split: Split, stop: threading.Event) -> None:
         """Train, blocking."""
         torch.set_num_threads(1)
-        number = AutoMicroBatches(self.row_s) if split is None else split
+        number = AutoMicroBatches(self.device.hardware_s, self.row_s) if split is None else split
         optimiser = torch.optim.Adam(self.network.parameters(), lr=1e-3)
         twin, rows = Twin(), torch.arange(BATCH)
         pipeline = Pipeline(

@@ -8,6 +8,7 @@ one may be on the wire.
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
@@ -32,8 +33,11 @@ _MOST_ROWS = 10_000  # of one call, however quick a row
 class Hardware:
     """The instruments of one system.
 
-    running:    the call on the hardware, or None. row_time_s: hardware time of a row as last
-    measured, None before the first. next_shot: the number of the next row on the hardware.
+    running:    the call on the hardware, as far as the loop knows, or None.
+    planned:    the call that follows it without a pause, or None; once the worker has begun it,
+                `unplan` does not find it any more, and soon it is `running`.
+    row_time_s: hardware time of a row as last measured, None before the first.
+    next_shot:  the number of the next row on the hardware.
     """
 
     def __init__(
@@ -48,6 +52,8 @@ class Hardware:
         """Take the locks of the instruments that other systems use too, in the global order."""
         self.system = system
         self.running: HardwareCall | None = None
+        self.planned: HardwareCall | None = None
+        self._slot: deque[HardwareCall] = deque(maxlen=1)  # its append and pop are atomic
         self.row_time_s: float | None = None
         self.rows_done = self.idle_shots = 0
         self.next_shot = first_shot
@@ -72,6 +78,11 @@ class Hardware:
     def hold(self) -> AbstractAsyncContextManager[None]:
         """Hold this system and the instruments it shares, taken in the one global order."""
         return _AllOf(self._locks)
+
+    @property
+    def is_shared(self) -> bool:
+        """Get whether others use some of its instruments, and so want a turn between calls."""
+        return len(self._locks) > 1
 
     async def quiet(self) -> None:
         """Wait until whoever holds the system has let it go."""
@@ -107,19 +118,71 @@ class Hardware:
         """Return the time that rows should take, s; 0 while nothing is known."""
         return rows * (self.row_time_s or 0.0)
 
-    async def run(self, call: HardwareCall, on_cancel: Callable[[], object]) -> None:
-        """Run a call to its end, and count it; errors stay on the call."""
+    async def run(
+        self,
+        call: HardwareCall,
+        begins: Callable[[HardwareCall], object],
+        ends: Callable[[HardwareCall], object],
+        on_cancel: Callable[[], object],
+    ) -> None:
+        """Run a call, and then whatever has been planned behind it, without a pause.
+
+        begins, ends: called on the loop for each call, once the worker has begun or ended it; by
+        the end it has been counted. Errors stay on the call. on_cancel: see `finish`.
+        """
+
+        def following(ended: HardwareCall) -> HardwareCall | None:
+            follower = self._take_planned(ended)
+            if follower is not None:
+                self._loop.call_soon_threadsafe(goes_on, ended, follower)
+            return follower
+
+        def goes_on(ended: HardwareCall, follower: HardwareCall) -> None:
+            self.running = follower
+            if self.planned is follower:
+                self.planned = None
+            self._count(ended)
+            ends(ended)
+            begins(follower)
+
         self.running = call
+        begins(call)
+        work = self._in_worker(
+            system_worker.run_planned, self.system, call, following, self.now, self.rhythm
+        )
         try:
-            work = self._in_worker(system_worker.run, self.system, call, self.now, self.rhythm)
             await finish(work, on_cancel)
         finally:
-            self.running = None
-            self._count(call)
+            last, self.running = self.running, None
+            self._count(last)
+            ends(last)
+
+    def plan(self, call: HardwareCall) -> None:
+        """Have a call follow the running one without a pause."""
+        self.planned = call
+        self._slot.append(call)
+
+    def unplan(self) -> HardwareCall | None:
+        """Take back the planned call and return it; None if there is none, or it has begun."""
+        try:
+            self._slot.pop()
+        except IndexError:
+            return None
+        call, self.planned = self.planned, None
+        return call
+
+    def _take_planned(self, ended: HardwareCall) -> HardwareCall | None:
+        """Return what follows a call; in the worker thread."""
+        if ended.abandoned:
+            return None
+        try:
+            return self._slot.pop()
+        except IndexError:
+            return None
 
     def _count(self, call: HardwareCall) -> None:
         self.next_shot = call.first_shot + call.executed
-        self.busy.add(call.ended_s - call.used_s, call.ended_s)
+        self.busy.add(call.begun_s + call.paused_s, call.ended_s)
         measured = sum(portion.executed for portion in call.portions)
         self.rows_done += measured
         if measured and self.rhythm is not None:

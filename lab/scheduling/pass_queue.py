@@ -5,6 +5,7 @@ while there is one. Nothing here knows of hardware; times are monotonic seconds.
 """
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -49,8 +50,10 @@ class PassQueue:
         other = self._open if served is self._reserved else self._reserved
         return served.tickets() + other.tickets()
 
-    def refuse(self, forward_pass: ForwardPass, row_time_s: float) -> None:
-        """Raise why this pass is not let in, if it is not.
+    def refuse(
+        self, forward_pass: ForwardPass, row_time_s: float, running: Sequence[Ticket] = ()
+    ) -> None:
+        """Raise why this pass is not let in, if it is not; what is running takes no place.
 
         DeadlineMissed; ReservationLost, UnknownName (its reservation); QueueFull.
         """
@@ -59,17 +62,21 @@ class PassQueue:
             raise DeadlineMissed(f"pass on {self._system}: its deadline has passed")
         if p.reservation is not None:
             self.reservations.check(p.reservation)
-        self._refuse_when_full(p, row_time_s)
+        self._refuse_when_full(p, row_time_s, [t for t in running if self.waits(t)])
 
-    def _refuse_when_full(self, p: ForwardPass, row_time_s: float) -> None:
+    def _refuse_when_full(
+        self, p: ForwardPass, row_time_s: float, partly: Sequence[Ticket]
+    ) -> None:
         # those under a reservation and the others do not take each other's places
         config, queue = self._config, self._open if p.reservation is None else self._reserved
         rows = len(np.atleast_1d(p.x))  # not checked yet
         mine = self._open.of_client[p.client] + self._reserved.of_client[p.client]
+        mine -= sum(t.forward_pass.client == p.client for t in partly)
+        passes = len(queue) - sum(self._of(t) is queue for t in partly)
         if mine >= config.max_waiting_per_client:
             full = f"{mine} passes of {p.client} wait, the most that a client may have"
-        elif len(queue) >= config.max_waiting:
-            full = f"{len(queue)} passes wait, the most that may"
+        elif passes >= config.max_waiting:
+            full = f"{passes} passes wait, the most that may"
         elif queue.rows and queue.rows + rows > config.max_waiting_rows:
             full = f"{queue.rows} rows wait, and {rows} more are over {config.max_waiting_rows}"
         else:
@@ -95,6 +102,19 @@ class PassQueue:
         """Take the ticket that goes next, or None."""
         return self._served().pop(now)
 
+    def peek(self, now: float) -> Ticket | None:
+        """Return the ticket that goes next, or None."""
+        return self._served().peek(now)
+
+    def take_planned(self, ticket: Ticket) -> None:
+        """Take a ticket that was next when it was planned, if it still waits."""
+        if self.waits(ticket):
+            self._of(ticket).take(ticket)
+
+    def waits(self, ticket: Ticket) -> bool:
+        """Say whether a ticket, or the rest of it, waits."""
+        return self._of(ticket).waits(ticket)
+
     def remove(self, ticket: Ticket) -> bool:
         """Take out a ticket; return whether it was waiting."""
         return self._of(ticket).remove(ticket)
@@ -103,9 +123,13 @@ class PassQueue:
         """Take out every ticket."""
         return self._open.pop_all() + self._reserved.pop_all()
 
-    def charge(self, ticket: Ticket, hardware_s: float, now: float) -> None:
+    def charge(self, ticket: Ticket, hardware_s: float) -> None:
         """Count hardware time that a ticket has used."""
-        self._of(ticket).charge(ticket, hardware_s, now)
+        self._of(ticket).charge(ticket, hardware_s)
+
+    def served(self, ticket: Ticket, now: float) -> None:
+        """Note that rows of a ticket have run."""
+        self._of(ticket).served(ticket, now)
 
     def end_reservation(self) -> list[Ticket]:
         """End the present reservation; take out and return the passes that waited under it."""

@@ -24,8 +24,8 @@ class Rhythm:
         self._next: float | None = None
         self._lock = threading.Lock()
 
-    def wait(self) -> None:
-        """Wait for the next slot and take it."""
+    def wait(self) -> float:
+        """Wait for the next slot and take it; return how long that was, s."""
         with self._lock:
             now = self._clock()
             slot = now if self._next is None else self._next
@@ -35,6 +35,7 @@ class Rhythm:
             self._next = slot + self.period_s
         if slot > now:
             self._sleep(slot - now)
+        return slot - now
 
     def until_next(self, now: float) -> float:
         """Return the time, s, until the next slot; 0 or less once it is there."""

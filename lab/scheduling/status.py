@@ -76,6 +76,9 @@ def system_status(queue: SystemQueue) -> SystemStatus:
     """Return the health of a system as of now."""
     hardware, health = queue.hardware, queue.health
     now, call = hardware.now(), hardware.running
+    # the rest of a running pass waits for its next slice: it is not counted twice
+    running = [] if call is None else [p.ticket for p in call.portions]
+    partly = [t for t in running if queue.passes.waits(t)]
     since = call.begun_s if call is not None and call.begun_s else None
     return SystemStatus(
         name=queue.name,
@@ -84,9 +87,9 @@ def system_status(queue: SystemQueue) -> SystemStatus:
         since_s=health.since_s,
         recovery_tries=health.tried,
         next_try_s=None if health.next_s is None else max(0.0, health.next_s - now),
-        waiting=len(queue.passes),
-        waiting_rows=queue.passes.rows,
-        running=[] if call is None else [p.ticket.forward_pass.pass_id for p in call.portions],
+        waiting=len(queue.passes) - len(partly),
+        waiting_rows=queue.passes.rows - sum(t.waiting_rows for t in partly),
+        running=[t.forward_pass.pass_id for t in running],
         row_time_s=hardware.row_time_s,
         rows_done=hardware.rows_done,
         next_shot=hardware.next_shot,
@@ -104,7 +107,7 @@ def queued_passes(queue: SystemQueue, limit: int) -> list[QueuedPass]:
     call = queue.hardware.running
     running = [] if call is None else [p.ticket for p in call.portions]
     live = [t for t in running if not t.outcome.done()]
-    tickets = live + queue.passes.tickets()
+    tickets = live + [t for t in queue.passes.tickets() if t not in live]
     if queue.hardware.row_time_s is None or queue.health.reason:
         return [_queued(t, t in live, None, None) for t in tickets[:limit]]
     now = time.time()
@@ -133,6 +136,6 @@ def _queued(
         submitted_s=ticket.submitted_s,
         deadline_s=p.deadline_s,
         reservation=p.reservation,
-        start_s=float(ticket.row_s[0]) if begun else start_s,
+        start_s=ticket.started_s if begun else start_s,
         finish_s=finish_s,
     )

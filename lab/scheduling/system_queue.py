@@ -70,10 +70,12 @@ class SystemQueue:
         if not self.closed:
             self.closed = True
             self._changed.set()
+            self._unplan()
+            for call in self._on_hardware():
+                self._keep_apart(call)
+                call.stop(SystemClosed)
             for ticket in self.passes.remove_all():
                 ticket.fail_stopped(SystemClosed)
-            if self.hardware.running is not None:
-                self.hardware.running.stop(SystemClosed)
             self._end_reservation()
         return self._task
 
@@ -89,7 +91,9 @@ class SystemQueue:
             raise SystemClosed(f"{self.name} is closed")
         if self.health.given_up or (self.health.reason and forward_pass.on_fault == "fail"):
             raise self._refusal()
-        self.passes.refuse(forward_pass, self.hardware.row_time_s or 0.0)
+        call = self.hardware.running
+        running = [] if call is None else [portion.ticket for portion in call.portions]
+        self.passes.refuse(forward_pass, self.hardware.row_time_s or 0.0, running)
 
     def put(self, forward_pass: ForwardPass, outcome: AnyOutcome | None = None) -> Ticket:
         """Queue a checked pass, which ends with `outcome`; raise what `refuse` raises."""
@@ -104,21 +108,24 @@ class SystemQueue:
             left_s = forward_pass.deadline_s - time.time()
             timer = self._loop.call_later(left_s, self.withdraw, ticket, DeadlineMissed)
             ticket.timers.append(timer)
-        if (running := self.hardware.running) is not None and running.gives_way_to(ticket):
-            running.cut = True
         self._changed.set()
+        self._consider(ticket)
         return ticket
 
     def withdraw(self, ticket: Ticket, kind: type[LabError]) -> None:
         """End a waiting pass at once, a running one after the call in flight, with `kind`."""
         if ticket.outcome.done():
             return
-        if self.passes.remove(ticket):
+        self._unplan()
+        carried = any(call.carries(ticket) for call in self._on_hardware())
+        waited = self.passes.remove(ticket)
+        if carried:
+            ticket.stop(kind)
+            for call in self._on_hardware():
+                call.cut = True  # the others of its slice go on in the next one
+        elif waited:
             ticket.fail_stopped(kind)
-            return
-        ticket.stop(kind)
-        if self.hardware.running is not None:
-            self.hardware.running.cut = True  # the others of its slice go on in the next one
+        self._plan()
 
     def _deliver_empty(self, ticket: Ticket) -> None:
         shape = self.hardware.system.description.y.shape
@@ -134,8 +141,9 @@ class SystemQueue:
             raise SystemClosed(f"{self.name} is closed")
         granted = self.passes.reservations.grant(owner, ttl_s)
         self._expire_after(ttl_s)
-        if self.hardware.running is not None:
-            self.hardware.running.cut = True
+        self._unplan()
+        for call in self._on_hardware():
+            call.cut = True
         try:
             await self.hardware.quiet()
         except asyncio.CancelledError:
@@ -169,12 +177,13 @@ class SystemQueue:
             self._expiry = None
         if self.passes.reservations.current is None:
             return
+        self._unplan()
+        for portion in (portion for call in self._on_hardware() for portion in call.portions):
+            if portion.ticket.forward_pass.reservation is not None:
+                self.passes.remove(portion.ticket)
+                portion.ticket.stop(ReservationLost)
         for ticket in self.passes.end_reservation():
             ticket.fail_stopped(ReservationLost)
-        running = self.hardware.running
-        for portion in running.portions if running is not None else ():
-            if portion.ticket.forward_pass.reservation is not None:
-                portion.ticket.stop(ReservationLost)
         self._alone_since = self.now()
         self._changed.set()
 
@@ -263,6 +272,9 @@ class SystemQueue:
             rows = min(room, ticket.rows - ticket.done)
             portions.append(Portion(ticket, ticket.done + rows))
             room -= rows
+        return self._call(portions)
+
+    def _call(self, portions: list[Portion]) -> HardwareCall:
         shot = self.hardware.next_shot
         return HardwareCall(portions, shot, self._tell_beginning, self._tell_finished)
 
@@ -279,19 +291,77 @@ class SystemQueue:
             ticket.deliver(self.calibration)
 
     async def _run(self, call: HardwareCall) -> None:
-        """Run one call, and bring each of its passes a step or its whole way on."""
+        """Run a call and those that follow it; bring each pass a step or its whole way on."""
+        await self.hardware.run(call, self._begins, self._ends, self.close)
+
+    def _begins(self, call: HardwareCall) -> None:
         longest_s = self.config.call_timeout_s + self.hardware.expected_s(call.rows)
-        watchdog = self._loop.call_later(longest_s, self._hangs, call)
-        try:
-            await self.hardware.run(call, self.close)
-        finally:
-            watchdog.cancel()
-            self._charge(call)
-            if call.error is not None and not call.abandoned:  # else the fault is known
-                self._fault(call.error)
-            for portion in call.portions:
+        self._watchdog = self._loop.call_later(longest_s, self._hangs, call)
+        self.passes.served(call.portions[0].ticket, self.now())  # at least one row of it runs
+        for portion in call.portions:
+            self.passes.take_planned(portion.ticket)
+            self._charge_planned(portion)
+            if portion.until < portion.ticket.rows:  # the rest waits for its next slice
+                self.passes.put_back(portion.ticket, self.now())
+        self._plan()
+
+    def _ends(self, call: HardwareCall) -> None:
+        self._watchdog.cancel()
+        goes_on = self.hardware.running
+        if goes_on is None:
+            self._unplan()
+        self._charge(call)
+        if call.error is not None and not call.abandoned:  # else the fault is known
+            self._keep_apart(call)
+            self._fault(call.error)
+        for portion in call.portions:
+            if goes_on is None or not goes_on.carries(portion.ticket):
                 self._settle(portion.ticket, call)
-            self._alone_since = self.now()
+        self._alone_since = self.now()
+
+    # --- what follows the running call
+
+    def _consider(self, ticket: Ticket) -> None:
+        """Let a pass that has just come take its place among what runs and what is planned."""
+        if self.hardware.running is not None:
+            self._plan()
+            for call in self._on_hardware():
+                call.cut = call.cut or call.gives_way_to(ticket)
+
+    def _plan(self) -> None:
+        """Choose what follows the running call: now, so that the hardware does not wait for it.
+
+        Its pass goes on waiting until the hardware has begun it; whatever changes meanwhile may
+        change the plan. None is made where others want a turn at the instruments in between, or
+        where rows share a call: more of them may come while it runs.
+        """
+        hardware = self.hardware
+        running, now = hardware.running, self.now()
+        if running is None or hardware.is_shared or hardware.system.batch_rows > 1:
+            return
+        if self.closed or self.health.reason or hardware.row_time_s is None:
+            return
+        if not self._unplan():
+            return
+        ticket = self.passes.peek(now)
+        if ticket is not None:
+            first = next((p.until for p in running.portions if p.ticket is ticket), ticket.done)
+            until = min(ticket.rows, first + hardware.rows_in(self.config.slice_s))
+            hardware.plan(self._call([Portion(ticket, until)]))
+
+    def _unplan(self) -> bool:
+        """Take back what is planned; return whether the hardware has not begun it."""
+        return self.hardware.unplan() is not None or self.hardware.planned is None
+
+    def _keep_apart(self, call: HardwareCall) -> None:
+        """Take the passes of a call out of the queue: what ends the others does not end them."""
+        for portion in call.portions:
+            self.passes.remove(portion.ticket)
+
+    def _on_hardware(self) -> list[HardwareCall]:
+        """Return the running call, and the planned one where it has begun unheard of."""
+        calls = (self.hardware.running, self.hardware.planned)
+        return [call for call in calls if call is not None]
 
     def _start_timeout(self, ticket: Ticket) -> None:
         timeout_s = ticket.forward_pass.timeout_s
@@ -303,6 +373,8 @@ class SystemQueue:
     def _hangs(self, call: HardwareCall) -> None:
         """Give up a call that does not return; its callers hear now, its system is faulted."""
         call.cut = call.abandoned = True
+        self._unplan()
+        self._keep_apart(call)
         error = PassTimeout(f"{self.name}: an instrument call does not return")
         self._fault(error)
         for portion in call.portions:
@@ -310,18 +382,29 @@ class SystemQueue:
                 portion.ticket.stop(PassTimeout)
                 portion.ticket.fail(error)
 
+    def _charge_planned(self, portion: Portion) -> None:
+        """Let a pass's client pay in advance, so that the next choice knows of it."""
+        portion.charged_s = self.hardware.expected_s(portion.left)
+        self.passes.charge(portion.ticket, portion.charged_s)
+
     def _charge(self, call: HardwareCall) -> None:
-        """Let each pass's client pay for its rows."""
+        """Let each pass's client pay for its rows, no more and no less."""
         measured = sum(portion.executed for portion in call.portions)
         if measured:
             self.health.works()
         for p in call.portions:
+            spent_s = (call.ended_s - call.begun_s) * p.executed / measured if measured else 0.0
+            self.passes.charge(p.ticket, spent_s - p.charged_s)
             if p.executed:
-                spent_s = (call.ended_s - call.begun_s) * p.executed / measured
-                self.passes.charge(p.ticket, spent_s, self.now())
+                self.passes.served(p.ticket, self.now())
 
     def _settle(self, ticket: Ticket, call: HardwareCall) -> None:
         """End a pass that was in a call, or let it wait for its next slice."""
+        if self._goes_on(ticket, call):
+            if not self.passes.waits(ticket):
+                self.passes.put_back(ticket, self.now())
+            return
+        self.passes.remove(ticket)
         if ticket.outcome.done():
             return
         if ticket.error is not None:
@@ -332,10 +415,15 @@ class SystemQueue:
             ticket.deliver(self.calibration)
         elif self.closed:
             ticket.fail_stopped(SystemClosed)
-        elif self.health.reason and not self._waits_for_recovery(ticket):
-            ticket.fail(self._refusal(call.error))
         else:
-            self.passes.put_back(ticket, self.now())
+            ticket.fail(self._refusal(call.error))
+
+    def _goes_on(self, ticket: Ticket, call: HardwareCall) -> bool:
+        """Say whether a pass that was in a call has rows to come, and nothing speaks against it."""
+        ended = ticket.outcome.done() or ticket.error is not None or ticket.stopped()
+        if ended or ticket.done == ticket.rows or self.closed or ticket in call.interrupted:
+            return False
+        return not self.health.reason or self._waits_for_recovery(ticket)
 
     def _repeat_or_fail(self, ticket: Ticket, rows: int, error: Exception) -> None:
         again = ticket.forward_pass.repeatable and not (ticket.repeated or ticket.stopped())

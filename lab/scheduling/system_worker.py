@@ -54,6 +54,27 @@ def make_safe(system: PhysicalSystem, error: Exception) -> None:
         error.add_note(f"safe state not confirmed: {second!r}")
 
 
+def run_planned(
+    system: PhysicalSystem,
+    first: HardwareCall,
+    following: Callable[[HardwareCall], HardwareCall | None],
+    clock: Callable[[], float],
+    rhythm: Rhythm | None,
+) -> HardwareCall:
+    """Run a call, and the ones that follow without a pause; return the last.
+
+    following: tells the loop that a call has ended, and returns what it has planned behind it;
+    None where there is nothing. Nothing follows a call that went wrong.
+    """
+    call, next_call = first, None
+    while True:
+        run(system, call, clock, rhythm)
+        if call.error is not None or (next_call := following(call)) is None:
+            return call
+        next_call.first_shot = call.first_shot + call.executed
+        call = next_call
+
+
 def run(
     system: PhysicalSystem, call: HardwareCall, clock: Callable[[], float], rhythm: Rhythm | None
 ) -> None:
@@ -69,11 +90,9 @@ def run(
         pieces = _next_pieces(waiting, system.batch_rows)
         while pieces:
             if rhythm is not None:
-                rhythm.wait()
+                call.paused_s += rhythm.wait()
             _tell_beginning(call, pieces)
-            begun_s = clock()
             _measure(system, call, pieces)
-            call.used_s += clock() - begun_s
             _tell_finished(call, pieces)
             pieces = [] if call.cut else _next_pieces(waiting, system.batch_rows)
     except Exception as error:
@@ -103,6 +122,8 @@ def _next_pieces(waiting: deque[Portion], room: int) -> list[Piece]:
     """
     while waiting and waiting[0].left == 0:
         waiting.popleft()
+    if room == 1:
+        return [(waiting[0], 1)] if waiting else []
     pieces: list[Piece] = []
     for portion in waiting:
         if room == 0 or (pieces and _has_keys(portion) != _has_keys(pieces[0][0])):
@@ -120,7 +141,7 @@ def _has_keys(portion: Portion) -> bool:
 
 def _measure(system: PhysicalSystem, call: HardwareCall, pieces: list[Piece]) -> None:
     """Measure pieces in one instrument call, and keep each one's rows."""
-    total = sum(rows for _, rows in pieces)
+    total = pieces[0][1] if len(pieces) == 1 else sum(rows for _, rows in pieces)
     began_s = time.time()
     try:
         rows = _instrument_call(system, pieces)
@@ -149,13 +170,13 @@ def _measure(system: PhysicalSystem, call: HardwareCall, pieces: list[Piece]) ->
 def _check(system: PhysicalSystem, rows: Rows, count: int) -> None:
     """Raise ProtocolError if a system returns something else than `count` rows."""
     name, shape = system.description.name, system.description.y.shape
-    if len(rows.y) != count:
-        raise ProtocolError(name, f"measured {len(rows.y)} of {count} rows")
-    if rows.y.shape[1:] != shape:
+    if rows.y.shape != (count, *shape):
+        if len(rows.y) != count:
+            raise ProtocolError(name, f"measured {len(rows.y)} of {count} rows")
         raise ProtocolError(name, f"measured y of shape {rows.y.shape[1:]} instead of {shape}")
-    flags = [rows.saturated] if rows.out_of_sync is None else [rows.saturated, rows.out_of_sync]
-    if any(flag.shape != (count,) for flag in flags):
-        raise ProtocolError(name, f"flags of {[f.shape for f in flags]} for {count} rows")
+    for flags in (rows.saturated, rows.out_of_sync):
+        if flags is not None and flags.shape != (count,):
+            raise ProtocolError(name, f"flags of {flags.shape} for {count} rows")
 
 
 def _instrument_call(system: PhysicalSystem, pieces: list[Piece]) -> Rows:

@@ -1,6 +1,6 @@
 """One accepted pass on its way to its one outcome, and the hardware call that carries its rows.
 
-The worker thread writes rows into the ticket's arrays and moves `done`; everything else happens on
+The worker thread hands rows to the ticket and moves `done`; everything else happens on
 the event loop's thread. `stop_with` and `HardwareCall.cut` are read by the worker between
 instrument calls: each is one assignment, hence no lock.
 """
@@ -17,7 +17,7 @@ from drivers.spec import Array
 from lab.errors import LabError
 from lab.measurement import ForwardPass, Measurement
 from lab.scheduling.finish import Outcome
-from lab.systems.base import Rows
+from lab.systems.base import Rows, joined
 
 AnyOutcome = Outcome[Measurement] | Future[Measurement]
 """What a coroutine waits for, or a thread."""
@@ -27,7 +27,7 @@ class Ticket:
     """A pass, the rows it has so far, and the future of its caller.
 
     number:     order of arrival. done: rows measured, from the first.
-    started:    monotonic time of its first row, or None.
+    started_s:  when its first row began, seconds since the epoch; 0 before.
     timed:      whether the time limit of the pass runs.
     repeated:   whether it has had its one repetition; rows before `repeat_until` are flagged.
     """
@@ -43,12 +43,14 @@ class Ticket:
         self.stop_with: type[LabError] | None = None
         self.timers: list[TimerHandle] = []
         self.submitted_s = time.time()
-        self.finished_s = 0.0
+        self.started_s = self.finished_s = 0.0
         self.done = 0
+        self.waiting_rows = 0  # as counted where it waits
         self.timed = False
         self.repeated = False
         self.repeat_until = 0
         self.error: Exception | None = None
+        self._kept: list[tuple[Rows, int, float, int]] = []  # rows, shot, began, repeated
 
     def stopped(self) -> bool:
         """Say whether no further row may start; asked by the worker thread between rows."""
@@ -59,31 +61,23 @@ class Ticket:
         self.stop_with = self.stop_with or kind
 
     def keep(self, rows: Rows, offset: int, count: int, shot: int, began_s: float) -> None:
-        """Take `count` measured rows, `rows` from `offset` on; called by the worker thread."""
+        """Take `count` measured rows, `rows` from `offset` on; called by the worker thread.
+
+        They are only noted here, between two instrument calls, and put together at the end.
+        """
+        if count < len(rows.y):
+            rows = rows.part(slice(offset, offset + count))
         if self.done == 0:
-            self._make_room(rows)
-        into, source = slice(self.done, self.done + count), slice(offset, offset + count)
-        self.y[into] = rows.y[source]
-        self.saturated[into] = rows.saturated[source]
-        if rows.out_of_sync is not None:
-            self.out_of_sync[into] = rows.out_of_sync[source]
-        self.retried[self.done : min(self.done + count, self.repeat_until)] = True
-        self.shots[into] = range(shot, shot + count)
-        self.row_s[into] = began_s
-        self.finished_s = time.time()
+            self.started_s = began_s
+        self._kept.append((rows, shot, began_s, max(0, self.repeat_until - self.done)))
         self.done += count
+        if self.done == self.rows:
+            self.finished_s = time.time()
 
     def drive(self, row: int) -> tuple[Array, Array]:
         """Return x and theta of one row, (1, ...) each."""
         p = self.forward_pass
         return p.x[row : row + 1].copy(), p.theta[row : row + 1].copy()
-
-    def _make_room(self, rows: Rows) -> None:
-        """Allocate the arrays of the measurement; a pass that waits needs none."""
-        self.y = np.empty((self.rows, *rows.y.shape[1:]), dtype=rows.y.dtype)
-        self.saturated, self.retried, self.out_of_sync = np.zeros((3, self.rows), dtype=bool)
-        self.shots = np.empty(self.rows, dtype=np.int64)
-        self.row_s = np.empty(self.rows)
 
     def repeat(self, rows: int) -> None:
         """Have the next `rows`, which a fault interrupted, measured and flagged once more."""
@@ -114,18 +108,22 @@ class Ticket:
             timer.cancel()
 
     def _measurement(self, calibration: str) -> Measurement:
+        kept, counts = self._kept, [len(rows.y) for rows, *_ in self._kept]
+        rows = joined([rows for rows, *_ in kept])
+        again = [np.arange(n) < lost for (*_, lost), n in zip(kept, counts, strict=True)]
+        shots = [np.arange(shot, shot + n) for (_, shot, *_), n in zip(kept, counts, strict=True)]
         return Measurement(
             pass_id=self.forward_pass.pass_id,
             system=self.forward_pass.system,
-            y=self.y,
-            saturated=self.saturated,
-            retried=self.retried,
-            out_of_sync=self.out_of_sync,
-            shots=self.shots,
-            row_s=self.row_s,
+            y=rows.y,
+            saturated=rows.saturated,
+            retried=np.concatenate(again),
+            out_of_sync=np.zeros(self.rows, bool) if rows.out_of_sync is None else rows.out_of_sync,
+            shots=np.concatenate(shots),
+            row_s=np.repeat([began_s for _, _, began_s, _ in kept], counts),
             calibration=calibration,
             submitted_s=self.submitted_s,
-            started_s=float(self.row_s[0]) if self.rows else self.submitted_s,
+            started_s=self.started_s,
             finished_s=self.finished_s,
         )
 
@@ -137,6 +135,7 @@ class Portion:
     ticket: Ticket
     until: int
     executed: int = 0
+    charged_s: float = 0.0  # in advance
 
     @property
     def left(self) -> int:
@@ -155,7 +154,7 @@ class HardwareCall:
     cut:       set by the loop: end after the instrument call in flight.
     abandoned: set by the loop, which waits no more: also leave the system safe.
     executed:  rows that went to the hardware, measured or not.
-    begun_s, ended_s: monotonic times; used_s: time within instrument calls.
+    begun_s, ended_s: monotonic times; paused_s: of that, waited for the beat.
     error:     what went wrong; interrupted: the tickets it hit, with their rows in flight.
     """
 
@@ -168,7 +167,7 @@ class HardwareCall:
     executed: int = 0
     begun_s: float = 0.0
     ended_s: float = 0.0
-    used_s: float = 0.0
+    paused_s: float = 0.0
     error: Exception | None = None
     interrupted: dict[Ticket, int] = field(default_factory=dict)
 
@@ -176,6 +175,10 @@ class HardwareCall:
     def rows(self) -> int:
         """Get the rows planned."""
         return sum(p.left for p in self.portions)
+
+    def carries(self, ticket: Ticket) -> bool:
+        """Say whether rows of a ticket are in it."""
+        return any(portion.ticket is ticket for portion in self.portions)
 
     def gives_way_to(self, ticket: Ticket) -> bool:
         """Say whether a pass that has just come goes before some of this call's."""

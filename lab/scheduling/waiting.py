@@ -1,6 +1,6 @@
 """The passes that wait in front of one system, and the order in which they go.
 
-`WaitingPasses.pop` is the whole policy:
+`WaitingPasses.peek` is the whole policy:
 
 1. A line (one client's passes of one priority) from which nothing has run for `longest_wait_s`
    goes first, the longest waiting of these before the others: nobody starves.
@@ -53,25 +53,27 @@ class Line:
         )
         self.count += 1
 
-    def pop(self) -> Ticket:
-        """Take the next ticket of the job whose turn it is."""
-        job, heap = next(iter(self.jobs.items()))
-        ticket = heapq.heappop(heap)[2]
-        self.jobs.move_to_end(job)
-        self._left(job, heap)
-        return ticket
+    def head(self) -> Ticket:
+        """Return the next ticket of the job whose turn it is."""
+        return next(iter(self.jobs.values()))[0][2]
 
     def remove(self, ticket: Ticket) -> None:
         """Take out a ticket wherever it stands."""
-        heap = self.jobs[ticket.forward_pass.job]
-        heap.remove((-ticket.forward_pass.depth, ticket.number, ticket))
-        heapq.heapify(heap)
-        self._left(ticket.forward_pass.job, heap)
-
-    def _left(self, job: str, heap: list[tuple[int, int, Ticket]]) -> None:
+        job = ticket.forward_pass.job
+        heap = self.jobs[job]
+        if heap[0][2] is ticket:
+            heapq.heappop(heap)
+        else:
+            heap.remove((-ticket.forward_pass.depth, ticket.number, ticket))
+            heapq.heapify(heap)
         self.count -= 1
         if not heap:
             del self.jobs[job]
+
+    def end_turn(self, job: str) -> None:
+        """Let the other jobs go before this one."""
+        if job in self.jobs:
+            self.jobs.move_to_end(job)
 
 
 @dataclass(eq=False)
@@ -128,18 +130,34 @@ class WaitingPasses:
         line.add(ticket)
         self._tickets[p.pass_id] = ticket
         self.of_client[p.client] += 1
-        self.rows += ticket.rows - ticket.done
+        ticket.waiting_rows = ticket.rows - ticket.done
+        self.rows += ticket.waiting_rows
+
+    def peek(self, now: float) -> Ticket | None:
+        """Return the ticket that goes next, or None."""
+        line = self._next_line(now)
+        return None if line is None else line.head()
 
     def pop(self, now: float) -> Ticket | None:
         """Take the ticket that goes next, or None."""
-        line = self._next_line(now)
-        if line is None:
-            return None
+        ticket = self.peek(now)
+        if ticket is not None:
+            self.take(ticket)
+        return ticket
+
+    def take(self, ticket: Ticket) -> None:
+        """Take a waiting ticket whose turn it is: its job and its line have had theirs."""
+        line = self._lines[ticket.forward_pass.priority, ticket.forward_pass.client]
         level = self._levels[line.priority]
         level.used = max(level.used, line.used)
-        ticket = line.pop()
-        self._forget_ticket(ticket)
-        return ticket
+        self.remove(ticket)
+        line.end_turn(ticket.forward_pass.job)
+        if level.heap and level.heap[0][2] is line:
+            # behind its equals, as whoever had the last turn is the last of them
+            heapq.heappop(level.heap)
+            line.queued = False
+            if line.count:
+                self._enter(line)
 
     def pop_all(self) -> list[Ticket]:
         """Take out every ticket, in the order of arrival."""
@@ -150,20 +168,25 @@ class WaitingPasses:
 
     def remove(self, ticket: Ticket) -> bool:
         """Take out a ticket wherever it stands; return whether it was waiting."""
-        if not self._waits(ticket):
+        if not self.waits(ticket):
             return False
         self._lines[ticket.forward_pass.priority, ticket.forward_pass.client].remove(ticket)
         self._forget_ticket(ticket)
         return True
 
-    def charge(self, ticket: Ticket, hardware_s: float, now: float) -> None:
+    def charge(self, ticket: Ticket, hardware_s: float) -> None:
         """Count hardware time that a ticket's line has used."""
         p = ticket.forward_pass
-        line = self._line(p.priority, p.client, now)
+        line = self._line(p.priority, p.client, 0.0)
         line.used += hardware_s / self.weight(p.client)
-        line.served_s = now
 
-    def _waits(self, ticket: Ticket) -> bool:
+    def served(self, ticket: Ticket, now: float) -> None:
+        """Note that rows of a ticket's line have run."""
+        p = ticket.forward_pass
+        self._line(p.priority, p.client, now).served_s = now
+
+    def waits(self, ticket: Ticket) -> bool:
+        """Say whether a ticket is here."""
         return self._tickets.get(ticket.forward_pass.pass_id) is ticket
 
     def _next_line(self, now: float) -> Line | None:
@@ -174,14 +197,13 @@ class WaitingPasses:
             return longest
         while True:
             heap = self._levels[self._highest()].heap
-            used, _, line = heapq.heappop(heap)
-            line.queued = False
-            if line.count == 0:
-                continue
-            # behind its equals, as whoever had the last turn is the last of them
-            self._enter(line)
-            if used == line.used:
+            used, turn, line = heap[0]
+            if line.count and used == line.used:
                 return line
+            heapq.heappop(heap)
+            line.queued = False
+            if line.count:
+                self._enter(line, turn)
 
     def _longest_waiting(self) -> Line | None:
         """Return the line from which nothing has run for the longest time, if any has passes."""
@@ -199,12 +221,13 @@ class WaitingPasses:
         """Return the highest priority at which a line is queued."""
         return max(priority for priority, level in self._levels.items() if level.heap)
 
-    def _enter(self, line: Line) -> None:
-        """Let a line wait for its turn among those of its priority."""
+    def _enter(self, line: Line, turn: int | None = None) -> None:
+        """Let a line wait for its turn among those of its priority, behind its equals."""
         if not line.queued:
             line.queued = True
             self._turns += 1
-            heapq.heappush(self._levels[line.priority].heap, (line.used, self._turns, line))
+            entry = (line.used, self._turns if turn is None else turn, line)
+            heapq.heappush(self._levels[line.priority].heap, entry)
 
     def _let_age(self, line: Line) -> None:
         if not line.ageing:
@@ -215,7 +238,7 @@ class WaitingPasses:
     def _forget_ticket(self, ticket: Ticket) -> None:
         p = ticket.forward_pass
         del self._tickets[p.pass_id]
-        self.rows -= ticket.rows - ticket.done
+        self.rows -= ticket.waiting_rows
         self.of_client[p.client] -= 1
         if self.of_client[p.client] == 0:
             del self.of_client[p.client]

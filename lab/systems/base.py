@@ -38,6 +38,11 @@ class Rows:
     saturated: NDArray[np.bool_]
     out_of_sync: NDArray[np.bool_] | None = None
 
+    def part(self, rows: slice) -> "Rows":
+        """Return some of the rows."""
+        slipped = None if self.out_of_sync is None else self.out_of_sync[rows]
+        return Rows(self.y[rows], self.saturated[rows], slipped)
+
 
 def never() -> bool:
     """Keep going: the default of every `stop`."""
@@ -81,7 +86,9 @@ class PhysicalSystem:
                 break
             rows = slice(i, i + self.batch_rows)
             parts.append(self.measure(x[rows], theta[rows], None if keys is None else keys[rows]))
-        return _joined(parts, self.description.y.shape)
+        if not parts:
+            return Rows(np.empty((0, *self.description.y.shape)), np.empty(0, dtype=bool))
+        return joined(parts)
 
     def measure(self, x: Array, theta: Array, keys: Sequence[RowKey] | None = None) -> Rows:
         """Measure at most `batch_rows` checked rows in one instrument call; else as `transform`."""
@@ -144,10 +151,10 @@ class PhysicalSystem:
             raise ExceptionGroup(f"{self.description.name}: safe state not confirmed", errors)
 
 
-def _joined(parts: Sequence[Rows], y_shape: tuple[int, ...]) -> Rows:
-    """Return the rows of several instrument calls as one."""
-    if not parts:
-        return Rows(np.empty((0, *y_shape)), np.empty(0, dtype=bool))
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Return the rows of one or several instrument calls as one."""
+    if len(parts) == 1:
+        return parts[0]
     out_of_sync = [p.out_of_sync for p in parts if p.out_of_sync is not None]
     return Rows(
         np.concatenate([p.y for p in parts]),

@@ -136,7 +136,8 @@ def serve(
 ) -> None:
     """Let a popped ticket use hardware time, and end or wait for its next slice."""
     if then != "never ran":
-        waiting.charge(ticket, hardware_s, now)
+        waiting.charge(ticket, hardware_s)
+        waiting.served(ticket, now)
         naive.charge(ticket, hardware_s, now)
     if then != "ends":
         waiting.add(ticket, now, again=True)

@@ -67,10 +67,20 @@ class Rig:
         return DeviceMeasure(self.system.description, run, stream=stream)
 
     async def waits(self, rows: int, passes: int) -> None:
-        """Wait until so many rows have begun, and so many passes are under way."""
+        """Wait until so many rows have begun, all but the last counted, with passes under way."""
         async with asyncio.timeout(LIMIT_S):
-            while (len(self.system.keys), len(self.scheduler.queued("rig"))) != (rows, passes):
+            while (len(self.system.keys), self._counted(), self._passes()) != (
+                rows,
+                rows - 1,
+                passes,
+            ):
                 await asyncio.sleep(0)
+
+    def _counted(self) -> int:
+        return self.scheduler.status("rig").rows_done
+
+    def _passes(self) -> int:
+        return len(self.scheduler.queued("rig"))
 
 
 @asynccontextmanager

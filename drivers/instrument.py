@@ -65,3 +65,16 @@ class Spectrometer(Instrument, Protocol):
     def measure(self) -> Array:
         """Take one spectrum, (points,), W."""
         ...
+
+
+class CircuitDAQ(Instrument, Protocol):
+    """A circuit's input and output voltage: many rows in one waveform, a gap after each."""
+
+    drive: ArraySpec
+    response: ArraySpec
+    gap_samples: int
+    rows_at_once: int
+
+    def acquire(self, drive_v: Array) -> Array:
+        """Play rows (rows, samples), V, and return the response to each, (rows, samples), V."""
+        ...

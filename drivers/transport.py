@@ -3,6 +3,7 @@
     mock://<rig>/<instrument>           the firmware of a simulated rig, in memory
     http://192.168.1.20                 HTTP instruments
     TCPIP0::192.168.1.21::10001::SOCKET VISA instruments, through pyvisa-py
+    mcc://01A2B3C4                      boards of Measurement Computing, through uldaq
 
 What is returned is of the same type either way, so drivers cannot know the difference.
 """
@@ -16,14 +17,35 @@ from pymeasure.adapters import Adapter, VISAAdapter
 from pyvisa.errors import Error as VisaError
 
 from drivers.errors import ConnectionLost
+from drivers.mcc_board import BoardError, DaqBoard, UldaqBoard
+from drivers.mock.circuit import CircuitPlant
 from drivers.mock.http import FirmwareClient
+from drivers.mock.mcc import MccFirmware
 from drivers.mock.optics import OpticalPlant
-from drivers.mock.rig import Firmware, HttpFirmware, Rig, StreamFirmware, optical_rig
+from drivers.mock.rig import (
+    Firmware,
+    HttpFirmware,
+    Rig,
+    StreamFirmware,
+    circuit_rig,
+    optical_rig,
+)
 from drivers.mock.visa import FirmwareAdapter
 
-__all__ = ["MOCK", "Rig", "RigSettings", "SocketAdapter", "open_http", "open_rigs", "open_visa"]
+__all__ = [
+    "MOCK",
+    "Rig",
+    "RigSettings",
+    "SocketAdapter",
+    "open_board",
+    "open_http",
+    "open_rigs",
+    "open_visa",
+]
 
 MOCK = "mock://"
+_BOARD = "mcc://"
+_PLANTS = "optics, circuit"
 
 
 class RigSettings(Protocol):
@@ -31,7 +53,7 @@ class RigSettings(Protocol):
 
     @property
     def plant(self) -> str:
-        """Say which physics: only `optics` so far."""
+        """Say which physics: `optics` or `circuit`."""
         ...
 
     @property
@@ -72,16 +94,20 @@ def open_rigs(
 
 
 def _open_rig(name: str, settings: RigSettings, row_times_s: Mapping[str, float]) -> Rig:
-    if settings.plant != "optics":
-        raise ValueError(f"rigs.{name}.plant: no plant '{settings.plant}' (there is: optics)")
-    plant = OpticalPlant(
-        device_seed=settings.device_seed,
-        gap=settings.gap,
-        noise=settings.noise,
-        seed=settings.seed,
-    )
-    sweep_time_s = row_times_s.get(f"{MOCK}{name}/spectrometer", 0.0)
-    return optical_rig(plant, sweep_time_s=sweep_time_s if settings.honour_times else 0.0)
+    dials: dict[str, Any] = {
+        "device_seed": settings.device_seed,
+        "gap": settings.gap,
+        "noise": settings.noise,
+        "seed": settings.seed,
+    }
+    if settings.plant == "optics":
+        sweep_time_s = row_times_s.get(f"{MOCK}{name}/spectrometer", 0.0)
+        return optical_rig(
+            OpticalPlant(**dials), sweep_time_s=sweep_time_s if settings.honour_times else 0.0
+        )
+    if settings.plant == "circuit":
+        return circuit_rig(CircuitPlant(**dials), honour_times=settings.honour_times)
+    raise ValueError(f"rigs.{name}.plant: no plant '{settings.plant}' (there are: {_PLANTS})")
 
 
 def open_http(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> httpx.Client:
@@ -112,6 +138,28 @@ def open_visa(
     if not isinstance(firmware, StreamFirmware):
         raise ValueError(f"{address}: this simulated instrument has no VISA interface")
     return FirmwareAdapter(firmware, terminator)
+
+
+def open_board(address: str, rigs: Mapping[str, Rig]) -> DaqBoard:
+    """Open a board of Measurement Computing: `mcc://<unique id>`, or `mcc://` for the only one.
+
+    Raises ValueError for an address that names none, or where uldaq is not installed;
+    ConnectionLost if the board cannot be reached.
+    """
+    if not address.startswith(MOCK):
+        if not address.startswith(_BOARD):
+            raise ValueError(f"{address}: not an mcc:// or mock:// address")
+        try:
+            return UldaqBoard(address.removeprefix(_BOARD))
+        except (ImportError, OSError) as error:
+            message = f"{address}: needs `pip install pnnlab[mcc]` and libuldaq ({error})"
+            raise ValueError(message) from error
+        except BoardError as error:
+            raise ConnectionLost(address, f"cannot be opened: {error}") from error
+    firmware = _firmware(address, rigs)
+    if not isinstance(firmware, MccFirmware):
+        raise ValueError(f"{address}: this simulated instrument is no data acquisition board")
+    return firmware.connect()
 
 
 def _firmware(address: str, rigs: Mapping[str, Rig]) -> Firmware:

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from drivers.errors import LimitError
 from drivers.instrument import Instrument
-from drivers.transport import Rig, open_http, open_rigs, open_visa
+from drivers.mcc import MccUsb1208HS
+from drivers.transport import Rig, open_board, open_http, open_rigs, open_visa
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from lab.config import BenchConfig, InstrumentConfig, SystemConfig, TwinKind, load_bench
@@ -54,6 +55,18 @@ def _open_yokogawa(
     )
 
 
+def _open_mcc(
+    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
+) -> MccUsb1208HS:
+    return MccUsb1208HS(
+        open_board(config.address, rigs),
+        name=name,
+        expect_idn=config.expect_idn,
+        timeout_s=config.timeout_s,
+        **_settings(config),
+    )
+
+
 def _settings(config: InstrumentConfig) -> dict[str, Any]:
     return {**config.settings, **config.limits}
 
@@ -61,6 +74,7 @@ def _settings(config: InstrumentConfig) -> dict[str, Any]:
 DRIVERS: dict[str, Opener] = {
     "WaveShaperA": _open_waveshaper,
     "YokogawaAQ6370": _open_yokogawa,
+    "MccUsb1208HS": _open_mcc,
 }
 
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from numpy.typing import NDArray
 
 from drivers.mock.faults import Fault
+from drivers.mock.mcc import DrivenCircuit, MccFirmware
 from drivers.mock.waveshaper import WaveShaperFirmware
 from drivers.mock.yokogawa import AQ6370Firmware
 from drivers.row_key import RowKey
@@ -36,6 +37,10 @@ class ShapedLight(Plant, Protocol):
         The same `wavelengths_m` object is passed as long as the axis stays the same.
         """
         ...
+
+
+class CircuitPhysics(DrivenCircuit, Plant, Protocol):
+    """The plant of a circuit's rig."""
 
 
 class Firmware(Protocol):
@@ -108,3 +113,8 @@ def optical_rig(plant: ShapedLight, *, sweep_time_s: float = 0.0) -> Rig:
             "spectrometer": AQ6370Firmware(plant.spectrum, sweep_time_s=sweep_time_s),
         },
     )
+
+
+def circuit_rig(plant: CircuitPhysics, *, honour_times: bool = False) -> Rig:
+    """Return the board `daq` in front of a circuit; honour_times: waveforms take their time."""
+    return Rig(plant, {"daq": MccFirmware(plant, honour_times=honour_times)})

@@ -1,4 +1,4 @@
-"""A plant without physics, and both drivers in front of it."""
+"""A plant without physics, and all drivers in front of it."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drivers.mcc import MccUsb1208HS
+from drivers.mock.mcc import MccFirmware
 from drivers.mock.rig import Rig, optical_rig
 from drivers.row_key import RowKey
-from drivers.transport import open_http, open_visa
+from drivers.transport import open_board, open_http, open_visa
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 
@@ -22,6 +24,8 @@ class RecordingPlant:
         self.transmission = np.zeros(1, dtype=complex)
         self.axes: list[Any] = []
         self.full_scale_w = 1e-6
+        self.drives: list[Any] = []
+        self.forgotten = 0
 
     def announce(self, key: RowKey) -> None:
         self.keys.append(key)
@@ -35,6 +39,13 @@ class RecordingPlant:
         share = np.mean(np.abs(self.transmission) ** 2)
         return self.full_scale_w * share * np.linspace(0.0, 1.0, len(wavelengths_m))
 
+    def respond(self, drive_v: Any) -> Any:
+        self.drives.append(drive_v.copy())
+        return drive_v / 2 + 1
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
 
 @pytest.fixture
 def plant() -> RecordingPlant:
@@ -43,7 +54,9 @@ def plant() -> RecordingPlant:
 
 @pytest.fixture
 def rig(plant: RecordingPlant) -> Rig:
-    return optical_rig(plant)
+    rig = optical_rig(plant)
+    rig.instruments["daq"] = MccFirmware(plant)
+    return rig
 
 
 @pytest.fixture
@@ -86,3 +99,13 @@ def make_spectrometer(rig: Rig) -> Callable[..., YokogawaAQ6370]:
 @pytest.fixture
 def spectrometer(make_spectrometer: Callable[..., YokogawaAQ6370]) -> YokogawaAQ6370:
     return make_spectrometer(expect_idn="YOKOGAWA,AQ6370")
+
+
+@pytest.fixture
+def make_daq(rig: Rig) -> Callable[..., MccUsb1208HS]:
+    def make(**settings: Any) -> MccUsb1208HS:
+        board = open_board("mock://optics/daq", {"optics": rig})
+        settings = {"samples": 8, "gap_samples": 2, "buffer_samples": 30, **settings}
+        return MccUsb1208HS(board, **settings)
+
+    return make

@@ -6,7 +6,7 @@ import pytest
 from drivers.errors import ConnectionLost, DriverError, IdentityError
 from drivers.mock.faults import Fault
 
-DRIVERS = ["shaper", "spectrometer"]
+DRIVERS = ["shaper", "spectrometer", "daq"]
 
 
 @pytest.fixture(params=DRIVERS)
@@ -26,7 +26,7 @@ def test_it_identifies_itself_before_and_after_start(make):
     identity = driver.identify()
     driver.start()
     assert driver.identify() == identity
-    assert "6370" in identity or "1000A" in identity
+    assert any(product in identity for product in ("6370", "1000A", "1208HS"))
 
 
 def test_start_shutdown_and_close_are_idempotent(make):
@@ -70,7 +70,7 @@ def attempt(call):
 @pytest.mark.parametrize("fault", list(Fault))
 @pytest.mark.parametrize("call", ["start", "identify", "shutdown"])
 def test_a_fault_is_one_driver_error_and_start_recovers(make, rig, fault, call):
-    driver = make(expect_idn="YOKOGAWA|WaveShaper")
+    driver = make(expect_idn="YOKOGAWA|WaveShaper|USB-1208HS")
     driver.start()
     rig.inject(make.instrument, fault)
     # A fault of an answer waits for a command that has one, at the latest in start.

@@ -3,33 +3,80 @@
 It bounds what any twin can reach; no real bench has one.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from drivers.mock.circuit import CircuitPlant
 from drivers.mock.optics import OpticalPlant
 from drivers.spec import Array, ArraySpec
 from lab.measure import DeviceMeasure, DevicePart
+from lab.systems import series
 from lab.systems.base import PhysicalSystem
+from lab.systems.circuit import FULL_SCALE_V, CircuitSystem
 from lab.systems.optics import OpticsSystem, pixel_fields
 
 
-class PlantOracle(nn.Module):
-    """Noise-free y(x, theta) of the simulated optics at the drift state of the rows just measured.
+class NoiseFree(Protocol):
+    """A simulated system without noise; arrays (rows, ...) in physical units, times_s (rows,)."""
 
-    x (rows, 50), theta (rows, 50) -> y (rows, 50), normalised. Differentiates like a twin; call it
-    right after `device` measured the same rows, as `pat` does.
-    """
+    def evaluate(self, x: Array, theta: Array, times_s: Array) -> Array:
+        """Return y."""
+        ...
 
-    def __init__(
-        self, plant: OpticalPlant, system: OpticsSystem, device: DeviceMeasure | DevicePart
-    ) -> None:
-        """Look into `plant`, which `device` measures through `system`."""
-        super().__init__()
+    def pull_back(self, x: Array, theta: Array, times_s: Array, g: Array) -> tuple[Array, Array]:
+        """Return the gradients of sum(g * y) by x and theta."""
+        ...
+
+
+class OpticsFormula:
+    """The simulated optics, seen through the system's encoding."""
+
+    def __init__(self, plant: OpticalPlant, system: OpticsSystem) -> None:
         self._plant = plant
         self._wavelengths_m = system.wavelengths_m
+
+    def evaluate(self, x: Array, theta: Array, times_s: Array) -> Array:
+        """Return y."""
+        return self._plant.forward(pixel_fields(x, theta), times_s, self._wavelengths_m)
+
+    def pull_back(self, x: Array, theta: Array, times_s: Array, g: Array) -> tuple[Array, Array]:
+        """Return the gradients of sum(g * y) by x and theta."""
+        field = pixel_fields(x, theta)
+        by_field = self._plant.vjp(field, times_s, self._wavelengths_m, g)
+        return by_field[:, 0::2], by_field[:, 1::2]
+
+
+class CircuitFormula:
+    """The simulated circuit, seen through the system's encoding."""
+
+    def __init__(self, plant: CircuitPlant) -> None:
+        self._plant = plant
+
+    def evaluate(self, x: Array, theta: Array, times_s: Array) -> Array:
+        """Return y."""
+        return self._plant.forward(FULL_SCALE_V * series.encode(x, theta), times_s)
+
+    def pull_back(self, x: Array, theta: Array, times_s: Array, g: Array) -> tuple[Array, Array]:
+        """Return the gradients of sum(g * y) by x and theta: the same, for they are added."""
+        by_drive = self._plant.vjp(FULL_SCALE_V * series.encode(x, theta), times_s, g)
+        by_both = FULL_SCALE_V * by_drive * series.encode_slope(x, theta)
+        return by_both, by_both
+
+
+class PlantOracle(nn.Module):
+    """Noise-free y(x, theta) of a simulated system at the drift state of the rows just measured.
+
+    x (rows, x_size), theta (rows, theta_size) -> y (rows, y_size), normalised. Differentiates like
+    a twin; call it right after `device` measured the same rows, as `pat` does.
+    """
+
+    def __init__(self, formula: NoiseFree, device: DeviceMeasure | DevicePart) -> None:
+        """Look into the physics that `device` measures."""
+        super().__init__()
+        self._formula = formula
         self._device = device
 
     def forward(self, x: Tensor, theta: Tensor) -> Tensor:
@@ -41,22 +88,20 @@ class PlantOracle(nn.Module):
         return y
 
     def evaluate(self, x: Tensor, theta: Tensor, times_s: Array) -> Array:
-        """Return noise-free y (rows, 50), normalised."""
-        d = self._device.description
-        field = self._fields(x, theta)
-        return d.y.to_normalised(self._plant.forward(field, times_s, self._wavelengths_m))
+        """Return noise-free y (rows, y_size), normalised."""
+        y = self._formula.evaluate(*self._physical(x, theta), times_s)
+        return self._device.description.y.to_normalised(y)
 
     def pull_back(self, x: Tensor, theta: Tensor, times_s: Array, g: Array) -> tuple[Array, Array]:
-        """Return the gradients of sum(g * y) by normalised x and theta, (rows, 50) each."""
+        """Return the gradients of sum(g * y) by normalised x and theta."""
         d = self._device.description
-        field = self._fields(x, theta)
-        by_field = self._plant.vjp(field, times_s, self._wavelengths_m, g / _span(d.y))
-        return by_field[:, 0::2] * _span(d.x), by_field[:, 1::2] * _span(d.theta)
+        by_x, by_theta = self._formula.pull_back(*self._physical(x, theta), times_s, g / _span(d.y))
+        return by_x * _span(d.x), by_theta * _span(d.theta)
 
-    def _fields(self, x: Tensor, theta: Tensor) -> Array:
+    def _physical(self, x: Tensor, theta: Tensor) -> tuple[Array, Array]:
         d = self._device.description
         arrays = [t.detach().cpu().double().numpy() for t in (x, theta)]
-        return pixel_fields(d.x.to_physical(arrays[0]), d.theta.to_physical(arrays[1]))
+        return d.x.to_physical(arrays[0]), d.theta.to_physical(arrays[1])
 
 
 def _span(spec: ArraySpec) -> float:
@@ -82,9 +127,11 @@ def open_oracle(
     system: PhysicalSystem, plant: object, device: DeviceMeasure | DevicePart
 ) -> PlantOracle:
     """Return the oracle of a simulated system; raise ValueError where there is no plant."""
-    if not (isinstance(plant, OpticalPlant) and isinstance(system, OpticsSystem)):
-        raise ValueError(
-            f"{system.description.name}: the ideal gradient needs a simulated bench "
-            "(a real one has no formula)"
-        )
-    return PlantOracle(plant, system, device)
+    if isinstance(plant, OpticalPlant) and isinstance(system, OpticsSystem):
+        return PlantOracle(OpticsFormula(plant, system), device)
+    if isinstance(plant, CircuitPlant) and isinstance(system, CircuitSystem):
+        return PlantOracle(CircuitFormula(plant), device)
+    raise ValueError(
+        f"{system.description.name}: the ideal gradient needs a simulated bench "
+        "(a real one has no formula)"
+    )

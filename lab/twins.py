@@ -15,11 +15,15 @@ from lab.measure import DeviceMeasure
 from lab.models import encode
 from lab.systems.base import SystemDescription
 from twins.base import DigitalTwin
+from twins.circuit import CircuitTwin
 from twins.fitting import FitSettings, MeasuredRows, TwinError, fit_twin, twin_error
 from twins.neural import NeuralTwin
 from twins.optics import OpticsTwin
 
-STRUCTURED: dict[str, Callable[[], DigitalTwin]] = {"optics": OpticsTwin}
+STRUCTURED: dict[str, Callable[[], DigitalTwin]] = {
+    "optics": OpticsTwin,
+    "circuit": CircuitTwin,
+}
 HELD_OUT_ROWS = 100  # measured beside those of the fit, for its error
 _TASK_ROWS = 100  # samples on which a twin's error on the task's own inputs is measured
 _FIT_STREAM = 1 << 40  # noise streams of twin fits, apart from those of training runs

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from drivers.mock.circuit_table import (
+    CONDUCTANCE_MOST,
     DRIFT_1,
     DRIVE_FULL_V,
     FACTORS_1,
@@ -161,6 +162,7 @@ def _specimen(device_seed: int, gap: float) -> dict[str, float]:
         values[name] *= factor**gap
     for name, tolerance in vars(TOLERANCES_1).items():
         values[name] *= float(np.exp(gap * tolerance * rng.standard_normal()))
+    values["conductance"] = min(values["conductance"], CONDUCTANCE_MOST)
     settling = gap * GAP_1.settling
     return {
         "resonance": values["resonance"],

@@ -20,6 +20,7 @@ RESPONSE_FULL = 3.0
 OUTPUT_SD = 0.5  # of the response to uniformly random drives, as the amplifier is set
 KNEE = 0.5  # current at which the transistor opens
 KNEE_SLOPE = 5.0
+CONDUCTANCE_MOST = 20.0  # a steeper diode needs more steps a sample; only gaps near 3 come there
 
 
 @dataclass(frozen=True)

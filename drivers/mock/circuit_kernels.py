@@ -59,7 +59,7 @@ def _slope(z: float, table: Array) -> float:
     return (table[j, 1] + t * (2 * table[j, 2] + t * 3 * table[j, 3])) * _PER_UNIT
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def play(u: Array, parameters: Array, table: Array) -> Array:
     """Return the response (rows, samples) to drives u (rows, samples), each row from rest."""
     rows, samples = u.shape
@@ -86,7 +86,7 @@ def play(u: Array, parameters: Array, table: Array) -> Array:
     return y
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def pull_back(u: Array, parameters: Array, g_y: Array, table: Array) -> Array:
     """Return d(sum(g_y * play))/du, (rows, samples), for g_y (rows, samples)."""
     rows, samples = u.shape

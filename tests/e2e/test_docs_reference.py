@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 import lab.config
 import lab.jobs.runner
 from documentation import OPENAPI, REFERENCE, ROOT, TEXT, table
+from drivers.mcc import MccUsb1208HS
 from drivers.row_key import RowKey
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
@@ -33,7 +34,8 @@ from server.views import PassOptions
 def settings(driver: type) -> dict[str, Any]:
     """Return a driver's settings as the bench file may give them, with their defaults."""
     others = {"self", "client", "adapter", "name", "expect_idn", "settling_time_s", "kwargs"}
-    limits = {"attenuation", "phase"}
+    others |= {"board", "timeout_s"}
+    limits = {"attenuation", "phase", "drive"}
     parameters = inspect.signature(driver.__init__).parameters
     return {key: p.default for key, p in parameters.items() if key not in others | limits}
 
@@ -72,6 +74,7 @@ def as_shown(default: Any) -> str:
         ("WaveShaperA", settings(WaveShaperA)),
         ("YokogawaAQ6370", settings(YokogawaAQ6370)),
         ("Options of a pass", defaults(PassOptions)),
+        ("MccUsb1208HS", settings(MccUsb1208HS)),
     ],
 )
 def test_every_key_is_listed_with_its_default(heading: str, expected: dict[str, Any]) -> None:

@@ -4,8 +4,12 @@ Drivers are blocking, synchronous and speak physical units. They refuse what is 
 before a byte is sent, and never clip.
 """
 
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from drivers.spec import Array, ArraySpec
 
@@ -64,6 +68,29 @@ class Spectrometer(Instrument, Protocol):
 
     def measure(self) -> Array:
         """Take one spectrum, (points,), W."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What was heard of each row: response (rows, samples), full scale; in_sync (rows,).
+
+    in_sync: the row was found whole in the recording. Where it was not, its response means nothing.
+    """
+
+    response: Array
+    in_sync: NDArray[np.bool_]
+
+
+class SpeakerPlate(Instrument, Protocol):
+    """A plate that a speaker drives and a microphone hears; series of a fixed length."""
+
+    drive: ArraySpec
+    response: ArraySpec
+    rows_per_shot: int
+
+    def play_and_record(self, drive: Array) -> Recording:
+        """Play rows (rows, samples) of `drive`, at most `rows_per_shot`, each from rest."""
         ...
 
 

@@ -4,6 +4,7 @@
     http://192.168.1.20                 HTTP instruments
     TCPIP0::192.168.1.21::10001::SOCKET VISA instruments, through pyvisa-py
     mcc://01A2B3C4                      boards of Measurement Computing, through uldaq
+    audio://Scarlett 2i2                a sound interface by its name, through PortAudio
 
 What is returned is of the same type either way, so drivers cannot know the difference.
 """
@@ -16,12 +17,15 @@ import httpx
 from pymeasure.adapters import Adapter, VISAAdapter
 from pyvisa.errors import Error as VisaError
 
+from drivers.audio_port import DuplexPort, SounddevicePort
 from drivers.errors import ConnectionLost
 from drivers.mcc_board import BoardError, DaqBoard, UldaqBoard
+from drivers.mock.audio import SimulatedAudio
 from drivers.mock.circuit import CircuitPlant
 from drivers.mock.http import FirmwareClient
 from drivers.mock.mcc import MccFirmware
 from drivers.mock.optics import OpticalPlant
+from drivers.mock.plate import OscillatingPlate
 from drivers.mock.rig import (
     Firmware,
     HttpFirmware,
@@ -29,6 +33,7 @@ from drivers.mock.rig import (
     StreamFirmware,
     circuit_rig,
     optical_rig,
+    plate_rig,
 )
 from drivers.mock.visa import FirmwareAdapter
 
@@ -37,6 +42,7 @@ __all__ = [
     "Rig",
     "RigSettings",
     "SocketAdapter",
+    "open_audio",
     "open_board",
     "open_http",
     "open_rigs",
@@ -44,8 +50,9 @@ __all__ = [
 ]
 
 MOCK = "mock://"
+_AUDIO = "audio://"
 _BOARD = "mcc://"
-_PLANTS = "optics, circuit"
+_PLANTS = "optics, circuit, plate"
 
 
 class RigSettings(Protocol):
@@ -53,7 +60,7 @@ class RigSettings(Protocol):
 
     @property
     def plant(self) -> str:
-        """Say which physics: `optics` or `circuit`."""
+        """Say which physics: `optics`, `circuit` or `plate`."""
         ...
 
     @property
@@ -107,6 +114,8 @@ def _open_rig(name: str, settings: RigSettings, row_times_s: Mapping[str, float]
         )
     if settings.plant == "circuit":
         return circuit_rig(CircuitPlant(**dials), honour_times=settings.honour_times)
+    if settings.plant == "plate":
+        return plate_rig(OscillatingPlate(**dials), honour_times=settings.honour_times)
     raise ValueError(f"rigs.{name}.plant: no plant '{settings.plant}' (there are: {_PLANTS})")
 
 
@@ -160,6 +169,21 @@ def open_board(address: str, rigs: Mapping[str, Rig]) -> DaqBoard:
     if not isinstance(firmware, MccFirmware):
         raise ValueError(f"{address}: this simulated instrument is no data acquisition board")
     return firmware.connect()
+
+
+def open_audio(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> DuplexPort:
+    """Open a duplex sound interface; raise ValueError for an address that names none.
+
+    timeout_s is waited beyond a shot's own length.
+    """
+    if not address.startswith(MOCK):
+        if not address.startswith(_AUDIO):
+            raise ValueError(f"{address}: not an audio:// or mock:// address")
+        return SounddevicePort(address.removeprefix(_AUDIO), timeout_s=timeout_s)
+    firmware = _firmware(address, rigs)
+    if not isinstance(firmware, SimulatedAudio):
+        raise ValueError(f"{address}: this simulated instrument is no sound interface")
+    return firmware
 
 
 def _firmware(address: str, rigs: Mapping[str, Rig]) -> Firmware:

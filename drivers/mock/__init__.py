@@ -1,9 +1,9 @@
 """Simulated instruments: what stands at the far end of the wire, and the physics behind it.
 
 Lives here: `faults`, the firmware of each instrument (`waveshaper`, `yokogawa` on the command
-interpreter `scpi`), the in-memory ends of the two kinds of wire (`http`, `visa`), the board `mcc`,
-which is called and has no wire, the physics (`optics`, `circuit`), and `rig`, which joins firmware
-and one shared plant. Firmware knows bytes, not transports, so the same classes can be served on
-sockets. May import numpy, numba, httpx, pyvisa and pymeasure; nothing here imports a driver class,
-lab, twins or server.
+interpreter `scpi`), the in-memory ends of the two kinds of wire (`http`, `visa`), the board `mcc`
+and the sound interface `audio`, which are called and have no wire, the physics (`optics`,
+`circuit`, `plate`), and `rig`, which joins firmware and one shared plant. Firmware knows bytes, not
+transports, so the same classes can be served on sockets. May import numpy, numba, httpx, pyvisa and
+pymeasure; nothing here imports a driver class, lab, twins or server.
 """

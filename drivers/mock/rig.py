@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
+from drivers.mock.audio import SimulatedAudio
 from drivers.mock.faults import Fault
 from drivers.mock.mcc import DrivenCircuit, MccFirmware
 from drivers.mock.waveshaper import WaveShaperFirmware
@@ -41,6 +42,14 @@ class ShapedLight(Plant, Protocol):
 
 class CircuitPhysics(DrivenCircuit, Plant, Protocol):
     """The plant of a circuit's rig."""
+
+
+class DrivenPlate(Plant, Protocol):
+    """The plant of a plate rig, as its sound interface sees it."""
+
+    def play(self, drive: Array) -> Array:
+        """Return what the microphone sends for rows of drive, (rows, samples) each."""
+        ...
 
 
 class Firmware(Protocol):
@@ -118,3 +127,11 @@ def optical_rig(plant: ShapedLight, *, sweep_time_s: float = 0.0) -> Rig:
 def circuit_rig(plant: CircuitPhysics, *, honour_times: bool = False) -> Rig:
     """Return the board `daq` in front of a circuit; honour_times: waveforms take their time."""
     return Rig(plant, {"daq": MccFirmware(plant, honour_times=honour_times)})
+
+
+def plate_rig(plant: DrivenPlate, *, honour_times: bool = False) -> Rig:
+    """Return the sound interface `audio` in front of a plate.
+
+    honour_times: shots take the time that their frames last.
+    """
+    return Rig(plant, {"audio": SimulatedAudio(plant.play, honour_times=honour_times)})

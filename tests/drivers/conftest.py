@@ -1,4 +1,4 @@
-"""A plant without physics, and all drivers in front of it."""
+"""Plants without physics, and the drivers in front of them."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drivers.audio import AudioPlate
 from drivers.mcc import MccUsb1208HS
 from drivers.mock.mcc import MccFirmware
-from drivers.mock.rig import Rig, optical_rig
+from drivers.mock.rig import Rig, optical_rig, plate_rig
 from drivers.row_key import RowKey
-from drivers.transport import open_board, open_http, open_visa
+from drivers.transport import open_audio, open_board, open_http, open_visa
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 
@@ -109,3 +110,43 @@ def make_daq(rig: Rig) -> Callable[..., MccUsb1208HS]:
         return MccUsb1208HS(board, **settings)
 
     return make
+
+
+class EchoPlant:
+    """Remember what is played; the microphone sends half of it."""
+
+    def __init__(self) -> None:
+        self.keys: list[RowKey] = []
+        self.played: list[Any] = []
+
+    def announce(self, key: RowKey) -> None:
+        self.keys.append(key)
+
+    def play(self, drive: Any) -> Any:
+        self.played.append(drive)
+        return drive / 2
+
+
+@pytest.fixture
+def echo() -> EchoPlant:
+    return EchoPlant()
+
+
+@pytest.fixture
+def plate_rig_of_echo(echo: EchoPlant) -> Rig:
+    return plate_rig(echo)
+
+
+@pytest.fixture
+def make_audio(plate_rig_of_echo: Rig) -> Callable[..., AudioPlate]:
+    def make(**settings: Any) -> AudioPlate:
+        port = open_audio("mock://plate/audio", {"plate": plate_rig_of_echo}, timeout_s=5)
+        settings = {"name": "audio", "rows_per_shot": 10, **settings}
+        return AudioPlate(port, **settings)
+
+    return make
+
+
+@pytest.fixture
+def audio(make_audio: Callable[..., AudioPlate]) -> AudioPlate:
+    return make_audio(expect_idn="48000 Hz")

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from pymeasure.adapters import VISAAdapter
 
+from drivers.audio_port import SounddevicePort
 from drivers.errors import ConnectionLost, DriverError
 from drivers.mcc import MccUsb1208HS
 from drivers.mock.faults import ConnectionDropped, Fault
 from drivers.mock.http import FirmwareClient
 from drivers.row_key import RowKey
-from drivers.transport import open_board, open_http, open_rigs, open_visa
+from drivers.transport import open_audio, open_board, open_http, open_rigs, open_visa
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 
@@ -91,6 +92,17 @@ def test_addresses_of_the_wrong_kind(rig):
         open_visa("mock://optics/shaper", rigs, timeout_s=1)
     with pytest.raises(ValueError, match="not an http:// or mock:// address"):
         open_http("TCPIP0::10.0.0.7::10001::SOCKET", rigs, timeout_s=1)
+
+
+def test_a_sound_interface_is_opened_by_its_name_and_not_before_it_is_used(rig):
+    port = open_audio("audio://Scarlett 2i2", {}, timeout_s=1)
+    assert isinstance(port, SounddevicePort)
+    rigs = {**open_rigs({"plate": Settings(plant="plate")}), "optics": rig}
+    assert "Simulated" in open_audio("mock://plate/audio", rigs, timeout_s=1).describe()
+    with pytest.raises(ValueError, match="not an audio:// or mock:// address"):
+        open_audio("http://192.168.1.20", rigs, timeout_s=1)
+    with pytest.raises(ValueError, match="no sound interface"):
+        open_audio("mock://optics/shaper", rigs, timeout_s=1)
 
 
 def test_instruments_are_not_reached_through_a_proxy(monkeypatch):

@@ -1,0 +1,209 @@
+"""A plate driven by a speaker and heard by a microphone, on one duplex sound interface.
+
+    output 1 -> amplifier -> speaker -> plate -> microphone -> input 1
+    output 2 -> cable -> input 2
+
+Many rows go out in one waveform, with silence between them in which the plate comes to rest. A
+reference goes along with every row through the cable; where it is found in the recording tells
+when the row was heard, whatever the latency of the interface. Where it cannot be found whole,
+samples were lost, and the row is out of sync. Shots in which the interface reports an under- or
+overflow are repeated.
+"""
+
+import re
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TypeVar
+
+import numpy as np
+
+from drivers.alignment import HEARD, IN_SYNC, Aligner, make_reference
+from drivers.audio_port import (
+    CHANNELS,
+    DuplexPort,
+    Frames,
+    PortError,
+    PortLost,
+    PortRefused,
+    PortTimeout,
+)
+from drivers.errors import (
+    ConnectionLost,
+    DriverError,
+    IdentityError,
+    InstrumentRefused,
+    InstrumentTimeout,
+    LimitError,
+    ProtocolError,
+)
+from drivers.instrument import Recording
+from drivers.spec import Array, ArraySpec
+
+Limits = tuple[float, float]
+T = TypeVar("T")
+
+_ERRORS: dict[type[PortError], type[DriverError]] = {
+    PortLost: ConnectionLost,
+    PortTimeout: InstrumentTimeout,
+    PortRefused: InstrumentRefused,
+}
+
+
+class AudioPlate:
+    """A speaker, a plate and a microphone; `drive` and `response` (samples,) are of full scale."""
+
+    drive: ArraySpec
+    response: ArraySpec
+
+    def __init__(
+        self,
+        port: DuplexPort,
+        *,
+        name: str = "plate",
+        samples: int = 196,
+        row_frames: int = 4800,
+        rows_per_shot: int = 100,
+        longest_latency_frames: int = 4096,
+        attempts: int = 3,
+        expect_idn: str | None = None,
+        drive: Limits | None = None,
+    ) -> None:
+        """Take the interface (closed by `close`) and the fixed part of every waveform; no I/O.
+
+        A row is `samples` of drive, and silence up to `row_frames` (48 a ms), which the latency
+        must not outlast; rows_per_shot rows fit into one waveform; attempts: shots until
+        one is free of under- and overflows; expect_idn is a regular expression that the identity
+        must contain; drive narrows the limits. Raises LimitError, or ValueError for wider limits.
+        """
+        self.name = name
+        self.rows_per_shot = rows_per_shot
+        _check_waveform(name, samples, row_frames, rows_per_shot, longest_latency_frames, attempts)
+        self.drive = ArraySpec("drive", "of full scale", (samples,), -1.0, 1.0)
+        self.drive = self.drive.narrowed(*(drive or ()))
+        self.response = ArraySpec("response", "of full scale", (samples,), -1.0, 1.0)
+        self._port = port
+        self._row_frames = row_frames
+        self._attempts = attempts
+        self._expect_idn = expect_idn
+        reference = make_reference(samples)
+        self._aligner = Aligner(reference, row_frames, longest_latency_frames)
+        # kept between shots: the silence need not be written again
+        self._waveform = np.zeros((rows_per_shot, row_frames, CHANNELS), dtype=np.float32)
+        self._waveform[:, :samples, 1] = reference
+        self._closed = False
+
+    # --- Instrument -------------------------------------------------------------------------
+
+    def identify(self) -> str:
+        """Return the interface's name and its sample rate."""
+        return self._ask("identify", self._port.describe)
+
+    def start(self) -> None:
+        """Check who answers, let the stream run and find its latency with a silent row.
+
+        Raises IdentityError, ProtocolError if the reference is not heard, or what the wire does.
+        """
+        identity = self.identify()
+        if self._expect_idn is not None and re.search(self._expect_idn, identity) is None:
+            raise IdentityError(self.name, f"'{identity}' answers, not /{self._expect_idn}/")
+        self._ask("start", self._port.start)
+        self._shoot(np.zeros((1, *self.drive.shape)))
+
+    def shutdown(self) -> None:
+        """Fade to silence and stop the stream; idempotent."""
+        if not self._closed:
+            self._ask("stop", self._port.stop)
+
+    def close(self) -> None:
+        """Fall silent and give the interface back; idempotent."""
+        if self._closed:
+            return
+        try:
+            self.shutdown()
+        finally:
+            self._closed = True
+            self._translate("close", self._port.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- SpeakerPlate -----------------------------------------------------------------------
+
+    def play_and_record(self, drive: Array) -> Recording:
+        """Play rows (rows, samples), at most `rows_per_shot`, and return what was heard of each.
+
+        Raises LimitError before anything is played, ProtocolError if the reference is not heard
+        at all, InstrumentRefused if every attempt had an under- or overflow.
+        """
+        drive = self.drive.check(drive, instrument=self.name)
+        if drive.ndim != 2 or not 1 <= len(drive) <= self.rows_per_shot:
+            raise LimitError(
+                self.name,
+                self.drive.name,
+                f"shape {drive.shape} is not 1 to {self.rows_per_shot} rows of {self.drive.shape}",
+            )
+        return self._shoot(drive)
+
+    def _shoot(self, drive: Array) -> Recording:
+        rows, samples = drive.shape
+        self._waveform[:rows, :samples, 0] = drive
+        frames = self._waveform[:rows].reshape(-1, CHANNELS)
+        recorded = self._exchange(frames)
+        lags, peaks = self._aligner.align(recorded[:, 1], rows)
+        if peaks.max() < HEARD:
+            raise ProtocolError(
+                self.name,
+                f"the reference is not heard (correlation {peaks.max():.2f}): is output 2 wired "
+                "to input 2?",
+            )
+        first = np.arange(rows) * self._row_frames + lags
+        where = first[:, None] + np.arange(samples)
+        return Recording(recorded[where, 0].astype(np.float64), peaks >= IN_SYNC)
+
+    def _exchange(self, frames: Frames) -> Frames:
+        """Play until nothing ran under or over."""
+        for _ in range(self._attempts):
+            shot = self._ask("play and record", lambda: self._port.exchange(frames))
+            if shot.recorded.shape != frames.shape:
+                raise ProtocolError(
+                    self.name, f"recorded {len(shot.recorded)} frames of {len(frames)}"
+                )
+            if not shot.flags:
+                return shot.recorded
+        raise InstrumentRefused(
+            self.name, f"{', '.join(shot.flags)} in {self._attempts} shots one after the other"
+        )
+
+    def _ask(self, what: str, call: Callable[[], T]) -> T:
+        if self._closed:
+            raise ConnectionLost(self.name, f"{what}: the interface was closed")
+        return self._translate(what, call)
+
+    def _translate(self, what: str, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except PortError as error:
+            raise _ERRORS[type(error)](self.name, f"{what}: {error}") from error
+
+
+def _check_waveform(
+    name: str, samples: int, row_frames: int, rows: int, latency_frames: int, attempts: int
+) -> None:
+    for quantity, value in (("samples", samples), ("rows_per_shot", rows), ("attempts", attempts)):
+        if value < 1:
+            raise LimitError(name, quantity, f"{value} is less than 1")
+    if not 0 <= latency_frames <= row_frames - samples:
+        raise LimitError(
+            name,
+            "longest_latency_frames",
+            f"{latency_frames} is not in the silence of a row: 0 to "
+            f"{row_frames} - {samples} frames",
+        )

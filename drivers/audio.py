@@ -78,9 +78,9 @@ class AudioPlate:
         self.name = name
         self.rows_per_shot = rows_per_shot
         _check_waveform(name, samples, row_frames, rows_per_shot, longest_latency_frames, attempts)
-        self.drive = ArraySpec("drive", "of full scale", (samples,), -1.0, 1.0)
+        self.drive = ArraySpec("drive", "full scale", (samples,), -1.0, 1.0)
         self.drive = self.drive.narrowed(*(drive or ()))
-        self.response = ArraySpec("response", "of full scale", (samples,), -1.0, 1.0)
+        self.response = ArraySpec("response", "full scale", (samples,), -1.0, 1.0)
         self._port = port
         self._row_frames = row_frames
         self._attempts = attempts

@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from drivers.audio import AudioPlate
 from drivers.errors import LimitError
 from drivers.instrument import Instrument
 from drivers.mcc import MccUsb1208HS
-from drivers.transport import Rig, open_board, open_http, open_rigs, open_visa
+from drivers.transport import Rig, open_audio, open_board, open_http, open_rigs, open_visa
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from lab.config import BenchConfig, InstrumentConfig, SystemConfig, TwinKind, load_bench
@@ -67,6 +68,17 @@ def _open_mcc(
     )
 
 
+def _open_audio_plate(
+    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
+) -> AudioPlate:
+    return AudioPlate(
+        open_audio(config.address, rigs, timeout_s=config.timeout_s),
+        name=name,
+        expect_idn=config.expect_idn,
+        **_settings(config),
+    )
+
+
 def _settings(config: InstrumentConfig) -> dict[str, Any]:
     return {**config.settings, **config.limits}
 
@@ -75,6 +87,7 @@ DRIVERS: dict[str, Opener] = {
     "WaveShaperA": _open_waveshaper,
     "YokogawaAQ6370": _open_yokogawa,
     "MccUsb1208HS": _open_mcc,
+    "AudioPlate": _open_audio_plate,
 }
 
 

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from drivers.mock.circuit import CircuitPlant
 from drivers.mock.optics import OpticalPlant
+from drivers.mock.plate import OscillatingPlate
 from drivers.spec import Array, ArraySpec
 from lab.measure import DeviceMeasure, DevicePart
 from lab.systems import series
 from lab.systems.base import PhysicalSystem
 from lab.systems.circuit import FULL_SCALE_V, CircuitSystem
 from lab.systems.optics import OpticsSystem, pixel_fields
+from lab.systems.plate import PlateSystem
 
 
 class NoiseFree(Protocol):
@@ -63,6 +65,23 @@ class CircuitFormula:
         """Return the gradients of sum(g * y) by x and theta: the same, for they are added."""
         by_drive = self._plant.vjp(FULL_SCALE_V * series.encode(x, theta), times_s, g)
         by_both = FULL_SCALE_V * by_drive * series.encode_slope(x, theta)
+        return by_both, by_both
+
+
+class PlateFormula:
+    """The simulated plate, seen through the system's encoding."""
+
+    def __init__(self, plant: OscillatingPlate) -> None:
+        self._plant = plant
+
+    def evaluate(self, x: Array, theta: Array, times_s: Array) -> Array:
+        """Return y."""
+        return self._plant.forward(series.encode(x, theta), times_s)
+
+    def pull_back(self, x: Array, theta: Array, times_s: Array, g: Array) -> tuple[Array, Array]:
+        """Return the gradients of sum(g * y) by x and theta: the same, for they are added."""
+        by_drive = self._plant.vjp(series.encode(x, theta), times_s, g)
+        by_both = by_drive * series.encode_slope(x, theta)
         return by_both, by_both
 
 
@@ -131,6 +150,8 @@ def open_oracle(
         return PlantOracle(OpticsFormula(plant, system), device)
     if isinstance(plant, CircuitPlant) and isinstance(system, CircuitSystem):
         return PlantOracle(CircuitFormula(plant), device)
+    if isinstance(plant, OscillatingPlate) and isinstance(system, PlateSystem):
+        return PlantOracle(PlateFormula(plant), device)
     raise ValueError(
         f"{system.description.name}: the ideal gradient needs a simulated bench "
         "(a real one has no formula)"

@@ -7,6 +7,7 @@ hears of them -> delay of the air, a fraction of a sample -> microphone's curve 
 Numbers: `plate_table`; the recursion and its adjoint: `plate_kernel`.
 """
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from drivers.mock.keyed_noise import KeyedNoise
-from drivers.mock.plate_kernel import pull_back, respond
 from drivers.mock.plate_table import (
     FULL_SCALE,
     GAP_1,
@@ -74,6 +74,8 @@ class OscillatingPlate:
         self.noise = noise
         self._noise = KeyedNoise(seed, _NUMBERS)
         self._device = _draw_specimen(device_seed, gap)
+        # imported late: the compiler takes half a second that benches without a plate need not wait
+        self._kernel: Any = importlib.import_module("drivers.mock.plate_kernel")
         self._amplifier = TEXTBOOK.amplifier + gap * GAP_1.amplifier
         self._offset = gap * GAP_1.amplifier_offset
         self._stiffening = gap * GAP_1.stiffening
@@ -130,15 +132,18 @@ class OscillatingPlate:
         """
         u = self._convert(drive)
         force, modes = self._force(u), self._modes(time_s)
-        z = self._delay(respond(force, *modes), time_s)
+        z = self._delay(self._kernel.respond(force, *modes), time_s)
         g_z = g / FULL_SCALE * self._hearing_slope(z)
         share = self._delay_samples(time_s)
         g_z[:, :-1] = g_z[:, :-1] * (1 - share) + g_z[:, 1:] * share
         g_z[:, -1:] *= 1 - share
-        return pull_back(force, g_z, *modes) * self._force_slope(u)
+        g_force: Array = self._kernel.pull_back(force, g_z, *modes)
+        return g_force * self._force_slope(u)
 
     def _feel(self, drive: Array, time_s: Array) -> Array:
-        return respond(self._force(self._convert(drive)), *self._modes(time_s))
+        force = self._force(self._convert(drive))
+        z: Array = self._kernel.respond(force, *self._modes(time_s))
+        return z
 
     def _convert(self, drive: Array) -> Array:
         step = self.gap * GAP_1.dac_step

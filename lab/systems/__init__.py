@@ -7,8 +7,10 @@ A bench file may also name any class of the user's own by import path
 from lab.systems.base import PhysicalSystem
 from lab.systems.circuit import CircuitSystem
 from lab.systems.optics import OpticsSystem
+from lab.systems.plate import PlateSystem
 
 SYSTEMS: dict[str, type[PhysicalSystem]] = {
     "optics": OpticsSystem,
     "circuit": CircuitSystem,
+    "plate": PlateSystem,
 }

@@ -175,7 +175,7 @@ def test_rows_follow_two_clocks_that_run_apart(audio, plate_rig_of_echo, ppm):
 def test_a_missing_cable_is_told(audio):
     port = ListedPort()
     port.wired = False
-    with pytest.raises(ProtocolError, match="plate: .*output 2 wired to input 2"):
+    with pytest.raises(ProtocolError, match=r"plate: .*output 2 wired to input 2"):
         AudioPlate(port).start()
 
 
@@ -211,7 +211,7 @@ def test_what_is_out_of_limits_is_refused_before_anything_is_played(
 def test_the_bench_may_narrow_the_drive(make_audio):
     quiet = make_audio(drive=(-0.5, 0.5))
     quiet.start()
-    with pytest.raises(LimitError, match=r"0\.6 .* outside \[-0\.5, 0\.5\] of full scale"):
+    with pytest.raises(LimitError, match=r"0\.6 .* outside \[-0\.5, 0\.5\] full scale"):
         quiet.play_and_record(np.full((1, 196), 0.6))
     with pytest.raises(ValueError, match="wider"):
         make_audio(drive=(-2.0, 0.5))

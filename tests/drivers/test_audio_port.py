@@ -178,7 +178,7 @@ def test_what_portaudio_refuses_is_a_lost_port(sound):
 
     sound.Stream = refuse
     port = SounddevicePort("Scarlett", timeout_s=5)
-    with pytest.raises(PortLost, match="'Scarlett' cannot be opened .*Invalid device"):
+    with pytest.raises(PortLost, match=r"'Scarlett' cannot be opened .*Invalid device"):
         port.start()
     sound.query_devices = lambda name, kind: refuse()
     with pytest.raises(PortLost, match="no interface 'Scarlett'"):

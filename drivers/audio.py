@@ -57,7 +57,7 @@ class AudioPlate:
 
     def __init__(
         self,
-        port: DuplexPort,
+        interface: DuplexPort,
         *,
         name: str = "plate",
         samples: int = 196,
@@ -81,7 +81,7 @@ class AudioPlate:
         self.drive = ArraySpec("drive", "full scale", (samples,), -1.0, 1.0)
         self.drive = self.drive.narrowed(*(drive or ()))
         self.response = ArraySpec("response", "full scale", (samples,), -1.0, 1.0)
-        self._port = port
+        self._port = interface
         self._row_frames = row_frames
         self._attempts = attempts
         self._expect_idn = expect_idn

@@ -19,10 +19,12 @@ from twins.circuit import CircuitTwin
 from twins.fitting import FitSettings, MeasuredRows, TwinError, fit_twin, twin_error
 from twins.neural import NeuralTwin
 from twins.optics import OpticsTwin
+from twins.plate import PlateTwin
 
 STRUCTURED: dict[str, Callable[[], DigitalTwin]] = {
     "optics": OpticsTwin,
     "circuit": CircuitTwin,
+    "plate": PlateTwin,
 }
 HELD_OUT_ROWS = 100  # measured beside those of the fit, for its error
 _TASK_ROWS = 100  # samples on which a twin's error on the task's own inputs is measured
@@ -70,14 +72,21 @@ def new_twin(
     """Return an unfitted twin; `family` is the system's name in SYSTEMS.
 
     seed draws the initial weights of a data-driven twin; a structured one has none to draw.
-    Raises ValueError where there is no structured twin for the family.
+    Raises ValueError where there is no structured twin for the family, or none of this size.
     """
     if kind == "neural":
         sizes = (description.x, description.theta, description.y)
         return NeuralTwin(*(spec.shape[0] for spec in sizes), seed=seed)
     if family not in STRUCTURED:
         raise ValueError(f"no structured twin for '{family}'; use kind = 'neural'")
-    return STRUCTURED[family]()
+    twin = STRUCTURED[family]()
+    if description.x.shape != (twin.x_size,) or description.y.shape != (twin.y_size,):
+        raise ValueError(
+            f"{description.name}: the structured twin of '{family}' maps {twin.x_size} values to "
+            f"{twin.y_size}, the system {description.x.shape} to {description.y.shape}; use "
+            "kind = 'neural'"
+        )
+    return twin
 
 
 def fit_system_twin(

@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 import lab.config
 import lab.jobs.runner
 from documentation import OPENAPI, REFERENCE, ROOT, TEXT, table
+from drivers.audio import AudioPlate
 from drivers.mcc import MccUsb1208HS
 from drivers.row_key import RowKey
 from drivers.waveshaper import WaveShaperA
@@ -34,7 +35,7 @@ from server.views import PassOptions
 def settings(driver: type) -> dict[str, Any]:
     """Return a driver's settings as the bench file may give them, with their defaults."""
     others = {"self", "client", "adapter", "name", "expect_idn", "settling_time_s", "kwargs"}
-    others |= {"board", "timeout_s"}
+    others |= {"board", "interface", "timeout_s"}
     limits = {"attenuation", "phase", "drive"}
     parameters = inspect.signature(driver.__init__).parameters
     return {key: p.default for key, p in parameters.items() if key not in others | limits}
@@ -73,6 +74,7 @@ def as_shown(default: Any) -> str:
         ("Twin config", defaults(FitConfig)),
         ("WaveShaperA", settings(WaveShaperA)),
         ("YokogawaAQ6370", settings(YokogawaAQ6370)),
+        ("AudioPlate", settings(AudioPlate)),
         ("Options of a pass", defaults(PassOptions)),
         ("MccUsb1208HS", settings(MccUsb1208HS)),
     ],

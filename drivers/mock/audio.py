@@ -62,13 +62,16 @@ class SimulatedAudio:
         self._play = play
         self._honour_times = honour_times
         self._faults = FaultQueue()
-        self._slips: list[AudioFault] = []
+        self._sound_faults: list[AudioFault] = []
         self._jitter = np.random.Generator(np.random.Philox(key=3))
 
     def inject(self, fault: Fault | AudioFault, on: str = "") -> None:
-        """Arm `fault` for the next call (describe, start, exchange, stop) that contains `on`."""
+        """Arm `fault` for the next call (describe, start, exchange, stop) that contains `on`.
+
+        An AudioFault strikes the next shot, whatever `on` says.
+        """
         if isinstance(fault, AudioFault):
-            self._slips.append(fault)
+            self._sound_faults.append(fault)
         else:
             self._faults.arm(fault, on)
 
@@ -94,7 +97,7 @@ class SimulatedAudio:
         self.exchanges += 1
         if self._honour_times:
             time.sleep(len(frames) / SAMPLE_RATE_HZ)
-        fault = self._slips.pop(0) if self._slips else None
+        fault = self._sound_faults.pop(0) if self._sound_faults else None
         if fault in (AudioFault.UNDERFLOW, AudioFault.OVERFLOW):
             # the row keys wait for the shot that counts
             return Shot(np.zeros_like(frames), (str(fault),))

@@ -251,6 +251,16 @@ def test_another_interface_at_the_address(audio, plate_rig_of_echo):
         audio.start()
 
 
+def test_shots_take_their_time_where_times_are_honoured(echo, monkeypatch):
+    slept = []
+    monkeypatch.setattr("drivers.mock.audio.time.sleep", slept.append)
+    for real_time in (False, True):
+        with AudioPlate(plate_rig(echo, real_time=real_time).instruments["audio"]) as plate:
+            plate.start()
+            plate.play_and_record(drives(20))
+    assert slept == [pytest.approx(0.1), pytest.approx(2.0)]
+
+
 def test_the_safe_state_is_a_stream_that_stands_still(audio, plate_rig_of_echo):
     port = plate_rig_of_echo.instruments["audio"]
     audio.start()

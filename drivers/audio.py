@@ -77,6 +77,7 @@ class AudioPlate:
         """
         self.name = name
         self.rows_per_shot = rows_per_shot
+        self.silence_samples = row_frames - samples
         _check_waveform(name, samples, row_frames, rows_per_shot, longest_latency_frames, attempts)
         self.drive = ArraySpec("drive", "full scale", (samples,), -1.0, 1.0)
         self.drive = self.drive.narrowed(*(drive or ()))

@@ -88,6 +88,7 @@ class SpeakerPlate(Instrument, Protocol):
     drive: ArraySpec
     response: ArraySpec
     rows_per_shot: int
+    silence_samples: int
 
     def play_and_record(self, drive: Array) -> Recording:
         """Play rows (rows, samples) of `drive`, at most `rows_per_shot`, each from rest."""

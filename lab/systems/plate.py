@@ -15,6 +15,8 @@ from drivers.spec import Array, ArraySpec
 from lab.systems.base import PhysicalSystem, Rows, SystemDescription
 from lab.systems.series import encode, played_range, series_spec
 
+RING_DOWN_SAMPLES = 4000  # until the least damped plate is far below the room's noise
+
 
 class PlateSystem(PhysicalSystem):
     """A driven plate; one row is one series, many rows one waveform."""
@@ -29,8 +31,13 @@ class PlateSystem(PhysicalSystem):
         row_time_s: float,
         announce: Callable[[RowKey], None] | None = None,
     ) -> None:
-        """Take the instrument."""
+        """Take the instrument; raise ValueError if its silence is too short for the plate."""
         super().__init__(announce)
+        if plate.silence_samples < RING_DOWN_SAMPLES:
+            raise ValueError(
+                f"{name}: {plate.silence_samples} samples of silence between rows, at least "
+                f"{RING_DOWN_SAMPLES} needed: a row would hear the one before"
+            )
         self.plate = plate
         self.instruments = (plate,)
         self.batch_rows = plate.rows_per_shot

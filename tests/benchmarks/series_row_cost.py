@@ -25,7 +25,10 @@ from drivers.row_key import row_keys
 from lab.bench import open_bench
 
 ROOT = Path(__file__).resolve().parents[2]
-SYSTEMS = {"circuit": ROOT / "bench-circuit.toml"}  # every system that plays series
+SYSTEMS = {  # every system that plays series: its bench file, and full scale as its plant counts
+    "circuit": (ROOT / "bench-circuit.toml", 10.0),
+    "plate": (ROOT / "bench-plate.toml", 1.0),
+}
 TARGET_MS = 0.05  # a row, driver included, in calls of 100
 
 
@@ -39,19 +42,20 @@ def row_ms(call: Callable[[int], object], rows: int, calls: int) -> float:
 
 def open_figures(name: str, rows: int, stack: ExitStack) -> dict[str, Callable[[int], object]]:
     """Return what is measured of one system, by the name of the figure."""
-    bench = stack.enter_context(open_bench(SYSTEMS[name]))
+    file, full_scale = SYSTEMS[name]
+    bench = stack.enter_context(open_bench(file))
     system, plant = bench.system(name), bench.plant(name)
     drive_time_s = system.description.row_time_s
     samples = system.description.x.shape
     rng = np.random.default_rng(0)
     x, theta = rng.uniform(-0.7, 0.7, (rows, *samples)), rng.uniform(-0.3, 0.3, (rows, *samples))
     physics: Any = plant
-    full_scale = 10.0 * (x + theta)
+    drive = full_scale * (x + theta)
     g, times_s = rng.standard_normal(x.shape), np.zeros(rows)
     return {
         f"{name}_ms": lambda i: system.transform(x, theta, row_keys(0, i, rows, drive_time_s)),
-        f"{name}_plant_ms": lambda i: physics.forward(full_scale, times_s),
-        f"{name}_vjp_ms": lambda i: physics.vjp(full_scale, times_s, g),
+        f"{name}_plant_ms": lambda i: physics.forward(drive, times_s),
+        f"{name}_vjp_ms": lambda i: physics.vjp(drive, times_s, g),
     }
 
 

@@ -254,8 +254,8 @@ def test_another_interface_at_the_address(audio, plate_rig_of_echo):
 def test_shots_take_their_time_where_times_are_honoured(echo, monkeypatch):
     slept = []
     monkeypatch.setattr("drivers.mock.audio.time.sleep", slept.append)
-    for real_time in (False, True):
-        with AudioPlate(plate_rig(echo, real_time=real_time).instruments["audio"]) as plate:
+    for honour_times in (False, True):
+        with AudioPlate(plate_rig(echo, honour_times=honour_times).instruments["audio"]) as plate:
             plate.start()
             plate.play_and_record(drives(20))
     assert slept == [pytest.approx(0.1), pytest.approx(2.0)]

@@ -10,12 +10,14 @@ import torch
 
 from drivers.mock.audio import AudioFault
 from drivers.mock.plate import OscillatingPlate
+from drivers.mock.plate_table import REST_SAMPLES
 from drivers.row_key import row_keys
 from drivers.spec import Array
 from lab.bench import Bench, open_bench
 from lab.config import BenchConfig, load_bench
 from lab.errors import ConfigError
 from lab.oracle import open_oracle
+from lab.systems.plate import RING_DOWN_SAMPLES
 
 FILE = Path(__file__).parents[2] / "bench-plate.toml"
 FLOAT32 = 1e-7
@@ -103,6 +105,16 @@ def test_a_quieter_speaker_needs_quieter_series() -> None:
     with open_bench(BenchConfig.model_validate(data)) as bench:
         loudest = np.full((1, 196), 0.3), np.full((1, 196), 0.2)
         assert len(bench.system("plate").transform(*loudest).y) == 1
+
+
+def test_a_silence_in_which_the_plate_still_rings_is_refused() -> None:
+    hurried = configured(settings={"row_frames": 4100, "longest_latency_frames": 3000})
+    with (
+        pytest.raises(ConfigError, match=r"3904 samples of silence.*4000 needed"),
+        open_bench(hurried),
+    ):
+        pass
+    assert RING_DOWN_SAMPLES == REST_SAMPLES
 
 
 def test_the_oracle_is_the_noise_free_device_and_its_gradient() -> None:

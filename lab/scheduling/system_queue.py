@@ -22,6 +22,7 @@ from lab.errors import (
     SystemFaulted,
 )
 from lab.measurement import ForwardPass
+from lab.scheduling.finish import finish
 from lab.scheduling.hardware import Hardware
 from lab.scheduling.health import Health
 from lab.scheduling.pass_queue import PassQueue
@@ -221,7 +222,8 @@ class SystemQueue:
         finally:
             self._started.set()
             self.close()
-            await self._leave_safe()
+            # however often this task is cancelled meanwhile
+            await finish(asyncio.create_task(self._leave_safe()))
 
     async def _something_to_do(self) -> bool:
         """Wait for the next call, idle shot or recovery; return False when the queue has closed."""

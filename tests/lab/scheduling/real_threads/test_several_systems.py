@@ -1,6 +1,7 @@
 """Systems run in parallel, but for those that share an instrument."""
 
 import asyncio
+import contextlib
 import itertools
 
 import pytest
@@ -61,3 +62,21 @@ async def test_systems_that_share_several_instruments_in_any_order_never_deadloc
         names = itertools.islice(itertools.cycle(systems), 200)
         await asyncio.gather(*(scheduler.submit(make_pass(1, 2, system=n)) for n in names))
     assert [len(s.measured) for s in systems.values()] == [80] * 5
+
+
+async def test_a_system_cancelled_again_while_it_waits_for_its_turn_ends_safe() -> None:
+    shared = FakeInstrument("laser")
+    a, b = GatedSystem("a", [shared]), GatedSystem("b", [shared])
+    async with asyncio.timeout(LIMIT_S), HardwareScheduler({"a": a, "b": b}) as scheduler:
+        running = asyncio.create_task(scheduler.submit(make_pass(1, system="a")))
+        assert await a.row_begun() == 1
+        [task] = [t for t in asyncio.all_tasks() if t.get_name() == "system-b"]
+        for _ in range(3):
+            task.cancel()
+            await several_loop_turns()
+        assert "shutdown" not in b.calls, "the other has the instrument"
+        a.open_for_good()
+        await running
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert b.calls[-1] == "shutdown"

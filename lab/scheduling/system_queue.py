@@ -32,6 +32,8 @@ from lab.systems.base import Rows
 
 log = logging.getLogger(__name__)
 
+_TOO_LATE_S = 5e-4  # before a call's end: its successor is then chosen after it
+
 
 class SystemQueue:
     """Run passes on one system, in the order that `PassQueue` gives."""
@@ -93,7 +95,8 @@ class SystemQueue:
         if self.health.given_up or (self.health.reason and forward_pass.on_fault == "fail"):
             raise self._refusal()
         call = self.hardware.running
-        running = [] if call is None else [portion.ticket for portion in call.portions]
+        # of a call only the last pass can have rows to come
+        running = [] if call is None else [call.portions[-1].ticket]
         self.passes.refuse(forward_pass, self.hardware.row_time_s or 0.0, running)
 
     def put(self, forward_pass: ForwardPass, outcome: AnyOutcome | None = None) -> Ticket:
@@ -297,7 +300,8 @@ class SystemQueue:
         await self.hardware.run(call, self._begins, self._ends, self.close)
 
     def _begins(self, call: HardwareCall) -> None:
-        longest_s = self.config.call_timeout_s + self.hardware.expected_s(call.rows)
+        call.expected_s = self.hardware.expected_s(call.rows)
+        longest_s = self.config.call_timeout_s + call.expected_s
         self._watchdog = self._loop.call_later(longest_s, self._hangs, call)
         self.passes.served(call.portions[0].ticket, self.now())  # at least one row of it runs
         for portion in call.portions:
@@ -333,6 +337,7 @@ class SystemQueue:
     def _plan(self) -> None:
         """Choose what follows the running call: now, so that the hardware does not wait for it.
 
+        Nor where it ends so soon that the loop had better put many short passes into one call.
         Its pass goes on waiting until the hardware has begun it; whatever changes meanwhile may
         change the plan. None is made where others want a turn at the instruments in between, or
         where rows share a call: more of them may come while it runs.
@@ -341,9 +346,9 @@ class SystemQueue:
         running, now = hardware.running, self.now()
         if running is None or hardware.is_shared or hardware.system.batch_rows > 1:
             return
-        if self.closed or self.health.reason or hardware.row_time_s is None:
+        if self.closed or self.health.reason or not self._unplan():
             return
-        if not self._unplan():
+        if running.expected_s < _TOO_LATE_S:
             return
         ticket = self.passes.peek(now)
         if ticket is not None:

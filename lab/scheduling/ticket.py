@@ -154,7 +154,8 @@ class HardwareCall:
     cut:       set by the loop: end after the instrument call in flight.
     abandoned: set by the loop, which waits no more: also leave the system safe.
     executed:  rows that went to the hardware, measured or not.
-    begun_s, ended_s: monotonic times; paused_s: of that, waited for the beat.
+    begun_s, ended_s: monotonic times; paused_s: of that, waited for the beat;
+    expected_s: what it should take.
     error:     what went wrong; interrupted: the tickets it hit, with their rows in flight.
     """
 
@@ -168,8 +169,13 @@ class HardwareCall:
     begun_s: float = 0.0
     ended_s: float = 0.0
     paused_s: float = 0.0
+    expected_s: float = 0.0
     error: Exception | None = None
     interrupted: dict[Ticket, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Note the lowest priority in it, once: every pass that comes asks for it."""
+        self.lowest = min((p.ticket.forward_pass.priority for p in self.portions), default=0)
 
     @property
     def rows(self) -> int:
@@ -182,8 +188,7 @@ class HardwareCall:
 
     def gives_way_to(self, ticket: Ticket) -> bool:
         """Say whether a pass that has just come goes before some of this call's."""
-        lowest = min(p.ticket.forward_pass.priority for p in self.portions)
-        return ticket.forward_pass.priority > lowest
+        return ticket.forward_pass.priority > self.lowest
 
     def stop(self, kind: type[LabError]) -> None:
         """Stop every pass in it."""

@@ -290,7 +290,12 @@ def _body(
     """Return the JSON body; the service checks it, and says better what is wrong with it."""
     if isinstance(config, BaseModel) and not isinstance(config, kind):
         raise TypeError(f"a {kind.__name__} is needed, not a {type(config).__name__}")
-    plain = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
+    # what is left out the service chooses by system and task
+    plain = (
+        config.model_dump(mode="json", exclude_unset=True)
+        if isinstance(config, BaseModel)
+        else config
+    )
     return {**(plain or {}), **fields}
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lab.errors import ConfigError
+from lab.network_config import NetworkConfig
 
 Method = Literal["pat", "pat-refit", "in-silico", "in-silico-noise", "ideal"]
 METHODS: tuple[Method, ...] = ("pat", "pat-refit", "in-silico", "in-silico-noise", "ideal")
@@ -18,7 +19,16 @@ DIGITAL_METHODS: tuple[Method, ...] = ("in-silico", "in-silico-noise")  # the te
 Task = Literal["vowels", "digits"]
 Split = Literal["random", "talker"]
 Holdout = Literal["test", "validation"]
-TwinKind = Literal["structured", "neural"]
+TwinKind = Literal["structured", "filter", "neural"]
+MeasurePath = Literal["wire", "plant"]
+Control = Literal["identity", "identity_clamped", "output_refit", "physics_only", "digital_only"]
+CONTROLS: tuple[Control, ...] = (
+    "identity",
+    "identity_clamped",
+    "output_refit",
+    "physics_only",
+    "digital_only",
+)
 
 
 _MOCK = "mock://"
@@ -153,26 +163,27 @@ class TwinConfig(_Strict):
     seed: int = Field(0, ge=0, lt=2**31)
 
 
-class NetworkConfig(_Strict):
-    """The physical neural network: layers, and the element-wise digital parts between them.
-
-    skip: share of the encoded input in every later layer's input, 0 to 1. spread: standard
-    deviation of the rescaled measurement at the start, in normalised units.
-    """
-
-    layers: int = Field(5, ge=1, le=50)
-    skip: float = Field(0.3, ge=0, le=1)
-    spread: float = Field(0.2, gt=0, le=1)
-
-
 class TrainConfig(_Strict):
     """One training job; the body of `POST /api/v1/jobs` is this, as JSON.
 
+    What is left out is chosen by what works for the system and the task (`lab.recipes`).
+
+    quick: a smaller run, for a look. train_images, test_images: so many of the training and test
+    samples, drawn by the seed; None: all. rows: end the
+    training when it has measured so many rows on the hardware, instead of after `epochs`; methods
+    that measure nothing take as many steps as physics-aware training would.
     micro_batches: parts of a training step that overlap, at most one a sample; "auto" measures what
     is quickest. A method that does not measure in training has always 1.
-    rate_theta, rate_digital: Adam's learning rates of the physical and of the digital parameters.
+    rate_theta, rate_digital: Adam's learning rates of the physical and of the digital parameters,
+    reached after `warmup` steps and then lowered to 0 along a cosine. penalty: weight of leaving
+    the physical range. initial_rows: training samples that set the initial scales.
+    control: a deliberately crippled run, to see which part does the work (`lab.controls`).
+    checks: so many times in training measure the accuracy on the validation rows, which are then
+    left out of the training.
     holdout: what the accuracy is measured on. "validation" trains without the validation rows
     and tests on these, so that settings can be chosen without a look at the test rows.
+    test_span_s: test a second time, spread over so much simulated time, as the device drifts.
+    path: "plant" measures a simulated system without driver and wire, to the same bits.
     deadline_s: when the result is of no more use, seconds since the epoch; the job fails then.
     """
 
@@ -181,12 +192,23 @@ class TrainConfig(_Strict):
     method: Method = "pat-refit"
     seed: int = Field(0, ge=0, lt=2**31)
     split: Split = "random"
+    quick: bool = False
+    train_images: int | None = Field(None, ge=2)
+    test_images: int | None = Field(None, ge=1)
     epochs: int = Field(60, ge=1, le=10_000)
+    rows: int | None = Field(None, ge=1)
     batch: int = Field(32, ge=1, le=10_000)
     micro_batches: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = "auto"
     rate_theta: float = Field(0.03, gt=0, le=1)
     rate_digital: float = Field(0.05, gt=0, le=1)
+    warmup: int = Field(0, ge=0, le=100_000)
+    penalty: float = Field(5.0, ge=0)
+    initial_rows: int = Field(256, ge=2)
+    control: Control | None = None
+    checks: int = Field(0, ge=0, le=1000)
     holdout: Holdout = "test"
+    test_span_s: float = Field(0.0, ge=0, allow_inf_nan=False)
+    path: MeasurePath = "wire"
     network: NetworkConfig = NetworkConfig()
     twin: TwinConfig = TwinConfig()
     priority: int = Field(0, ge=-100, le=100)
@@ -199,6 +221,11 @@ class TrainConfig(_Strict):
                 f"micro_batches: {self.micro_batches} parts of a batch of {self.batch} samples"
             )
         return self
+
+    @property
+    def rows_a_sample(self) -> int:
+        """Get how many hardware rows one sample takes on its way through the network."""
+        return self.network.layers * self.network.parallel
 
 
 def load_bench(path: Path | str) -> BenchConfig:

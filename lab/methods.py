@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lab.config import Method
+from lab.config import Method, TrainConfig
+from lab.controls import IdentityPhysics
 from lab.measure import DeviceMeasure, DevicePart, Share
 from lab.pat import Measure, Physics
 from lab.refit import OnlineRefit
@@ -36,18 +37,32 @@ class MethodParts:
 
 
 def choose_method(
-    method: Method,
+    config: TrainConfig,
     device: DeviceMeasure,
     twin: DigitalTwin,
     *,
     twin_error: float,
     open_oracle: Callable[[DeviceMeasure | DevicePart], nn.Module],
-    seed: int,
 ) -> MethodParts:
-    """Return the pair for `method`; twin_error is the twin's normalised error on random inputs.
+    """Return the pair for a run; twin_error is the twin's normalised error on random inputs.
 
     Raises ValueError for `ideal` on a bench that is not simulated.
     """
+    if config.control in ("identity", "identity_clamped"):
+        clamped = config.control == "identity_clamped"
+        identity = IdentityPhysics(device.description, clamped=clamped)
+        return MethodParts(identity, identity)
+    return _choose(config.method, device, twin, twin_error, open_oracle, config.seed)
+
+
+def _choose(
+    method: Method,
+    device: DeviceMeasure,
+    twin: DigitalTwin,
+    twin_error: float,
+    open_oracle: Callable[[DeviceMeasure | DevicePart], nn.Module],
+    seed: int,
+) -> MethodParts:
     match method:
         case "pat":
             return MethodParts(device, twin, lambda share: (device.part(share), twin))
@@ -62,7 +77,7 @@ def choose_method(
         case "in-silico":
             return MethodParts(twin, twin)
         case "in-silico-noise":
-            return MethodParts(NoisyTwin(twin, 0.5 * twin_error, seed), twin)
+            return MethodParts(NoisyTwin(twin, 0.5 * twin_error, seed, device.description.zero), twin)
         case "ideal":
 
             def truth(share: Share) -> Physics:
@@ -73,16 +88,17 @@ def choose_method(
 
 
 class NoisyTwin:
-    """The twin's prediction plus Gaussian noise of `level` times each row's rms."""
+    """The twin's prediction plus Gaussian noise of `level` times each row's rms about `zero`."""
 
-    def __init__(self, twin: DigitalTwin, level: float, seed: int) -> None:
+    def __init__(self, twin: DigitalTwin, level: float, seed: int, zero: float = 0.0) -> None:
         """Draw the noise from a generator of its own, seeded by `seed`."""
         self._twin = twin
         self._level = level
+        self._zero = zero
         self._generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, x: Tensor, theta: Tensor) -> Tensor:
         """Return noisy y (rows, y_size), normalised."""
         y: Tensor = self._twin(x, theta)
         noise = torch.randn(y.shape, generator=self._generator).to(y)
-        return y + self._level * y.square().mean(1, keepdim=True).sqrt() * noise
+        return y + self._level * (y - self._zero).square().mean(1, keepdim=True).sqrt() * noise

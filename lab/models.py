@@ -1,138 +1,145 @@
-"""The default network: physical layers with element-wise digital parts between them.
+"""Networks of physical layers and digital stages, as the training config describes them.
 
-Nothing digital mixes channels: between two measurements there is a per-channel affine map and a
-skip of the encoded input; the logits are window means of the last measurement. What computes is
-the physics.
+What mixes channels digitally is named in the config (`linear`); everything else digital is element
+by element, so that what computes is the physics.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from lab.config import NetworkConfig
+from lab.network_config import NetworkConfig, Theta
 from lab.pat import Measure, PhysicalLayer
+from lab.stages import Encoder, Seen, Sizes, Stage, build_stages
 
-_INPUT_MEAN = 0.5  # of the rescaled measurement at the start
-_DARK = 0.0125  # added to a spectrum's mean before dividing by it, so that dark rows stay finite
-_MARGIN = 4  # outputs at either end that carry no class
-
-
-def brightness_free(y: Tensor) -> Tensor:
-    """Divide each measured row (rows, y_size) by its mean: pulse energy drops out."""
-    return y / (y.mean(1, keepdim=True) + _DARK)
+_STAGE_SEED = 1 << 32  # keeps the stages' random starts apart from theta's
 
 
-def encode(features: Tensor, x_size: int) -> Tensor:
-    """Repeat features (rows, n) to (rows, x_size) and fill up with ones; ValueError if n is more.
+Visit = Callable[[Stage, Tensor, Seen], None]
+"""Called for every stage with what arrives there."""
 
-    0..1 in, 0..1 out.
-    """
-    repeats, rest = divmod(x_size, features.shape[1])
-    if repeats == 0:
-        raise ValueError(f"{features.shape[1]} features do not fit into {x_size} channels")
-    repeated = features.repeat_interleave(repeats, dim=1)
-    return nn.functional.pad(repeated, (0, rest), value=1.0)
+
+def _pass_by(stage: Stage, h: Tensor, seen: Seen) -> None:
+    """Do nothing."""
+
+
+def _initialise(stage: Stage, h: Tensor, seen: Seen) -> None:
+    stage.initialise(h, seen)
+
+
+class Block(nn.Module):
+    """One physical layer with the stages before and after it."""
+
+    def __init__(
+        self, before: nn.ModuleList, layer: PhysicalLayer, after: nn.ModuleList, *, signed: bool
+    ) -> None:
+        super().__init__()
+        self.before, self.layer, self.after = before, layer, after
+        self._signed = signed
+
+    def forward(self, h: Tensor, encoded: Tensor, visit: Visit = _pass_by) -> Tensor:
+        """Return what leaves the block for h (samples, passes, channels)."""
+        y = self.measure(h, encoded, visit)
+        return _through(self.after, y, Seen(encoded, h), visit)
+
+    def measure(self, h: Tensor, encoded: Tensor, visit: Visit = _pass_by) -> Tensor:
+        """Return the measurement alone."""
+        h = _through(self.before, h, Seen(encoded, h), visit)
+        if not self._signed:
+            measured: Tensor = self.layer(h)
+            return measured
+        return 2 * self.layer((h + 1) / 2) - 1
+
+
+def _through(stages: nn.ModuleList, h: Tensor, seen: Seen, visit: Visit) -> Tensor:
+    for stage in cast(Iterable[Stage], stages):
+        visit(stage, h, seen)
+        h = stage(h, seen)
+    return h
 
 
 class PhysicalNetwork(nn.Module):
-    """Features (rows, features) in 0..1 -> logits (rows, classes), through `layers` measurements.
+    """Features (samples, features) in 0..1 -> logits (samples, classes)."""
 
-    The features are repeated to fill the first layer's x, the rest is ones. `rescale` (an affine
-    map per channel) and the logits' scale start from statistics of training data (`initialise`).
-    """
-
-    def __init__(
-        self,
-        layers: Sequence[PhysicalLayer],
-        config: NetworkConfig,
-        *,
-        x_size: int,
-        y_size: int,
-        classes: int,
-    ) -> None:
+    def __init__(self, encoder: Encoder, blocks: Sequence[Block]) -> None:
         super().__init__()
-        self.skip, self.spread = config.skip, config.spread
-        self.layers = nn.ModuleList(layers)
-        self.x_size = x_size
-        self.windows = [
-            len(w) for w in torch.arange(_MARGIN, y_size - _MARGIN).tensor_split(classes)
-        ]
-        later = len(layers) - 1
-        self.scale = nn.Parameter(torch.ones(later, x_size))
-        self.shift = nn.Parameter(torch.zeros(later, x_size))
-        self.gain = nn.Parameter(torch.tensor(3.0))
-        self.logit_mean: Tensor
-        self.logit_std: Tensor
-        self.register_buffer("logit_mean", torch.zeros(classes))
-        self.register_buffer("logit_std", torch.ones(classes))
-        if later and y_size != x_size:
-            raise ValueError(f"layers of {x_size} inputs cannot follow layers of {y_size} outputs")
+        self.encoder = encoder
+        self.blocks = nn.ModuleList(blocks)
 
     def encode(self, features: Tensor) -> Tensor:
-        """Return the first layer's x (rows, x_size) for features (rows, n)."""
-        return encode(features, self.x_size)
+        """Return what enters the first block, (samples, passes, channels)."""
+        encoded: Tensor = self.encoder(features)
+        return encoded
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits (rows, classes); measures every row once per layer."""
-        encoded = self.encode(features)
-        h = encoded
-        for i, layer in enumerate(self.layers):
-            y = layer(h)
-            if i < len(self.layers) - 1:
-                h = self._next_input(i, y, encoded)
-        return self._logits(y)
+        """Return logits; measures every sample once per pass and layer."""
+        h = encoded = self.encode(features)
+        for block in self.blocks:
+            h = block(h, encoded)
+        return h
+
+    @torch.no_grad()
+    def initialise(self, features: Tensor) -> None:
+        """Let every stage take its constants from training samples, layer by layer."""
+        self.encoder.initialise(features)
+        h = encoded = self.encode(features)
+        for block in self.blocks:
+            h = block(h, encoded, _initialise)
+
+    def last_output(self, features: Tensor) -> Tensor:
+        """Return the last layer's measurement, (samples, passes, y_size), for `read_output`."""
+        h = encoded = self.encode(features)
+        *earlier, last = self._blocks()
+        for block in earlier:
+            h = block(h, encoded)
+        return last.measure(h, encoded)
+
+    def read_output(self, y: Tensor) -> Tensor:
+        """Return the logits for measurements of the last layer."""
+        return _through(self.output_stages(), y, Seen(y, y), _pass_by)
+
+    @torch.no_grad()
+    def initialise_output(self, y: Tensor) -> None:
+        """Let the stages after the last measurement take their constants from y again."""
+        _through(self.output_stages(), y, Seen(y, y), _initialise)
+
+    @property
+    def layers(self) -> list[PhysicalLayer]:
+        """Get the physical layers, first one first."""
+        return [block.layer for block in self._blocks()]
 
     @property
     def penalty(self) -> Tensor:
         """Get the summed range penalty of all layers of the last forward."""
-        return torch.stack([layer.penalty for layer in self._physical()]).sum()
+        return torch.stack([layer.penalty for layer in self.layers]).sum()
 
     def physical_parameters(self) -> list[nn.Parameter]:
         """Return every layer's theta."""
-        return [layer.theta for layer in self._physical()]
+        return [layer.theta for layer in self.layers if layer.theta is not None]
 
     def digital_parameters(self) -> list[nn.Parameter]:
-        """Return what is trained beside theta: the rescaling and the logits' gain."""
-        return [self.scale, self.shift, self.gain]
+        """Return what is trained beside theta."""
+        physical = {id(theta) for theta in self.physical_parameters()}
+        return [p for p in self.parameters() if id(p) not in physical]
+
+    def output_stages(self) -> nn.ModuleList:
+        """Return the stages after the last measurement."""
+        return self._blocks()[-1].after
+
+    def decays(self) -> list[tuple[nn.Parameter, float]]:
+        """Return the parameters with a weight decay above 0, and that decay."""
+        parts = [m for m in self.modules() if isinstance(m, (Stage, Encoder))]
+        return [(p, decay) for part in parts for p, decay in part.decays() if decay]
 
     def set_measure(self, measure: Measure) -> None:
         """Let every layer measure with `measure` from now on."""
-        for layer in self._physical():
+        for layer in self.layers:
             layer.set_physics(measure)
 
-    def _physical(self) -> list[PhysicalLayer]:
-        return [layer for layer in self.layers if isinstance(layer, PhysicalLayer)]
-
-    def _next_input(self, i: int, y: Tensor, encoded: Tensor) -> Tensor:
-        rescaled = self.scale[i] * brightness_free(y) + self.shift[i]
-        return (1 - self.skip) * rescaled + self.skip * encoded
-
-    def _window_means(self, y: Tensor) -> Tensor:
-        inner = brightness_free(y)[:, _MARGIN : _MARGIN + sum(self.windows)]
-        return torch.stack([w.mean(1) for w in inner.split(self.windows, dim=1)], dim=1)
-
-    def _logits(self, y: Tensor) -> Tensor:
-        return self.gain * (self._window_means(y) - self.logit_mean) / self.logit_std
-
-    @torch.no_grad()
-    def initialise(self, features: Tensor) -> None:
-        """Set the rescaling and the logits' scale from training rows, layer by layer.
-
-        Every channel of the rescaled measurement gets mean 0.5 and standard deviation `spread`.
-        """
-        encoded = self.encode(features)
-        h = encoded
-        for i, layer in enumerate(self.layers):
-            y = layer(h)
-            if i < len(self.layers) - 1:
-                n = brightness_free(y)
-                self.scale[i] = self.spread / n.std(0).clamp_min(1e-3)
-                self.shift[i] = _INPUT_MEAN - self.scale[i] * n.mean(0)
-                h = self._next_input(i, y, encoded)
-        means = self._window_means(y)
-        self.logit_mean.copy_(means.mean(0))
-        self.logit_std.copy_(means.std(0).clamp_min(1e-3))
+    def _blocks(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
 
 
 def build_network(
@@ -140,16 +147,46 @@ def build_network(
     twin: nn.Module,
     config: NetworkConfig,
     *,
+    features: int,
     x_size: int,
     theta_size: int,
     y_size: int,
     classes: int,
     seed: int,
 ) -> PhysicalNetwork:
-    """Return a network whose theta starts as squares of uniform numbers (mostly dark)."""
-    generator = torch.Generator().manual_seed(seed)
-    physical = [
-        PhysicalLayer(torch.rand(theta_size, generator=generator).square(), measure, twin)
-        for _ in range(config.layers)
-    ]
-    return PhysicalNetwork(physical, config, x_size=x_size, y_size=y_size, classes=classes)
+    """Return the network of a config; random starts follow from `seed`.
+
+    Raises ValueError where sizes do not fit.
+    """
+    if config.layers > 1 and y_size != x_size:
+        raise ValueError(f"layers of {x_size} inputs cannot follow layers of {y_size} outputs")
+    thetas = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + _STAGE_SEED)
+    channels = x_size + theta_size if config.theta == "data" else x_size
+    if config.layers > 1 and channels != x_size:
+        raise ValueError("theta = 'data' takes twice the outputs of a layer: one layer only")
+    entering = Sizes(config.parallel, channels, classes)
+    leaving = Sizes(config.parallel, y_size, classes)
+    encoder = Encoder(config.first, entering, features, generator)
+    blocks = []
+    for i in range(config.layers):
+        theta = _theta(config.theta, config.parallel, theta_size, thetas)
+        after = config.after if i < config.layers - 1 else config.last
+        blocks.append(
+            Block(
+                build_stages(config.before, entering, generator),
+                PhysicalLayer(theta, measure, twin, x_size=x_size),
+                build_stages(after, leaving, generator),
+                signed=config.signed,
+            )
+        )
+    return PhysicalNetwork(encoder, blocks)
+
+
+def _theta(kind: Theta, passes: int, size: int, generator: torch.Generator) -> Tensor | None:
+    """Return the physical parameters at the start, (passes, size)."""
+    if kind == "dark":
+        return torch.rand(passes, size, generator=generator).square()
+    if kind == "normal":
+        return 0.5 + 0.1 * torch.randn(passes, size, generator=generator)
+    return None

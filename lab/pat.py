@@ -102,16 +102,27 @@ def excess(u: Tensor) -> Tensor:
 class PhysicalLayer(nn.Module):
     """A layer whose forward is a physical measurement; holds the physical parameters theta.
 
-    x (rows, x_size) -> y (rows, y_size). x and theta are clamped to 0..1 before both the
-    device and the twin, so that the twin sees what was sent; `penalty` is, after each call, the
-    mean squared amount by which they left the range, to be added to the loss.
+    x (rows, x_size) -> y (rows, y_size), with one theta for all rows; or, where several passes look
+    at the same sample, x (samples, passes, x_size) -> y (samples, passes, y_size), with a theta for
+    each pass. x and theta are clamped to 0..1 before both the device and the twin, so that the twin
+    sees what was sent; `penalty` is, after each call, the mean squared amount by which they left
+    the range, to be added to the loss. `clamped` False lets them pass: for physics that has no
+    limits.
     """
 
-    def __init__(self, theta: Tensor, measure: Measure, twin: nn.Module) -> None:
-        """Start from theta (theta_size,), normalised; see `Measure` for what measures."""
+    def __init__(
+        self, theta: Tensor | None, measure: Measure, twin: nn.Module, *, x_size: int | None = None
+    ) -> None:
+        """Start from theta (theta_size,) or (passes, theta_size), normalised.
+
+        None: there are no parameters, x carries `x_size` values for x and then those for theta. See
+        `Measure` for what measures.
+        """
         super().__init__()
         self._physics: Physics
-        self.theta = nn.Parameter(theta.clone())
+        self._x_size = x_size
+        self.theta = None if theta is None else nn.Parameter(theta.clone())
+        self.clamped = True
         self.penalty = torch.zeros(())
         self.set_physics(measure, twin)
 
@@ -126,12 +137,21 @@ class PhysicalLayer(nn.Module):
         return self._physics
 
     def forward(self, x: Tensor) -> Tensor:
-        """Measure the layer's output for x (rows, x_size), normalised."""
+        """Measure the layer's output for x (rows, x_size) or more, normalised."""
         _refuse_repeated_forward()
-        self.penalty = excess(x) + excess(self.theta)
-        x = x.clamp(0, 1)
-        theta = self.theta.to(x).clamp(0, 1).expand(len(x), -1)
-        return pat(x, theta, *self._physics)
+        self.penalty = excess(x) if self.theta is None else excess(x) + excess(self.theta)
+        leading = x.shape[:-1]
+        rows = self._bounded(x).flatten(0, -2)
+        if self.theta is None:
+            x, theta = rows[:, : self._x_size], rows[:, self._x_size :]
+        else:
+            x = rows
+            theta = self._bounded(self.theta.to(x))
+            theta = theta.expand(*leading, theta.shape[-1]).flatten(0, -2)
+        return pat(x, theta, *self._physics).unflatten(0, leading)
+
+    def _bounded(self, values: Tensor) -> Tensor:
+        return values.clamp(0, 1) if self.clamped else values
 
 
 def _refuse_repeated_forward() -> None:

@@ -24,7 +24,7 @@ class RefitSettings:
     """How the twin keeps learning.
 
     updates: per training step; rate: Adam's learning rate; batch: rows of one update;
-    memory: measured calls kept; held_out: every n-th row of a call is for the gate only;
+    memory: measured calls kept; kept: at most so many rows of each, evenly taken; held_out: every n-th row of a call is for the gate only;
     gate_every: updates between gates; floor: see `twins.fitting.weighted_error`.
     """
 
@@ -32,6 +32,7 @@ class RefitSettings:
     rate: float = 2e-3
     batch: int = 128
     memory: int = 64
+    kept: int = 64
     held_out: int = 8
     gate_every: int = 10
     floor: float = 1.0
@@ -93,7 +94,8 @@ class OnlineRefit:
             self._keep(_join(rows for _, rows in calls))
 
     def _keep(self, rows: MeasuredRows) -> None:
-        """Put the rows of one call into the memory, every n-th aside for the gate."""
+        """Put rows of one call into the memory, every n-th aside for the gate."""
+        rows = rows[:: -(-len(rows) // self.settings.kept)]
         number = torch.arange(self._rows, self._rows + len(rows))
         held = number % self.settings.held_out == self.settings.held_out - 1
         self._rows += len(rows)

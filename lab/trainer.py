@@ -6,32 +6,39 @@ service's scheduler, a notebook and a test.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lab.apparatus import Apparatus
 from lab.baselines import logistic_regression
-from lab.config import DIGITAL_METHODS, TrainConfig
-from lab.datasets import Dataset, Split, split
+from lab.budget import budget, rows_to_measure, split_for
+from lab.config import TrainConfig
+from lab.controls import freeze, refit_output
+from lab.datasets import Dataset
 from lab.errors import Stopped
+from lab.evaluation import Shown, Witness, accuracy, confusion, predict, share, spread_accuracy
 from lab.measure import DeviceMeasure
 from lab.methods import MethodParts, choose_method
 from lab.micro_batches import AutoMicroBatches
 from lab.models import PhysicalNetwork, build_network
-from lab.pipeline import Pipeline
+from lab.pipeline import Pipeline, replica
+from lab.rules.base import Rule, Sums
+from lab.rules.choose import choose_rule
 from lab.systems.base import never
-from lab.train_result import EpochMetric, TrainResult
+from lab.train_result import Check, EpochMetric, TrainResult
 from lab.twins import FittedTwin
 from twins.base import DigitalTwin, frozen
 
-_PENALTY = 5.0  # weight of leaving the physical range
-_INIT_ROWS = 256  # at most this many training samples set the initial scales
-_EVALUATION_ROWS = 100
+__all__ = ["rows_to_measure", "train"]
+
+_CHECK_STREAM = 1 << 41  # noise streams of checks, apart from those of the training
+_REPORTS_AN_EPOCH = 10  # where epochs are long
+_LONG_EPOCH = 100  # steps
+_SHOWN = 100  # test samples by which the twin and the clamp are judged
+_OUTPUT_ROWS = 5000  # training samples of the control `output_refit`, at most
 
 
 def train(
@@ -51,35 +58,6 @@ def train(
     return _Run(config, dataset, fitted, apparatus, on_metric, stop).execute()
 
 
-def rows_to_measure(config: TrainConfig, dataset: Dataset) -> int:
-    """Return the hardware rows of a run with its test; without those of a twin's fit."""
-    parts = _split(config, dataset)
-    samples = len(parts.test_idx) + 1  # one more for the spectrum
-    if config.method not in DIGITAL_METHODS:
-        samples += _training_samples(config, parts)
-    return samples * config.network.layers
-
-
-def _split(config: TrainConfig, dataset: Dataset) -> Split:
-    parts = split(dataset, config.split, config.seed)
-    return parts.for_choices() if config.holdout == "validation" else parts
-
-
-def _training_samples(config: TrainConfig, parts: Split) -> int:
-    """Return how many samples pass through the network before its test."""
-    training = len(parts.train_idx)
-    return min(training, _INIT_ROWS) + config.epochs * training
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """Of some samples of a training step: loss, range penalty, and how many were right."""
-
-    loss: float
-    penalty: float
-    correct: int
-
-
 class _Run:
     """The state of one training run."""
 
@@ -94,39 +72,47 @@ class _Run:
     ) -> None:
         self.config = config
         self.dataset = dataset
+        self.fitted = fitted
         self.apparatus = apparatus
         self.on_metric = on_metric
         self.stop = stop
-        self.split = _split(config, dataset)
+        self.split = split_for(config, dataset)
+        self.budget = budget(config, self.split)
         self.features = torch.from_numpy(dataset.features).float()
         self.labels = torch.from_numpy(dataset.labels).long()
         self.twin: DigitalTwin = frozen(deepcopy(fitted.twin))
         self.device = apparatus.open_device(config.seed, 0)
         self.parts: MethodParts = choose_method(
-            config.method,
+            config,
             self.device,
             self.twin,
             twin_error=fitted.random.normalised,
             open_oracle=apparatus.open_oracle,
-            seed=config.seed,
         )
         self.network: PhysicalNetwork = self._build()
         self.pipeline = self._open_pipeline()
+        self.rule: Rule = choose_rule(config, self.network, self.pipeline, self._loss)
         self.curve: list[EpochMetric] = []
+        self.checks: list[Check] = []
+        self.ledger = {"twin": fitted.hardware_rows}
         self.start = time.perf_counter()
 
     def _build(self) -> PhysicalNetwork:
         d = self.apparatus.description
-        return build_network(
+        network = build_network(
             self.parts.measure,
             self.parts.differentiate,
             self.config.network,
+            features=self.features.shape[1],
             x_size=d.x.shape[0],
             theta_size=d.theta.shape[0],
             y_size=d.y.shape[0],
             classes=len(self.dataset.classes),
             seed=self.config.seed,
         )
+        for layer in network.layers:
+            layer.clamped = self.config.control != "identity"
+        return network
 
     def _open_pipeline(self) -> Pipeline[PhysicalNetwork]:
         number: int | AutoMicroBatches
@@ -138,67 +124,92 @@ class _Run:
 
     def execute(self) -> TrainResult:
         with self.pipeline:
+            self._initialise()
             self._train()
         return self._test()
 
-    def _train(self) -> None:
+    def _initialise(self) -> None:
         rows = torch.from_numpy(self.split.train_idx)
-        self.network.initialise(self.features[rows[:_INIT_ROWS]])
-        optimiser = torch.optim.Adam(
-            [
-                {"params": self.network.physical_parameters(), "lr": self.config.rate_theta},
-                {"params": self.network.digital_parameters(), "lr": self.config.rate_digital},
-            ]
-        )
-        steps = self.config.epochs * math.ceil(len(rows) / self.config.batch)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        generator = torch.Generator().manual_seed(self.config.seed)
-        for epoch in range(self.config.epochs):
-            order = rows[torch.randperm(len(rows), generator=generator)]
-            self._epoch(epoch, order, optimiser, schedule)
+        self.network.initialise(self.features[rows[: self.config.initial_rows]])
+        self.ledger["initialisation"] = self.device.rows
+        if self.config.control == "physics_only":
+            freeze(self.network, self.network.digital_parameters())
+        if self.config.control == "digital_only":
+            freeze(self.network, self.network.physical_parameters())
 
-    def _epoch(
-        self,
-        epoch: int,
-        order: Tensor,
-        optimiser: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
-    ) -> None:
-        losses, penalties, correct = 0.0, 0.0, 0
-        for batch in order.split(self.config.batch):
+    def _train(self) -> None:
+        optimiser = self._optimiser()
+        schedule = _schedule(optimiser, self.budget.steps, self.config.warmup)
+        steps_an_epoch = math.ceil(len(self.split.train_idx) / self.config.batch)
+        report_every = steps_an_epoch
+        if steps_an_epoch > _LONG_EPOCH:
+            report_every = math.ceil(steps_an_epoch / _REPORTS_AN_EPOCH)
+        sums: list[Sums] = []
+        samples = 0
+        for step, batch in enumerate(self._batches(), start=1):
+            epoch = math.ceil(step / steps_an_epoch)
             if self.stop():
-                raise Stopped(f"training stopped in epoch {epoch + 1} of {self.config.epochs}")
+                raise Stopped(f"training stopped in epoch {epoch} of {self.config.epochs}")
             optimiser.zero_grad()
-            parts = self.pipeline.step(batch, self._loss)
+            sums += self.rule.step(batch)
+            samples += len(batch)
             optimiser.step()
             schedule.step()
             if self.parts.refit is not None:
                 self.parts.refit.step()
-            for part in parts:
-                losses += part.loss
-                penalties += part.penalty
-                correct += part.correct
-        self._report(epoch, losses / len(order), penalties / len(order), correct / len(order))
+            at_end = step % steps_an_epoch == 0 or step == self.budget.steps
+            if at_end or (step % steps_an_epoch) % report_every == 0:
+                self._report(epoch, step, sums, samples)
+                sums, samples = [], 0
+            self._check(step)
+        self.ledger["training"] = self.device.rows - self.ledger["initialisation"]
 
-    def _loss(self, network: PhysicalNetwork, batch: Tensor) -> tuple[Tensor, _Sums]:
+    def _optimiser(self) -> torch.optim.Optimizer:
+        decays = {id(p): decay for p, decay in self.network.decays()}
+        digital = [p for p in self.network.digital_parameters() if id(p) not in decays]
+        rate = self.config.rate_digital
+        groups = [
+            {"params": self.network.physical_parameters(), "lr": self.config.rate_theta},
+            {"params": digital, "lr": rate},
+            *(
+                {"params": [p], "lr": rate, "weight_decay": decay}
+                for p, decay in self.network.decays()
+            ),
+        ]
+        return torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=0.0)
+
+    def _batches(self) -> Iterator[Tensor]:
+        """Give the budget's batches, in a new order each epoch."""
+        rows = torch.from_numpy(self.split.train_idx)
+        generator = torch.Generator().manual_seed(self.config.seed)
+        given = 0
+        while given < self.budget.steps:
+            order = rows[torch.randperm(len(rows), generator=generator)]
+            for batch in order.split(self.config.batch)[: self.budget.steps - given]:
+                yield batch
+                given += 1
+
+    def _loss(self, network: PhysicalNetwork, batch: Tensor) -> tuple[Tensor, Sums]:
         """Return the mean loss to be minimised over some samples, and the sums for the metric."""
         labels = self.labels[batch]
         logits = network(self.features[batch])
         loss = nn.functional.cross_entropy(logits, labels)
         penalty = network.penalty
-        return loss + _PENALTY * penalty, _Sums(
+        return loss + self.config.penalty * penalty, Sums(
             loss=float(loss.detach()) * len(batch),
             penalty=float(penalty.detach()) * len(batch),
             correct=int((logits.argmax(1) == labels).sum()),
         )
 
-    def _report(self, epoch: int, loss: float, penalty: float, accuracy: float) -> None:
+    def _report(self, epoch: int, step: int, sums: list[Sums], samples: int) -> None:
         refit = self.parts.refit
         metric = EpochMetric(
-            epoch=epoch + 1,
-            loss=loss,
-            accuracy=accuracy,
-            penalty=penalty,
+            epoch=epoch,
+            step=step,
+            of=self.budget.steps,
+            loss=sum(s.loss for s in sums) / samples,
+            accuracy=sum(s.correct for s in sums) / samples,
+            penalty=sum(s.penalty for s in sums) / samples,
             rows=self.device.rows,
             seconds=time.perf_counter() - self.start,
             refits_accepted=refit.accepted if refit else 0,
@@ -208,66 +219,103 @@ class _Run:
         if self.on_metric is not None:
             self.on_metric(metric)
 
+    def _check(self, step: int) -> None:
+        """Measure the accuracy on the validation rows, so often as asked, evenly spaced."""
+        checks, steps = self.config.checks, self.budget.steps
+        if step * checks // steps == (step - 1) * checks // steps:
+            return
+        rows = self.split.validation_idx
+        seen = self.ledger.get("checks", 0)
+        tester = self.apparatus.open_device(_CHECK_STREAM + self.config.seed, seen)
+        tester.wait(self.device.time_s)
+        network = replica(self.network)
+        network.set_measure(self._tested_by(tester))
+        checked = accuracy(network, self.features[rows], self.labels[rows])
+        self.ledger["checks"] = seen + tester.rows
+        self.checks.append(Check(step, self.device.rows, checked))
+
+    def _tested_by(self, device: DeviceMeasure) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return what tests: the device, unless a control has put something in its place."""
+        if self.config.control in ("identity", "identity_clamped"):
+            return self.parts.measure
+        return device
+
     def _test(self) -> TrainResult:
         """Test on the device at the age it has after training with it, whatever the method."""
         test = torch.from_numpy(self.split.test_idx)
+        features, labels = self.features[test], self.labels[test]
         twin_accuracy = None
-        if self.device.rows == 0:
+        if self.device.rows == 0 and self.parts.measure is not self._tested_by(self.device):
             self.network.set_measure(self.twin)
-            twin_accuracy = self._accuracy(self._predict(test), test)
-        tester = self.apparatus.open_device(self.config.seed, self._planned_rows())
-        self.network.set_measure(tester)
-        predicted = self._predict(test)
-        spectrum = self._spectrum(tester, test[:1])
+            twin_accuracy = accuracy(self.network, features, labels)
+        tester = self.apparatus.open_device(self.config.seed, self.budget.planned)
+        measure = self._tested_by(tester)
+        self.network.set_measure(measure)
+        if self.config.control == "output_refit":
+            self._refit_output()
+            self.ledger["output_refit"] = tester.rows
+        tested_from = tester.rows
+        predicted = predict(self.network, features)
+        shown = self._show(tester, features[:_SHOWN])
+        spread = self._spread_accuracy(tester, features, labels)
+        self.ledger["test"] = tester.rows - tested_from
         d = self.apparatus.description
         return TrainResult(
             method=self.config.method,
+            control=self.config.control,
             seed=self.config.seed,
             classes=self.dataset.classes,
-            test_accuracy=self._accuracy(predicted, test),
+            test_accuracy=share(predicted, labels),
             twin_accuracy=twin_accuracy,
+            spread_accuracy=spread,
             baseline=logistic_regression(self.dataset, self.split),
-            confusion=self._confusion(predicted, test),
+            confusion=confusion(predicted, labels, len(self.dataset.classes)),
             curve=self.curve,
+            checks=self.checks,
             micro_batches=self.pipeline.micro_batches,
             rows=self.device.rows,
-            test_rows=tester.rows,
+            test_rows=self.ledger["test"],
+            ledger=self.ledger,
+            path=self.config.path,
+            train_images=len(self.split.train_idx),
+            clamped_fraction=shown.clamped_fraction,
+            twin_error_task=shown.twin_error,
             seconds=time.perf_counter() - self.start,
             instrument_hours=self.device.rows * d.row_time_s / 3600,
-            spectrum=spectrum,
+            spectrum=shown.spectrum,
             twin_digest=self.twin.digest(),
             network_state=self.network.state_dict(),
             twin_state=self.twin.state_dict(),
         )
 
-    def _planned_rows(self) -> int:
-        """Return the rows that a run on the device measures before its test."""
-        return _training_samples(self.config, self.split) * self.config.network.layers
+    def _show(self, tester: DeviceMeasure, features: Tensor) -> Shown:
+        if self._tested_by(tester) is not tester:
+            return Shown(None, None, {"measured": [], "twin": []})
+        return Witness(tester, self.twin).look(self.network, features, tester)
 
-    @torch.no_grad()
-    def _predict(self, rows: Tensor) -> Tensor:
-        parts = [self.network(self.features[b]).argmax(1) for b in rows.split(_EVALUATION_ROWS)]
-        return torch.cat(parts)
+    def _spread_accuracy(
+        self, tester: DeviceMeasure, features: Tensor, labels: Tensor
+    ) -> float | None:
+        span_s = self.config.test_span_s
+        if not span_s or self._tested_by(tester) is not tester:
+            return None
+        return spread_accuracy(self.network, tester, features, labels, span_s=span_s)
 
-    def _accuracy(self, predicted: Tensor, rows: Tensor) -> float:
-        return float((predicted == self.labels[rows]).double().mean())
+    def _refit_output(self) -> None:
+        rows = torch.from_numpy(self.split.train_idx)
+        generator = torch.Generator().manual_seed(self.config.seed)
+        pick = rows[torch.randperm(len(rows), generator=generator)[:_OUTPUT_ROWS]]
+        refit_output(self.network, self.features[pick], self.labels[pick], seed=self.config.seed)
 
-    def _confusion(self, predicted: Tensor, rows: Tensor) -> list[list[int]]:
-        table = np.zeros((len(self.dataset.classes),) * 2, dtype=int)
-        np.add.at(table, (self.labels[rows].numpy(), predicted.numpy()), 1)
-        return table.tolist()
 
-    @torch.no_grad()
-    def _spectrum(self, tester: DeviceMeasure, row: Tensor) -> dict[str, list[float]]:
-        """Return the last layer's measured and predicted output for one sample, normalised."""
-        seen: list[tuple[Tensor, Tensor, Tensor]] = []
+def _schedule(
+    optimiser: torch.optim.Optimizer, steps: int, warmup: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Lower the rates to 0 along a cosine, after a linear rise over `warmup` steps."""
+    if not warmup:
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
 
-        def remember(x: Tensor, theta: Tensor) -> Tensor:
-            y = tester(x, theta)
-            seen.append((x, theta, y))
-            return y
+    def factor(step: int) -> float:
+        return min(1.0, (step + 1) / warmup) * (1 + math.cos(math.pi * step / steps)) / 2
 
-        self.network.set_measure(remember)
-        self.network(self.features[row])
-        x, theta, y = seen[-1]
-        return {"measured": y[0].tolist(), "twin": self.twin(x, theta)[0].tolist()}
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)

@@ -6,16 +6,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lab.config import Split, TwinConfig, TwinKind
-from lab.datasets import Dataset, split
+from lab.budget import split_for
+from lab.config import TrainConfig, TwinConfig, TwinKind
+from lab.datasets import Dataset
 from lab.drives import random_drives
 from lab.measure import DeviceMeasure
-from lab.models import encode
+from lab.models import build_network
 from lab.systems.base import SystemDescription
 from twins.base import DigitalTwin
 from twins.circuit import CircuitTwin
+from twins.filters import FilterTwin
 from twins.fitting import FitSettings, MeasuredRows, TwinError, fit_twin, twin_error
 from twins.neural import NeuralTwin
 from twins.optics import OpticsTwin
@@ -26,8 +28,9 @@ STRUCTURED: dict[str, Callable[[], DigitalTwin]] = {
     "circuit": CircuitTwin,
     "plate": PlateTwin,
 }
-HELD_OUT_ROWS = 100  # measured beside those of the fit, for its error
+Drives = tuple[Tensor, Tensor]
 _TASK_ROWS = 100  # samples on which a twin's error on the task's own inputs is measured
+HELD_OUT_ROWS = 100  # measured beside those of the fit, for its error
 _FIT_STREAM = 1 << 40  # noise streams of twin fits, apart from those of training runs
 
 
@@ -77,6 +80,10 @@ def new_twin(
     if kind == "neural":
         sizes = (description.x, description.theta, description.y)
         return NeuralTwin(*(spec.shape[0] for spec in sizes), seed=seed)
+    if kind == "filter":
+        if description.drives != "series":
+            raise ValueError(f"a filter twin is for series; '{family}' has channels")
+        return FilterTwin(description.x.shape[0])
     if family not in STRUCTURED:
         raise ValueError(f"no structured twin for '{family}'; use kind = 'neural'")
     twin = STRUCTURED[family]()
@@ -94,22 +101,24 @@ def fit_system_twin(
     twin: DigitalTwin,
     device: DeviceMeasure,
     *,
-    task_inputs: Tensor | None = None,
+    task_drives: Drives | None = None,
     settings: FitSettings | None = None,
     on_progress: Callable[[int, int, float], None] | None = None,
 ) -> FittedTwin:
     """Measure random rows on the device, fit the twin to them, and measure how good it is.
 
-    task_inputs (rows, x_size): encoded samples, for the error on the task's own inputs.
+    task_drives: x (rows, x_size) and theta (rows, theta_size) of samples, for the error on the
+    task's own inputs.
     """
     start = time.perf_counter()
     fit_rows = measure_random(device, twin, config.rows, seed=2 * config.seed)
+    settings = settings or twin.fit_settings()
     fit_twin(twin, fit_rows, seed=config.seed, settings=settings, on_progress=on_progress)
     held_out = measure_random(device, twin, HELD_OUT_ROWS, seed=2 * config.seed + 1)
     task = None
-    if task_inputs is not None:
-        theta = random_drives(len(task_inputs), twin.x_size, twin.theta_size, seed=config.seed)[1]
-        task = twin_error(twin, MeasuredRows(task_inputs, theta, device(task_inputs, theta)))
+    if task_drives is not None:
+        rows = MeasuredRows(*task_drives, device(*task_drives))
+        task = twin_error(twin, rows, zero=device.description.zero)
     return FittedTwin(
         twin=twin,
         kind=config.kind,
@@ -118,25 +127,53 @@ def fit_system_twin(
         rows=config.rows,
         hardware_rows=device.rows,
         seconds=time.perf_counter() - start,
-        random=twin_error(twin, held_out),
+        random=twin_error(twin, held_out, zero=device.description.zero),
         task=task,
     )
 
 
-def draw_task_inputs(
-    dataset: Dataset, description: SystemDescription, kind: Split, seed: int
-) -> Tensor:
-    """Return encoded training samples (at most 100, x_size), 0..1, drawn by `seed`."""
-    rows = torch.from_numpy(split(dataset, kind, seed).train_idx)
-    pick = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:_TASK_ROWS]
-    features = torch.from_numpy(dataset.features).float()[rows[pick]]
-    return encode(features, description.x.shape[0])
+def task_drives(
+    config: TrainConfig, dataset: Dataset, description: SystemDescription
+) -> Drives:
+    """Return what the first layer would be given for training samples, before any training.
+
+    x (rows, x_size), at most 100 samples drawn by the config's seed times the passes of a layer;
+    theta (rows, theta_size) random as in a fit, or, where the network fills it, its own.
+    """
+    rows = torch.from_numpy(split_for(config, dataset).train_idx)
+    generator = torch.Generator().manual_seed(config.seed)
+    pick = rows[torch.randperm(len(rows), generator=generator)[:_TASK_ROWS]]
+    features = torch.from_numpy(dataset.features).float()
+    sent: list[Drives] = []
+
+    def remember(x: Tensor, theta: Tensor) -> Tensor:
+        sent.append((x, theta))
+        return torch.zeros(len(x), description.y.shape[0])
+
+    network = build_network(
+        remember,
+        nn.Identity(),
+        config.network.model_copy(update={"layers": 1}),
+        features=features.shape[1],
+        x_size=description.x.shape[0],
+        theta_size=description.theta.shape[0],
+        y_size=description.y.shape[0],
+        classes=len(dataset.classes),
+        seed=config.seed,
+    )
+    with torch.no_grad():
+        network.encoder.initialise(features[rows[: config.initial_rows]])
+        network(features[pick])
+    x, theta = sent[0]
+    if config.network.theta != "data":
+        theta = random_drives(description, len(x), seed=config.seed)[1]
+    return x, theta
 
 
 def measure_random(
     device: DeviceMeasure, twin: DigitalTwin, rows: int, *, seed: int
 ) -> MeasuredRows:
     """Measure random drives; float32 rows, normalised."""
-    x, theta = random_drives(rows, twin.x_size, twin.theta_size, seed=seed)
+    x, theta = random_drives(device.description, rows, seed=seed)
     parts = [device(a, b) for a, b in zip(x.split(100), theta.split(100), strict=True)]
     return MeasuredRows(x, theta, torch.cat(parts))

@@ -2,9 +2,23 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How to fit: Adam with a cosine-annealed rate, `steps` batches of `batch` rows.
+
+    floor: see `twins.fitting.weighted_error`.
+    """
+
+    steps: int = 1000
+    batch: int = 128
+    rate: float = 5e-3
+    floor: float = 1.0
 
 
 class DigitalTwin(nn.Module, ABC):
@@ -29,6 +43,10 @@ class DigitalTwin(nn.Module, ABC):
     def fit_groups(self, rate: float) -> list[dict[str, object]]:
         """Return the optimiser's parameter groups for a fit at the base learning `rate`."""
         return [{"params": list(self.parameters()), "lr": rate}]
+
+    def fit_settings(self) -> FitSettings:
+        """Return how a fit of this kind of twin goes unless somebody says otherwise."""
+        return FitSettings()
 
     def prepare(self, x: Tensor, theta: Tensor, y: Tensor) -> None:
         """Set what follows from data without a fit (means, scales); rows as in `forward`."""

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twins.base import DigitalTwin, frozen
+from twins.base import DigitalTwin, FitSettings, frozen
+
+__all__ = [
+    "FitSettings",
+    "MeasuredRows",
+    "TwinError",
+    "fit_twin",
+    "twin_error",
+    "weighted_error",
+]
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class TwinError:
     """How far a twin's prediction is from measured rows.
 
     r2:         1 - SSE / SST, SST about each output's own mean over the rows.
-    normalised: rms error over rms output.
+    normalised: rms error over rms output, both from the instrument's zero.
     shape_r2:   r2 after dividing every spectrum by its own mean: blind to brightness, which
                 otherwise dominates.
     """
@@ -50,26 +59,17 @@ def _r2(predicted: Tensor, measured: Tensor) -> float:
 
 
 @torch.no_grad()
-def twin_error(twin: DigitalTwin, rows: MeasuredRows) -> TwinError:
-    """Compare the twin's prediction with measured rows (at least 2)."""
+def twin_error(twin: DigitalTwin, rows: MeasuredRows, *, zero: float = 0.0) -> TwinError:
+    """Compare the twin's prediction with measured rows (at least 2).
+
+    zero: what the instrument's 0 is in normalised units (a voltage's: 0.5).
+    """
     rows = rows.to(twin)
     y = twin(rows.x, rows.theta)
-    normalised = float((y - rows.y).square().mean().sqrt() / rows.y.square().mean().sqrt())
+    output = (rows.y - zero).square().mean().sqrt()
+    normalised = float((y - rows.y).square().mean().sqrt() / output)
     shapes = [v / v.mean(1, keepdim=True).clamp_min(1e-12) for v in (y, rows.y)]
     return TwinError(_r2(y, rows.y), normalised, _r2(shapes[0], shapes[1]))
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How to fit: Adam with a cosine-annealed rate, `steps` batches of `batch` rows.
-
-    floor: see `weighted_error`.
-    """
-
-    steps: int = 1000
-    batch: int = 128
-    rate: float = 5e-3
-    floor: float = 1.0
 
 
 def weighted_error(y: Tensor, measured: Tensor, floor: float) -> Tensor:

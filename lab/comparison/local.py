@@ -33,13 +33,14 @@ from lab.comparison.plan import (
 from lab.config import BenchConfig, TrainConfig
 from lab.datasets import Dataset
 from lab.errors import ConfigError
+from lab.recipes import completed, is_possible, measures_much
 from lab.rigs import gap, is_simulated
 from lab.scheduling.scheduled_run import ScheduledRun
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.systems.base import never
 from lab.train_result import EpochMetric
 from lab.trainer import train
-from lab.twins import FittedTwin, draw_task_inputs, fit_stream, fit_system_twin
+from lab.twins import FittedTwin, fit_stream, fit_system_twin, task_drives
 
 
 @dataclass(frozen=True)
@@ -52,27 +53,27 @@ class LocalRuns:
     on_progress: OnProgress
     workers: int = 1
 
-    def __call__(self, twin_rows: int) -> Outcome:
-        """Fit one twin and run every method and seed with it.
+    def __call__(self, twin_rows: int | None) -> Outcome:
+        """Fit one twin and run every method, control and seed with it.
 
         Raises ConfigError where the bench cannot serve the plan, DriverError and SystemFaulted
         where an instrument fails.
         """
         self._check()
+        configs = self._configs(twin_rows)
         # one thread: the arrays are small, and threads would only wait for each other
         torch.set_num_threads(1)
         with open_bench(self.bench, start=False) as bench, open_scheduler(bench) as queue:
-            apparatus = scheduled_apparatus(bench, queue, self.plan.system)
-            fitted = self._fit(bench, apparatus, twin_rows)
-            configs = self.plan.configs(self.plan.twin_config(twin_rows))
+            fitted = self._fit(bench, queue, configs[0], twin_rows)
             if self.workers == 1:
                 results = [
-                    train_once(c, self.dataset, fitted, apparatus, self.on_progress)
+                    train_once(c, self.dataset, fitted, bench, queue, self.on_progress)
                     for c in configs
                 ]
         if self.workers > 1:
             results = self._train_in_processes(configs, fitted)
-        return Outcome(fitted.report(), results, gap(self.bench, self.plan.system))
+        plain = configs[0].model_dump(mode="json")
+        return Outcome(fitted.report(), results, plain, gap(self.bench, self.plan.system))
 
     def _check(self) -> None:
         if self.plan.system not in self.bench.systems:
@@ -84,11 +85,23 @@ class LocalRuns:
             raise ConfigError("workers: a real bench is one device, and takes one worker")
         if "ideal" in self.plan.methods:
             raise ConfigError("methods: 'ideal' differentiates a simulated bench, this one is real")
+        if self.plan.path == "plant":
+            raise ConfigError("path: only a simulated bench has a plant to measure on")
 
-    def _fit(self, bench: Bench, apparatus: Apparatus, rows: int) -> FittedTwin:
-        plan = self.plan
+    def _configs(self, twin_rows: int | None) -> list[TrainConfig]:
+        """Return the completed configs; without controls that the network leaves no room for."""
+        plan, family = self.plan, self.bench.systems[self.plan.system].system
+        configs = [completed(c, family) for c in plan.configs(plan.twin_fields(twin_rows))]
+        if plan.path is None and is_simulated(self.bench) and measures_much(configs[0]):
+            configs = [c.model_copy(update={"path": "plant"}) for c in configs]
+        return [c for c in configs if is_possible(c)]
+
+    def _fit(
+        self, bench: Bench, queue: HardwareScheduler, config: TrainConfig, rows: int | None
+    ) -> FittedTwin:
+        apparatus = scheduled_apparatus(bench, queue, config)
         try:
-            twin = bench.new_twin(plan.system, plan.twin_kind)
+            twin = bench.new_twin(config.system, config.twin.kind)
         except ValueError as error:
             raise ConfigError(f"twin_kind: {error}") from error
 
@@ -96,11 +109,11 @@ class LocalRuns:
             self.on_progress(Progress("fit", fit_name(rows), step, steps))
 
         return fit_system_twin(
-            plan.twin_config(rows),
+            config.twin,
             twin,
-            apparatus.open_device(fit_stream(plan.twin_config(rows).seed), 0),
-            task_inputs=draw_task_inputs(
-                self.dataset, apparatus.description, plan.split, TWIN_SEED
+            apparatus.open_device(fit_stream(config.twin.seed), 0),
+            task_drives=task_drives(
+                config.model_copy(update={"seed": TWIN_SEED}), self.dataset, apparatus.description
             ),
             on_progress=report,
         )
@@ -157,15 +170,15 @@ def _train_in_process(
     bench_config, dataset, fitted = pickle.loads(common)
     torch.set_num_threads(1)
     with open_bench(bench_config, start=False) as bench, open_scheduler(bench) as queue:
-        apparatus = scheduled_apparatus(bench, queue, config.system)
-        return train_once(config, dataset, fitted, apparatus, events.put, stop.is_set)
+        return train_once(config, dataset, fitted, bench, queue, events.put, stop.is_set)
 
 
 def train_once(
     config: TrainConfig,
     dataset: Dataset,
     fitted: FittedTwin,
-    apparatus: Apparatus,
+    bench: Bench,
+    queue: HardwareScheduler,
     on_progress: OnProgress,
     stop: Callable[[], bool] = never,
 ) -> dict[str, Any]:
@@ -173,14 +186,19 @@ def train_once(
     run = run_name(config)
 
     def report(metric: EpochMetric) -> None:
-        on_progress(Progress("train", run, metric.epoch, config.epochs, metric.accuracy))
+        on_progress(Progress("train", run, metric.step, metric.of, metric.accuracy))
 
+    apparatus = scheduled_apparatus(bench, queue, config)
     return train(config, dataset, fitted, apparatus, on_metric=report, stop=stop).as_dict()
 
 
-def scheduled_apparatus(bench: Bench, scheduler: HardwareScheduler, system: str) -> Apparatus:
-    """Return a system of the bench, its rows executed by the scheduler."""
-    return open_apparatus(bench, system, ScheduledRun(scheduler, system))
+def scheduled_apparatus(
+    bench: Bench, scheduler: HardwareScheduler, config: TrainConfig
+) -> Apparatus:
+    """Return a system of the bench, its rows executed by the scheduler, or by the plant itself."""
+    if config.path == "plant":
+        return open_apparatus(bench, config.system, plant_run(bench, config.system))
+    return open_apparatus(bench, config.system, ScheduledRun(scheduler, config.system))
 
 
 @contextmanager

@@ -11,10 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from lab.config import Method, NetworkConfig, Split, Task, TrainConfig, TwinConfig, TwinKind
+from lab.config import Control, MeasurePath, Method, Split, Task, TrainConfig, TwinKind
 from lab.errors import ConfigError
 
-_DEFAULT = TrainConfig()
 TWIN_SEED = 0
 
 
@@ -25,49 +24,100 @@ def _without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class Comparison(BaseModel):
-    """The plan: every method with the seeds 0 to seeds-1, once for each number of twin rows."""
+    """The plan: every method with the seeds 0 to seeds-1, once for each number of twin rows.
+
+    What is None is chosen by what works for the system and the task (`lab.recipes`). controls: each
+    is run with seed 0 to control_seeds-1. rows: equal hardware rows for all methods, instead of
+    equal epochs. quick: a small run with fewer samples (`lab.recipes.quick`).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     system: str = "optics"
     task: Task = "vowels"
     methods: Annotated[tuple[Method, ...], Field(min_length=1), AfterValidator(_without_repeats)]
+    controls: Annotated[tuple[Control, ...], AfterValidator(_without_repeats)] = ()
     seeds: int = Field(1, ge=1, le=1000)
+    control_seeds: int = Field(1, ge=1, le=1000)
     twin_rows: Annotated[
-        tuple[Annotated[int, Field(ge=20)], ...],
+        tuple[Annotated[int, Field(ge=20)] | None, ...],
         Field(min_length=1),
         AfterValidator(_without_repeats),
-    ] = (_DEFAULT.twin.rows,)
-    twin_kind: TwinKind = _DEFAULT.twin.kind
-    split: Split = _DEFAULT.split
-    epochs: int = Field(_DEFAULT.epochs, ge=1, le=10_000)
-    layers: int = Field(_DEFAULT.network.layers, ge=1, le=50)
+    ] = (None,)
+    twin_kind: TwinKind | None = None
+    split: Split = "random"
+    epochs: int | None = Field(None, ge=1, le=10_000)
+    rows: int | None = Field(None, ge=1)
+    layers: int | None = Field(None, ge=1, le=50)
+    train_images: int | None = Field(None, ge=2)
+    test_images: int | None = Field(None, ge=1)
+    checks: int = Field(0, ge=0, le=1000)
+    path: MeasurePath | None = None
+    quick: bool = False
 
     @property
     def runs(self) -> int:
-        """Get how many training runs the plan has, for all numbers of twin rows together."""
-        return len(self.methods) * self.seeds * len(self.twin_rows)
+        """Get how many training runs the plan has at most, for all numbers of twin rows."""
+        of_one_twin = len(self.methods) * self.seeds + len(self.controls) * self.control_seeds
+        return of_one_twin * len(self.twin_rows)
 
-    def twin_config(self, rows: int) -> TwinConfig:
-        """Return the twin that all methods share."""
-        return TwinConfig(kind=self.twin_kind, rows=rows, seed=TWIN_SEED)
+    def twin_fields(self, rows: int | None) -> dict[str, Any]:
+        """Return what is settled of the twin that all methods share."""
+        return _given({"kind": self.twin_kind, "rows": rows, "seed": TWIN_SEED})
 
-    def configs(self, twin: TwinConfig) -> list[TrainConfig]:
-        """Return one training config for each method and seed."""
-        return [
-            TrainConfig(
-                system=self.system,
-                task=self.task,
-                method=method,
-                seed=seed,
-                split=self.split,
-                epochs=self.epochs,
-                network=NetworkConfig(layers=self.layers),
-                twin=twin,
-            )
-            for method in self.methods
-            for seed in range(self.seeds)
+    def configs(self, twin: Mapping[str, Any]) -> list[TrainConfig]:
+        """Return one training config for each method and seed, then those of the controls.
+
+        They hold only what is settled here; see `lab.recipes.completed`.
+        """
+        runs: list[tuple[Method, Control | None, int]] = [
+            (method, None, seed) for method in self.methods for seed in range(self.seeds)
         ]
+        runs += [
+            (_METHOD_OF[control], control, seed)
+            for control in self.controls
+            for seed in range(self.control_seeds)
+        ]
+        return [self._config(twin, *run) for run in runs]
+
+    def _config(
+        self, twin: Mapping[str, Any], method: Method, control: Control | None, seed: int
+    ) -> TrainConfig:
+        return TrainConfig.model_validate(
+            _given(
+                {
+                    "system": self.system,
+                    "task": self.task,
+                    "method": method,
+                    "control": control,
+                    "seed": seed,
+                    "split": self.split,
+                    "epochs": self.epochs,
+                    "rows": self.rows,
+                    "train_images": self.train_images,
+                    "test_images": self.test_images,
+                    "checks": self.checks or None,
+                    "path": self.path,
+                    "quick": self.quick or None,
+                    "network": _given({"layers": self.layers}),
+                    "twin": dict(twin),
+                }
+            )
+        )
+
+
+# What a control trains by; identity measures nothing, whatever the method.
+_METHOD_OF: dict[Control, Method] = {
+    "identity": "pat",
+    "identity_clamped": "pat",
+    "output_refit": "in-silico",
+    "physics_only": "pat-refit",
+    "digital_only": "pat-refit",
+}
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if value is not None and value != {}}
 
 
 def plan_comparison(**options: Any) -> Comparison:
@@ -83,9 +133,9 @@ def plan_comparison(**options: Any) -> Comparison:
 
 @dataclass(frozen=True)
 class Progress:
-    """A step forward: `done` of `total` steps of a twin's fit, or epochs of a training run.
+    """A step forward: `done` of `total` steps of a twin's fit or of a training run.
 
-    run names what goes on; accuracy (0 to 1) is that of the epoch's training batches.
+    run names what goes on; accuracy (0 to 1) is that of the last training batches.
     """
 
     stage: Literal["fit", "train"]
@@ -95,14 +145,14 @@ class Progress:
     accuracy: float | None = None
 
 
-def fit_name(rows: int) -> str:
+def fit_name(rows: int | None) -> str:
     """Return how a twin's fit is called where its progress is shown."""
-    return f"twin on {rows} rows"
+    return "twin" if rows is None else f"twin on {rows} rows"
 
 
 def run_name(config: TrainConfig) -> str:
     """Return how a training run is called where its progress is shown."""
-    return f"{config.method} seed {config.seed}"
+    return f"{config.control or config.method} seed {config.seed}"
 
 
 OnProgress = Callable[[Progress], None]
@@ -112,45 +162,69 @@ OnProgress = Callable[[Progress], None]
 class Outcome:
     """What came out with one twin: its report, and every run's result in the plan's order.
 
-    The dicts are those of `FittedTwin.report` and `TrainResult.as_dict`. gap is the simulated
-    bench's distance from the textbook, None where there is none or it is not known.
+    The dicts are those of `FittedTwin.report` and `TrainResult.as_dict`. config: the completed one
+    of the first run. gap is the simulated bench's distance from the textbook, None where there is
+    none or it is not known.
     """
 
     twin: Mapping[str, Any]
     results: Sequence[Mapping[str, Any]]
+    config: Mapping[str, Any]
     gap: float | None
 
 
-Run = Callable[[int], Outcome]
+Run = Callable[[int | None], Outcome]
 """Runs the plan with one twin, fitted on this many rows."""
 
 
 def compare(plan: Comparison, run: Run) -> dict[str, Any]:
     """Return the comparison as JSON data; with several numbers of twin rows, `{"runs": [...]}`."""
-    runs = [summarise(plan, rows, run(rows)) for rows in plan.twin_rows]
+    runs = [summarise(plan, run(rows)) for rows in plan.twin_rows]
     return runs[0] if len(runs) == 1 else {"runs": runs}
 
 
-def summarise(plan: Comparison, twin_rows: int, outcome: Outcome) -> dict[str, Any]:
+def summarise(plan: Comparison, outcome: Outcome) -> dict[str, Any]:
     """Return what one twin's runs amount to; accuracies from 0 to 1, on the device.
 
     rows, seconds and instrument_hours are totals over the seeds, with a list beside each.
+    clamped_fraction and twin_error_task are means over the first method's runs.
     """
-    by_method = {m: [r for r in outcome.results if r["method"] == m] for m in plan.methods}
-    baseline = [r["baseline"] for r in by_method[plan.methods[0]]]
+    plain = [r for r in outcome.results if r["control"] is None]
+    by_method = {m: [r for r in plain if r["method"] == m] for m in plan.methods}
+    first = by_method[plan.methods[0]]
     return {
         "system": plan.system,
         "task": plan.task,
         "split": plan.split,
         "gap": outcome.gap,
-        "epochs": plan.epochs,
-        "layers": plan.layers,
+        "epochs": outcome.config["epochs"],
+        "batch": outcome.config["batch"],
+        "layers": outcome.config["network"]["layers"],
+        "parallel": outcome.config["network"]["parallel"],
+        "row_budget": outcome.config["rows"],
+        "path": first[0]["path"],
+        "quick": plan.quick,
+        "train_images": first[0]["train_images"],
+        "test_images": sum(map(sum, first[0]["confusion"])),
         "seeds": plan.seeds,
-        "twin_rows": twin_rows,
+        "twin_rows": outcome.twin["rows"],
         "twin": dict(outcome.twin),
-        "baseline": {"logistic_regression": {**_accuracy(baseline)}},
+        "clamped_fraction": _mean([r["clamped_fraction"] for r in first]),
+        "twin_error_task": _mean([r["twin_error_task"] for r in first]),
+        "baseline": {"logistic_regression": _accuracy([r["baseline"] for r in first])},
         "methods": {method: _method(results) for method, results in by_method.items()},
+        "controls": {
+            control: _control([r for r in outcome.results if r["control"] == control])
+            for control in plan.controls
+        },
     }
+
+
+def _control(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    if not results:
+        return {"mean": None, "reason": "this network has no physical parameters of its own"}
+    clamped = [r["clamped_fraction"] for r in results]
+    return {**_method(results), "clamped_fraction": _mean(clamped)}
 
 
 def _method(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -158,10 +232,19 @@ def _method(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for key in ("rows", "seconds", "instrument_hours"):
         values = [r[key] for r in results]
         summary |= {key: sum(values), f"{key}_per_seed": values}
-    claimed = [r["twin_accuracy"] for r in results]
-    if None not in claimed:
-        summary |= {"twin_accuracy": claimed, "twin_accuracy_mean": statistics.fmean(claimed)}
+    for key in ("twin_accuracy", "spread_accuracy"):
+        values = [r[key] for r in results]
+        if None not in values:
+            summary |= {key: values, f"{key}_mean": statistics.fmean(values)}
+    summary["ledger_per_seed"] = [r["ledger"] for r in results]
+    if results[0]["checks"]:
+        summary["checks_per_seed"] = [r["checks"] for r in results]
     return summary
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
 
 
 def _accuracy(values: Sequence[float]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from lab.client import Client, ServiceError
 from lab.comparison.plan import Comparison, OnProgress, Outcome, Progress, fit_name, run_name
-from lab.config import TwinConfig
 from lab.errors import Conflict
 
 _WATCHED_AT_ONCE = 16
@@ -28,7 +27,7 @@ class ServiceRuns:
     on_progress: OnProgress
     gap: float | None = None
 
-    def __call__(self, twin_rows: int) -> Outcome:
+    def __call__(self, twin_rows: int | None) -> Outcome:
         """Fit one twin and run every method and seed with it; jobs are cancelled on the way out.
 
         Raises ServiceError where the service does not answer or a job does not succeed, and what
@@ -36,22 +35,23 @@ class ServiceRuns:
         """
         with self.open_client() as client:
             twin = self._fit(client, twin_rows)
-            configs = self.plan.configs(TwinConfig(id=twin["twin"]))
+            configs = self.plan.configs({"id": twin["twin"]})
             jobs: dict[str, str] = {}
+            first: dict[str, Any] = {}
             try:
                 for config in configs:
-                    jobs[client.submit(config)["id"]] = run_name(config)
+                    job = client.submit(config)
+                    jobs[job["id"]] = run_name(config)
+                    first = first or job["config"]
                 results = self._watch_all(jobs)
             except BaseException:
                 _cancel(client, list(jobs))
                 raise
-        return Outcome(twin["report"], results, self.gap)
+        return Outcome(twin["report"], results, first, self.gap)
 
-    def _fit(self, client: Client, rows: int) -> dict[str, Any]:
-        plan, twin = self.plan, self.plan.twin_config(rows)
-        job = client.fit_twin(
-            system=plan.system, kind=twin.kind, rows=rows, seed=twin.seed, task=plan.task
-        )
+    def _fit(self, client: Client, rows: int | None) -> dict[str, Any]:
+        plan = self.plan
+        job = client.fit_twin(system=plan.system, task=plan.task, **plan.twin_fields(rows))
         try:
             return self._watch(client, job["id"], fit_name(rows))
         except BaseException:
@@ -84,17 +84,17 @@ class ServiceRuns:
     def _watch(self, client: Client, job_id: str, run: str) -> dict[str, Any]:
         for event in client.watch(job_id):
             if event.kind == "metric":
-                self.on_progress(_progress(run, event.data, self.plan.epochs))
+                self.on_progress(_progress(run, event.data))
             elif event.kind == "end" and event.data["state"] != "succeeded":
                 state, error = event.data["state"], event.data["error"]
                 raise ServiceError(f"{run} (job {job_id}): {state}: {error}")
         return client.result(job_id)
 
 
-def _progress(run: str, metric: dict[str, Any], epochs: int) -> Progress:
+def _progress(run: str, metric: dict[str, Any]) -> Progress:
     if metric["kind"] == "fit":
         return Progress("fit", run, metric["done"], metric["of"])
-    return Progress("train", run, metric["epoch"], epochs, metric["accuracy"])
+    return Progress("train", run, metric["step"], metric["of"], metric["accuracy"])
 
 
 def _cancel(client: Client, jobs: list[str]) -> None:

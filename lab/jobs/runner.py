@@ -9,7 +9,7 @@ from typing import Any
 
 from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import Bench
-from lab.config import DIGITAL_METHODS, Split, TrainConfig
+from lab.config import DIGITAL_METHODS, TrainConfig
 from lab.datasets import Dataset, load
 from lab.errors import ConfigError, DataError, DeadlineMissed
 from lab.jobs.job_rows import measure_for
@@ -18,11 +18,19 @@ from lab.jobs.records import FitConfig, TwinRecord
 from lab.jobs.state_files import checkpoint_file, load_state, save_state, twin_file
 from lab.jobs.store import Store
 from lab.measure import Run
+from lab.recipes import completed, completed_fit
 from lab.scheduling.scheduled_run import ScheduledRun
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.train_result import TrainResult
 from lab.trainer import rows_to_measure, train
-from lab.twins import HELD_OUT_ROWS, FittedTwin, draw_task_inputs, fit_stream, fit_system_twin
+from lab.twins import (
+    HELD_OUT_ROWS,
+    Drives,
+    FittedTwin,
+    fit_stream,
+    fit_system_twin,
+    task_drives,
+)
 from twins.base import frozen
 from twins.fitting import TwinError
 
@@ -44,6 +52,14 @@ class JobRunner:
         if isinstance(job.config, FitConfig):
             return self._fit_only(job, job.config)
         return self._train(job, job.config)
+
+    def completed(self, config: TrainConfig | FitConfig) -> TrainConfig | FitConfig:
+        """Return the config with what it leaves open as it suits the system; raise UnknownName."""
+        self.bench.system(config.system)
+        family = self.bench.config.systems[config.system].system
+        if isinstance(config, TrainConfig):
+            return completed(config, family)
+        return completed_fit(config, family)
 
     def check(self, config: TrainConfig | FitConfig) -> None:
         """Raise what can be known not to work before it starts.
@@ -97,7 +113,11 @@ class JobRunner:
     def _fit_only(self, job: LiveJob, config: FitConfig) -> dict[str, Any]:
         apparatus = open_apparatus(self.bench, config.system, self._measurer(job, config))
         dataset = None if config.task is None else load(config.task)
-        record, _ = self._fit(job, apparatus, dataset, "random")
+        like = TrainConfig(system=config.system, seed=config.seed)
+        if config.task is not None:
+            family = self.bench.config.systems[config.system].system
+            like = completed(like.model_copy(update={"task": config.task}), family)
+        record, _ = self._fit(job, apparatus, dataset, like)
         return {"twin": record.id, "report": record.report}
 
     def _twin_for(
@@ -118,22 +138,26 @@ class JobRunner:
             known = self.store.find_twin(**wanted, bench=self._bench_digest)
             if known is not None:
                 return known, self._load_twin(known, config)
-            return self._fit(job, apparatus, dataset, config.split)
+            return self._fit(job, apparatus, dataset, config)
 
     def _fit(
-        self, job: LiveJob, apparatus: Apparatus, dataset: Dataset | None, kind: Split
+        self,
+        job: LiveJob,
+        apparatus: Apparatus,
+        dataset: Dataset | None,
+        like: TrainConfig,
     ) -> tuple[TwinRecord, FittedTwin]:
-        """Fit the job's twin and keep it; its task error, if any, is on that split of a dataset."""
+        """Fit the job's twin and keep it; its task error, if any, is on the drives of `like`."""
         config, t = job.config, job.config.twin
-        inputs = None
+        drives: Drives | None = None
         if dataset is not None:
-            inputs = draw_task_inputs(dataset, apparatus.description, kind, config.seed)
-        job.rows.plan(t.rows + HELD_OUT_ROWS + (0 if inputs is None else len(inputs)))
+            drives = task_drives(like, dataset, apparatus.description)
+        job.rows.plan(t.rows + HELD_OUT_ROWS + (0 if drives is None else len(drives[0])))
         fitted = fit_system_twin(
             t,
             self.bench.new_twin(config.system, t.kind, seed=t.seed),
             apparatus.open_device(fit_stream(t.seed), 0),
-            task_inputs=inputs,
+            task_drives=drives,
             on_progress=_fit_progress(job),
         )
         job.check()
@@ -149,7 +173,7 @@ class JobRunner:
             report={
                 **fitted.report(),
                 "task_name": None if dataset is None else config.task,
-                "task_split": None if dataset is None else kind,
+                "task_split": None if dataset is None else like.split,
             },
         )
         save_state(twin_file(self.store.folder, record.id), fitted.twin.state_dict())

@@ -56,6 +56,7 @@ class JobService:
         DeadlineMissed (already), SystemClosed.
         """
         self._refuse_when_closed()
+        config = self._runner.completed(config)
         await asyncio.to_thread(self._runner.check, config)
         job = LiveJob(secrets.token_hex(6), config, self._store, client)
         self._live[job.id] = job

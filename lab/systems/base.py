@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,8 @@ class SystemDescription:
     """What a caller must know of a system: its three arrays and the real time of one row.
 
     `row_time_s` is the declared time that one row takes in the lab (settling plus sweep),
-    whether or not a simulated bench honours it.
+    whether or not a simulated bench honours it. `drives` says what x and theta are: neighbouring
+    "channels", or "series" that are added and played.
     """
 
     name: str
@@ -24,6 +26,12 @@ class SystemDescription:
     theta: ArraySpec
     y: ArraySpec
     row_time_s: float
+    drives: Literal["channels", "series"] = "channels"
+
+    @property
+    def zero(self) -> float:
+        """Get what a y of 0 is in normalised units; the nearer end where 0 is out of range."""
+        return float(np.clip(self.y.to_normalised(np.zeros(())), 0.0, 1.0))
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class CircuitSystem(PhysicalSystem):
             theta=series_spec("theta", samples),
             y=ArraySpec("y", "V", response.shape, response.low, response.high),
             row_time_s=row_time_s,
+            drives="series",
         )
 
     def narrow(self, limits: Mapping[str, tuple[float, float]]) -> None:

@@ -49,6 +49,7 @@ class PlateSystem(PhysicalSystem):
             theta=series_spec("theta", samples),
             y=ArraySpec("y", "full scale", response.shape, response.low, response.high),
             row_time_s=row_time_s,
+            drives="series",
         )
 
     def narrow(self, limits: Mapping[str, tuple[float, float]]) -> None:

@@ -1,0 +1,78 @@
+"""What a training run costs: its samples, its steps and its hardware rows."""
+
+import math
+from dataclasses import dataclass
+
+from lab.config import DIGITAL_METHODS, TrainConfig
+from lab.datasets import Dataset, Split, split
+
+# Forward passes of a batch in one step, where it is not one.
+FORWARDS: dict[str, int] = {}
+
+
+def split_for(config: TrainConfig, dataset: Dataset) -> Split:
+    """Return the rows that a run trains on, checks itself by and is tested on."""
+    parts = split(
+        dataset,
+        config.split,
+        config.seed,
+        train_samples=config.train_images,
+        test_samples=config.test_images,
+    )
+    if config.holdout == "validation":
+        return parts.for_choices()
+    if config.checks:
+        return Split(parts.fit_idx, parts.validation_idx, parts.test_idx)
+    return parts
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A run in numbers; rows are hardware rows.
+
+    steps: training steps; initial, training, checks, test: rows of these parts, 0 where a method
+    does not measure. planned: rows before the test of a run that measures, whatever the method:
+    the device's age at the test.
+    """
+
+    steps: int
+    initial: int
+    training: int
+    checks: int
+    test: int
+    planned: int
+
+
+def budget(config: TrainConfig, parts: Split) -> Budget:
+    """Return what a run with these rows costs; ConfigError is not raised here."""
+    rows, samples = config.rows_a_sample, len(parts.train_idx)
+    forwards = FORWARDS.get(config.method, 1)
+    initial = min(samples, config.initial_rows) * rows
+    steps = config.epochs * math.ceil(samples / config.batch)
+    training = config.epochs * samples * rows * forwards
+    if config.rows is not None:
+        steps = max(1, config.rows // (min(config.batch, samples) * rows * forwards))
+        training = samples_of(steps, samples, config.batch) * rows * forwards
+    digital = config.method in DIGITAL_METHODS or config.control in ("identity", "identity_clamped")
+    return Budget(
+        steps=steps,
+        initial=0 if digital else initial,
+        training=0 if digital else training,
+        checks=config.checks * len(parts.validation_idx) * rows,
+        test=0
+        if config.control in ("identity", "identity_clamped")
+        else len(parts.test_idx) * rows,
+        planned=initial + training,
+    )
+
+
+def samples_of(steps: int, samples: int, batch: int) -> int:
+    """Return how many samples so many steps see; the last batch of an epoch may be smaller."""
+    epochs, rest = divmod(steps, math.ceil(samples / batch))
+    return epochs * samples + min(rest * batch, samples)
+
+
+def rows_to_measure(config: TrainConfig, dataset: Dataset) -> int:
+    """Return the hardware rows of a run with its test; without those of a twin's fit."""
+    costs = budget(config, split_for(config, dataset))
+    return costs.initial + costs.training + costs.checks + costs.test

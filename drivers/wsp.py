@@ -93,8 +93,17 @@ def format_profile(
     return text.decode("ascii")
 
 
-def _write_numbers(fields: NDArray[np.void], values: Array) -> None:
-    """Put `%.4f` of each value into the sign, whole and fraction columns, NUL where empty."""
+def as_written(values: Array) -> Array:
+    """Return what a reader gets of each value: rounded to four decimals, any shape.
+
+    Raises ValueError for values that are not finite or too large for the format.
+    """
+    # as `_parse_numbers` divides, so that the numbers are the same bit for bit
+    return np.copysign(_ten_thousandths(values) / 1e4, values)
+
+
+def _ten_thousandths(values: Array) -> NDArray[np.int64]:
+    """Return the digits of `%.4f` of each magnitude as one integer."""
     magnitude = np.abs(values)
     scaled = magnitude * 1e4
     if not (scaled < _LIMIT - 0.5).all():
@@ -104,8 +113,13 @@ def _write_numbers(fields: NDArray[np.void], values: Array) -> None:
     # The product is rounded, but rounding is monotonic: it can hide on which side of a tie the
     # exact value lies only by landing on the tie itself.
     for i in np.flatnonzero(scaled - floor == 0.5):
-        digits[i] = int(f"{magnitude[i]:.4f}".replace(".", ""))
-    whole, fraction = np.divmod(digits, 10_000)
+        digits.flat[i] = int(f"{magnitude.flat[i]:.4f}".replace(".", ""))
+    return digits
+
+
+def _write_numbers(fields: NDArray[np.void], values: Array) -> None:
+    """Put `%.4f` of each value into the sign, whole and fraction columns, NUL where empty."""
+    whole, fraction = np.divmod(_ten_thousandths(values), 10_000)
     fields["sign"] = np.where(np.signbit(values), b"-", b"")
     fields["whole"] = _WHOLE[whole]
     fields["fraction"] = _FRACTION[fraction]

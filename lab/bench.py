@@ -130,10 +130,15 @@ class Bench:
 
     def plant(self, name: str) -> object | None:
         """Return the simulated physics behind a system, None on a real bench."""
+        rig = self.rig(name)
+        return None if rig is None else rig.plant
+
+    def rig(self, name: str) -> Rig | None:
+        """Return the simulated rig of a system, None on a real bench."""
         for instrument in self.config.systems[name].instruments.values():
             rig = self.config.instruments[instrument].rig
             if rig is not None:
-                return self.rigs[rig].plant
+                return self.rigs[rig]
         return None
 
 

@@ -9,7 +9,6 @@ down. A gap too short for that would not show here; the system refuses it.
 """
 
 from collections import deque
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from drivers.mock.circuit_table import (
     TEXTBOOK,
     TOLERANCES_1,
 )
+from drivers.mock.keyed_noise import KeyedNoise
 from drivers.row_key import RowKey
 from drivers.spec import Array
 
@@ -51,9 +51,7 @@ class CircuitPlant:
         self.gap = gap
         self.noise = noise
         self._values = _specimen(device_seed, gap)
-        self._philox = np.random.Philox(key=np.array([seed, 0], dtype=np.uint64))
-        self._normal = np.random.Generator(self._philox)
-        self._fresh: Any = self._philox.state
+        self._noise = KeyedNoise(seed, _NOISE)
         self._keys: deque[RowKey] = deque()
         self._own_rows = 0
         self._offset, self._gain = 0.0, 1.0
@@ -90,20 +88,9 @@ class CircuitPlant:
         return np.clip(y, -RESPONSE_FULL, RESPONSE_FULL) * RESPONSE_UNIT_V
 
     def _disturb(self, y: Array, keys: list[RowKey]) -> Array:
-        normal = np.empty((len(keys), 2 + y.shape[1]))
-        for row, key in zip(normal, keys, strict=True):
-            self._draw(key, row)
-        normal *= self.noise
+        normal = self.noise * self._noise.rows(keys, 2 + y.shape[1])
         late = NOISE_1.jitter * normal[:, :1] * np.gradient(y, axis=1)
         return (y - late) * (1 + NOISE_1.row * normal[:, 1:2]) + NOISE_1.sample * normal[:, 2:]
-
-    def _draw(self, key: RowKey, out: Array) -> None:
-        """Fill `out` with unit-normal numbers that depend on the seed and the row's key alone."""
-        state = self._fresh["state"]  # a third of the time of a new generator
-        state["key"][1] = key.stream
-        state["counter"][:] = (0, key.index, _NOISE, 0)
-        self._philox.state = self._fresh
-        self._normal.standard_normal(out=out)
 
     # --- the noise-free map and its adjoint ---------------------------------------------------
 

@@ -8,12 +8,14 @@ energy -> E(z) -> second harmonic S(Omega) = (E * E)(Omega) times the phase-matc
 Wright et al., Nature 601, 549 (2022), and any text on nonlinear optics.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drivers.mock.keyed_noise import KeyedNoise
 from drivers.mock.optics_table import (
     CENTRE_THZ,
     FIELD_LOW,
@@ -31,6 +33,7 @@ from drivers.row_key import RowKey
 from drivers.spec import Array
 
 Complex = NDArray[np.complex128]
+_Placing = tuple[NDArray[np.bool_], NDArray[np.intp]] | None
 
 _FFT = 200  # the auto-convolution of 100 pixels has 199 points
 _SUMS = 2 * PIXELS - 1
@@ -60,7 +63,7 @@ def _draw_specimen(device_seed: int) -> _Specimen:
 
 
 class OpticalPlant:
-    """One specimen of the optical bench; forward and hand-written vjp, and noisy single rows."""
+    """One specimen of the optical bench; forward and hand-written vjp, and noisy rows."""
 
     def __init__(
         self, *, device_seed: int = 0, gap: float = 1.0, noise: float = 1.0, seed: int = 0
@@ -70,7 +73,6 @@ class OpticalPlant:
             raise ValueError(f"gap {gap} must be in [0, 3] and noise {noise} at least 0")
         self.gap = gap
         self.noise = noise
-        self._seed = seed
         device = _draw_specimen(device_seed)
         self._gain = 1 + gap * GAP_1.gain_spread * device.gain
         self._offset = gap * GAP_1.offset_spread * device.offset
@@ -83,13 +85,11 @@ class OpticalPlant:
         self._responsivity = 1.0
         self._responsivity = self._set_responsivity()
         self._monitor = self._line_matrix(_omega(_MONITOR_M)).mean(axis=0)
-        self._noise_source = np.random.Generator(np.random.Philox(0))
-        self._noise_state = dict(self._noise_source.bit_generator.state)
+        self._noise = KeyedNoise(seed, _NOISE)
         self._dark = True
         self._field: Complex = np.zeros(PIXELS, dtype=np.complex128)
         self._grid: Array | None = None
-        self._inside: NDArray[np.bool_]
-        self._position: NDArray[np.intp]
+        self._placing: _Placing
         self._key: RowKey | None = None
         self._own_rows = 0
 
@@ -108,13 +108,8 @@ class OpticalPlant:
         """
         if frequencies_thz is not self._grid:  # the shaper passes the same object while it stays
             self._grid = frequencies_thz
-            first = CENTRE_THZ - HALF_WIDTH_THZ
-            position = np.rint((frequencies_thz - first) * 1000 - 0.5).astype(int)
-            self._inside = (position >= 0) & (position < PIXELS * LINES_PER_PIXEL)
-            self._position = position[self._inside]
-        lines = np.zeros(PIXELS * LINES_PER_PIXEL, dtype=np.complex128)
-        lines[self._position] = transmission[self._inside]
-        self._field = lines.reshape(PIXELS, LINES_PER_PIXEL).mean(axis=1)
+            self._placing = _place(frequencies_thz)
+        self._field = _pixel_fields(self._placing, transmission)
         self._dark = not transmission.any()
 
     def spectrum(self, wavelengths_m: Array) -> Array:
@@ -131,25 +126,38 @@ class OpticalPlant:
 
     def measure(self, field: Array | Complex | None, key: RowKey, wavelengths_m: Array) -> Array:
         """Return the spectrum of one row, (points,), W, for pixel fields (pixels,), None: dark."""
-        normal = self._draw(key, 1 + len(wavelengths_m))
-        shot = 1 + self.noise * NOISE_1.amplitude * normal[0]
-        time_s = np.array([key.time_s])
-        clean = np.zeros(len(wavelengths_m))
-        if field is not None:
-            clean = self._intensity(field[None], time_s, wavelengths_m, shot)[0]
+        dark = np.array([field is None])
+        fields = np.zeros((1, PIXELS)) if field is None else field[None]
+        return self.measure_rows(fields, [key], wavelengths_m, dark).ravel()
+
+    def measure_rows(
+        self,
+        fields: Array | Complex,
+        keys: Sequence[RowKey],
+        wavelengths_m: Array,
+        dark: NDArray[np.bool_] | None = None,
+    ) -> Array:
+        """Return the spectra (rows, points), W, of pixel fields (rows, pixels), one key a row.
+
+        dark (rows,): these rows get no light at all. Each row is what it is alone, bit for bit:
+        the same products of one row are formed, one after another.
+        """
+        normal = self._noise.rows(keys, 1 + len(wavelengths_m))
+        shot = 1 + self.noise * NOISE_1.amplitude * normal[:, 0]
+        time_s = np.array([key.time_s for key in keys])
+        clean = np.zeros((len(keys), len(wavelengths_m)))
+        lit = np.ones(len(keys), dtype=bool) if dark is None else ~dark
+        for rows, part in _straight_and_twisted(fields, lit):
+            row = np.s_[rows, None]  # a stack of single rows
+            stack = self._intensity(part[:, None], time_s[row], wavelengths_m, shot[row])
+            clean[rows] = stack[:, 0]
         sd = np.sqrt(NOISE_1.read**2 + NOISE_1.shot**2 * clean + NOISE_1.relative**2 * clean**2)
-        noisy = clean + self.noise * sd * normal[1:]
+        noisy = clean + self.noise * sd * normal[:, 1:]
         return self._digitise(noisy)
 
-    def _draw(self, key: RowKey, count: int) -> Array:
-        """Return `count` unit-normal numbers that depend on the seed and the row's key alone."""
-        # the state of a new generator, for less than a new generator costs
-        self._noise_state["state"] = {
-            "key": np.array([self._seed, key.stream], dtype=np.uint64),
-            "counter": np.array([0, key.index, _NOISE, 0], dtype=np.uint64),
-        }
-        self._noise_source.bit_generator.state = self._noise_state
-        return self._noise_source.standard_normal(count)
+    def shape_rows(self, frequencies_thz: Array, transmission: Complex) -> Array | Complex:
+        """Return pixel fields (rows, pixels) of transmissions (rows, lines) on one grid."""
+        return _pixel_fields(_place(frequencies_thz), transmission)
 
     def _digitise(self, intensity: Array) -> Array:
         full = FULL_SCALE_W / UNIT_W
@@ -195,18 +203,22 @@ class OpticalPlant:
         field: Array | Complex,
         time_s: Array,
         wavelengths_m: Array,
-        shot: float = 1.0,
+        shot: float | Array = 1.0,
     ) -> Array:
-        """Return noise-free intensities (rows, points) in table units."""
+        """Return noise-free intensities (rows, points) in table units.
+
+        Or (rows, 1, points) for field (rows, 1, pixels), time_s and shot (rows, 1): every row is
+        then a product of its own, which sums in an order that does not depend on other rows.
+        """
         _, _, t, laser = self._shape(field, time_s, shot)
         s = _autoconvolve(laser * self._mix(t)) * self._phase_matching(time_s)
         power = s.real**2 + s.imag**2
         raw = power @ self._line_matrix(_omega(wavelengths_m)).T
-        depletion = 1 + self._depletion * (power @ self._monitor)[:, None]
+        depletion = 1 + self._depletion * (power @ self._monitor)[..., None]
         return np.asarray(np.tanh(self._soft * raw / depletion) / self._soft)
 
     def _shape(
-        self, field: Array | Complex, time_s: Array, shot: float = 1.0
+        self, field: Array | Complex, time_s: Array, shot: float | Array = 1.0
     ) -> tuple[Array, Array, Array | Complex, Complex]:
         """Return drive w, rippled drive v, pixel field t and laser field; (rows, pixels)."""
         real, twist = _fold_phase(field)
@@ -220,7 +232,7 @@ class OpticalPlant:
         curve = v + blend * ((1 - np.cos(np.pi * v)) / 2 - v)
         t = FIELD_LOW + (1 - FIELD_LOW) * curve
         drift = self.gap * GAP_1.drift_amplitude * np.sin(3 * _drift_phase(time_s))
-        laser = self._laser * (shot + drift)[:, None]
+        laser = self._laser * (shot + drift)[..., None]
         return w, v, t if twist is None else t * twist, laser
 
     def _mix(self, t: Array | Complex) -> NDArray[Any]:
@@ -242,7 +254,7 @@ class OpticalPlant:
         drift = 2 / 100 * GAP_1.drift_shift_px * np.sin(_drift_phase(time_s))
         centre = self.gap * (GAP_1.phase_matching_shift + drift)
         # 1e-20 keeps 0 / 0 out where a detuning vanishes
-        s = np.pi * self.gap * GAP_1.phase_matching * (_OMEGA - centre[:, None]) + 1e-20
+        s = np.pi * self.gap * GAP_1.phase_matching * (_OMEGA - centre[..., None]) + 1e-20
         return np.asarray(np.sin(s) / s)
 
     def _line_matrix(self, omega: Array) -> Array:
@@ -268,15 +280,52 @@ class OpticalPlant:
         return float(0.5 / np.quantile(raw.mean(axis=1), 0.995))
 
 
+def _place(frequencies_thz: Array) -> _Placing:
+    """Return which lines of a grid (lines,) meet pixels, and where; None: each one, in order."""
+    first = CENTRE_THZ - HALF_WIDTH_THZ
+    position = np.rint((frequencies_thz - first) * 1000 - 0.5).astype(int)
+    inside = (position >= 0) & (position < PIXELS * LINES_PER_PIXEL)
+    if inside.all() and np.array_equal(position, np.arange(PIXELS * LINES_PER_PIXEL)):
+        return None
+    return inside, position[inside]
+
+
+def _pixel_fields(placing: _Placing, transmission: Complex) -> Complex:
+    """Return the mean transmission of each pixel (..., pixels) for lines (..., lines)."""
+    rows, lines = transmission.shape[:-1], transmission
+    if placing is not None:
+        inside, position = placing
+        lines = np.zeros((*rows, PIXELS * LINES_PER_PIXEL), dtype=np.complex128)
+        lines[..., position] = transmission[..., inside]
+    mean: Complex = lines.reshape(*rows, PIXELS, LINES_PER_PIXEL).mean(axis=-1)
+    return mean
+
+
+def _straight_and_twisted(
+    fields: Array | Complex, lit: NDArray[np.bool_]
+) -> Iterator[tuple[NDArray[np.intp], Array | Complex]]:
+    """Part rows (rows, pixels) that are lit into those of real fields and those of complex ones."""
+    straight = lit & _is_real(fields).all(axis=-1)
+    for part in (straight, lit & ~straight):
+        rows = np.flatnonzero(part)
+        if len(rows):
+            yield rows, fields[rows]
+
+
+def _is_real(field: Array | Complex) -> NDArray[np.bool_]:
+    """Say where a field is real but for the wire's rounding of pi to 3.1416."""
+    return np.asarray(np.abs(field.imag) <= _PHASE_ROUNDING * np.abs(field))
+
+
 def _fold_phase(field: Array | Complex) -> tuple[Array, Complex | None]:
     """Split a field into a signed real amplitude and the remaining phase factor (|phase|<=pi/2).
 
-    No phase factor for a field that is real but for the wire's rounding of pi to 3.1416.
+    No phase factor where the whole field is real.
     """
     if not np.iscomplexobj(field):
         return np.asarray(field, dtype=np.float64), None
     amplitude = np.copysign(np.abs(field), field.real)
-    if (np.abs(field.imag) <= _PHASE_ROUNDING * np.abs(amplitude)).all():
+    if _is_real(field).all():
         return amplitude, None
     return amplitude, np.divide(field, amplitude, out=np.ones_like(field), where=amplitude != 0)
 
@@ -301,7 +350,7 @@ def _crosstalk_matrix(sigma_px: float) -> Array:
 
 def _autoconvolve(e: Complex) -> Complex:
     """Return sum_a e_a e_(j-a), (rows, sums), of fields (rows, pixels)."""
-    return np.fft.ifft(np.fft.fft(e, _FFT) ** 2)[:, :_SUMS]
+    return np.fft.ifft(np.fft.fft(e, _FFT) ** 2)[..., :_SUMS]
 
 
 def _correlate(g: Complex, e: Complex) -> Complex:

@@ -107,7 +107,7 @@ class OscillatingPlate:
     def measure(self, drive: Array, keys: Sequence[RowKey]) -> Array:
         """Return rows as `play` does, one key a row."""
         clean = self.forward(drive, np.array([key.time_s for key in keys]))
-        normal = np.array([self._noise.normal(key, 1 + drive.shape[1]) for key in keys])
+        normal = self._noise.rows(keys, 1 + drive.shape[1])
         gain = 1 + self.noise * NOISE_1.gain * normal[:, :1]
         heard = clean * gain + self.noise * NOISE_1.room / FULL_SCALE * normal[:, 1:]
         step = self.gap * GAP_1.adc_step

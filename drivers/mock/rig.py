@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from drivers.mock.audio import SimulatedAudio
 from drivers.mock.faults import Fault
 from drivers.mock.mcc import DrivenCircuit, MccFirmware
+from drivers.mock.optical_rows import LightOfRows, OpticalRows
 from drivers.mock.waveshaper import WaveShaperFirmware
 from drivers.mock.yokogawa import AQ6370Firmware
 from drivers.row_key import RowKey
@@ -94,12 +95,21 @@ class StreamFirmware(Firmware, Protocol):
 
 
 class Rig:
-    """Instruments by name and the plant they share."""
+    """Instruments by name and the plant they share.
 
-    def __init__(self, plant: Plant, instruments: Mapping[str, Firmware]) -> None:
+    optical_rows: measures many rows at once without the wire, where a rig can do that.
+    """
+
+    def __init__(
+        self,
+        plant: Plant,
+        instruments: Mapping[str, Firmware],
+        optical_rows: OpticalRows | None = None,
+    ) -> None:
         """Join `plant` and the firmware by the last part of its `mock://rig/...` address."""
         self.plant = plant
         self.instruments = dict(instruments)
+        self.optical_rows = optical_rows
 
     def announce(self, key: RowKey) -> None:
         """Tell the plant, beside the wire, which row comes next."""
@@ -115,12 +125,11 @@ def optical_rig(plant: ShapedLight, *, sweep_time_s: float = 0.0) -> Rig:
 
     sweep_time_s: how long a sweep takes.
     """
+    spectrometer = AQ6370Firmware(plant.spectrum, sweep_time_s=sweep_time_s)
     return Rig(
         plant,
-        {
-            "shaper": WaveShaperFirmware(plant.set_transmission),
-            "spectrometer": AQ6370Firmware(plant.spectrum, sweep_time_s=sweep_time_s),
-        },
+        {"shaper": WaveShaperFirmware(plant.set_transmission), "spectrometer": spectrometer},
+        OpticalRows(plant, spectrometer) if isinstance(plant, LightOfRows) else None,
     )
 
 

@@ -181,10 +181,18 @@ class WaveShaperFirmware:
         if f is not self._grid and not np.array_equal(f, self._grid):
             self._grid = f  # else the same object: the plant may cache
         self._profile = profile
-        open_lines = (profile.port == 1) & (profile.attenuation_db <= BLOCK_ABOVE_DB)
-        amplitude = 10.0 ** (np.maximum(profile.attenuation_db, 0.0) / -20.0) * open_lines
-        self.blocked = not open_lines.any()
-        self._set_transmission(self._grid, amplitude * np.exp(1j * profile.phase_rad))
+        light = transmission(profile.attenuation_db, profile.phase_rad, profile.port == 1)
+        self.blocked = not light.any()
+        self._set_transmission(self._grid, light)
+
+
+def transmission(
+    attenuation_db: Array, phase_rad: Array, lit: NDArray[np.bool_] | bool = True
+) -> NDArray[np.complex128]:
+    """Return what the filter does to the light's field, of any shape; lit: on the output port."""
+    passes = lit & (attenuation_db <= BLOCK_ABOVE_DB)
+    amplitude = 10.0 ** (np.maximum(attenuation_db, 0.0) / -20.0) * passes
+    return np.asarray(amplitude * np.exp(1j * phase_rad))
 
 
 def _check_grid(frequencies_thz: Array) -> None:

@@ -165,11 +165,21 @@ class AQ6370Firmware:
         self._pending: tuple[Array, Array] | None = None
         self._done_at = 0.0
 
-    def _sweep(self) -> None:
+    def axis(self) -> Array:
+        """Return the wavelengths of a sweep as it is set now, (points,), m."""
         axis = self._axis
         if axis is None:  # else the same object, so that the plant may cache
             points = int(self._values[POINTS])
             axis = self._axis = np.linspace(self._values[START], self._values[STOP], points)
+        return axis
+
+    @property
+    def sends_watts(self) -> bool:
+        """Say whether traces are sent in single precision (REAL,32) and in W (LINEAR)."""
+        return self._values[FORMAT] == 1 and self._values[SPACING] == 1
+
+    def _sweep(self) -> None:
+        axis = self.axis()
         self._pending = axis, self._spectrum(axis)
         self._done_at = self._clock() + self._sweep_time_s
         self.sweeps += 1

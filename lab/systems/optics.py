@@ -83,13 +83,13 @@ class OpticsSystem(PhysicalSystem):
     @property
     def wavelengths_m(self) -> Array:
         """Get the wavelengths of y, (50,), m."""
-        return self.spectrometer.wavelengths_m[_USED_POINTS]
+        return used_points(self.spectrometer.wavelengths_m)
 
     def _measure_row(self, x: Array, theta: Array) -> tuple[Array, bool]:
         attenuation_db, phase_rad = encode(pixel_fields(x, theta))
         self.shaper.load(attenuation_db, phase_rad)
         spectrum = self.spectrometer.measure()
-        y = spectrum[_USED_POINTS]
+        y = used_points(spectrum)
         return y, bool((y >= self.description.y.high).any())
 
 
@@ -100,8 +100,19 @@ def pixel_fields(x: Array, theta: Array) -> Array:
 
 def encode(field: Array) -> tuple[Array, Array]:
     """Return attenuation in dB and phase in rad, (1000,) each, for pixel fields (100,)."""
+    attenuation_db, phase_rad = encode_pixels(field)
+    return np.repeat(attenuation_db, LINES_PER_PIXEL), np.repeat(phase_rad, LINES_PER_PIXEL)
+
+
+def encode_pixels(field: Array) -> tuple[Array, Array]:
+    """Return attenuation in dB and phase in rad of pixels, each of the field's shape."""
     with np.errstate(divide="ignore"):
         attenuation_db = np.minimum(-20 * np.log10(np.abs(field)), BLOCK_DB)
     attenuation_db = np.maximum(attenuation_db, 0.0)  # -0.0 of |t| = 1
     phase_rad = np.where(field < 0, np.pi, 0.0)
-    return np.repeat(attenuation_db, LINES_PER_PIXEL), np.repeat(phase_rad, LINES_PER_PIXEL)
+    return attenuation_db, phase_rad
+
+
+def used_points(spectrum: Array) -> Array:
+    """Return the points that y has, (..., 50), of the spectrometer's (..., 101)."""
+    return spectrum[..., _USED_POINTS]

@@ -79,9 +79,7 @@ def test_noise_follows_from_the_row_key_alone() -> None:
 
 def test_neighbouring_rows_and_streams_have_independent_noise() -> None:
     plant = CircuitPlant()
-    draws = np.empty((3, 1000))
-    for row, key in zip(draws, [(1, 1), (1, 2), (2, 1)], strict=True):
-        plant._draw(RowKey(*key, 0.0), row)
+    draws = plant._noise.rows([RowKey(*key, 0.0) for key in [(1, 1), (1, 2), (2, 1)]], 1000)
     off_diagonal = np.corrcoef(draws)[np.triu_indices(3, 1)]
     assert np.abs(off_diagonal).max() < 0.2  # six standard deviations of chance
 

@@ -52,21 +52,21 @@ def test_noise_follows_from_the_row_key_alone() -> None:
 @settings(max_examples=50)
 def test_noise_is_that_of_a_new_philox_generator(seed: int, stream: int, index: int) -> None:
     plant = OpticalPlant(seed=seed)
-    plant._draw(RowKey(1, 2, 0.0), 7)  # leaves half a block of random numbers behind
+    plant._noise.normal(RowKey(1, 2, 0.0), 7)  # leaves half a block of random numbers behind
     philox = np.random.Philox(
         key=np.array([seed, stream], dtype=np.uint64),
         counter=np.array([0, index, 1, 0], dtype=np.uint64),
     )
     expected = np.random.Generator(philox).standard_normal(102)
-    assert np.array_equal(plant._draw(RowKey(stream, index, 0.0), 102), expected)
+    assert np.array_equal(plant._noise.normal(RowKey(stream, index, 0.0), 102), expected)
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 2))
 @settings(max_examples=50)
 def test_neighbouring_rows_have_independent_noise(stream: int, index: int) -> None:
     plant = OpticalPlant()
-    here = plant._draw(RowKey(stream, index, 0.0), 1000)
-    beside = plant._draw(RowKey(stream, index + 1, 0.0), 1000)
+    here = plant._noise.normal(RowKey(stream, index, 0.0), 1000)
+    beside = plant._noise.normal(RowKey(stream, index + 1, 0.0), 1000)
     assert abs(np.corrcoef(here, beside)[0, 1]) < 0.2  # six standard deviations of chance
 
 

@@ -307,7 +307,8 @@ class SystemQueue:
         for portion in call.portions:
             self.passes.take_planned(portion.ticket)
             self._charge_planned(portion)
-            if portion.until < portion.ticket.rows:  # the rest waits for its next slice
+            # the rest waits for its next slice, unless the pass was ended before this was heard of
+            if portion.until < portion.ticket.rows and not portion.ticket.ends():
                 self.passes.put_back(portion.ticket, self.now())
         self._plan()
 
@@ -337,10 +338,10 @@ class SystemQueue:
     def _plan(self) -> None:
         """Choose what follows the running call: now, so that the hardware does not wait for it.
 
-        Nor where it ends so soon that the loop had better put many short passes into one call.
-        Its pass goes on waiting until the hardware has begun it; whatever changes meanwhile may
-        change the plan. None is made where others want a turn at the instruments in between, or
-        where rows share a call: more of them may come while it runs.
+        The pass goes on waiting until the hardware has begun the plan; whatever changes meanwhile
+        may change it. None is made where others want a turn at the instruments in between, where
+        rows share a call (more of them may come while it runs), or where the running call ends so
+        soon that the loop had better put many short passes into the next one.
         """
         hardware = self.hardware
         running, now = hardware.running, self.now()
@@ -427,8 +428,7 @@ class SystemQueue:
 
     def _goes_on(self, ticket: Ticket, call: HardwareCall) -> bool:
         """Say whether a pass that was in a call has rows to come, and nothing speaks against it."""
-        ended = ticket.outcome.done() or ticket.error is not None or ticket.stopped()
-        if ended or ticket.done == ticket.rows or self.closed or ticket in call.interrupted:
+        if ticket.ends() or ticket.done == ticket.rows or self.closed or ticket in call.interrupted:
             return False
         return not self.health.reason or self._waits_for_recovery(ticket)
 

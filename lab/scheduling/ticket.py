@@ -56,6 +56,10 @@ class Ticket:
         """Say whether no further row may start; asked by the worker thread between rows."""
         return self.stop_with is not None
 
+    def ends(self) -> bool:
+        """Say whether it has ended, or must not go on once its call has."""
+        return self.outcome.done() or self.error is not None or self.stopped()
+
     def stop(self, kind: type[LabError]) -> None:
         """Ask the pass to end with an error of `kind`; the first who asks decides."""
         self.stop_with = self.stop_with or kind

@@ -1,6 +1,7 @@
 """A pass can be cancelled at every point of its life, and no row of it follows its end."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -9,7 +10,7 @@ from lab.errors import PassCancelled, UnknownName
 from lab.scheduling.scheduler import CHECK_ON_LOOP
 from virtual_lab import Lab, Sent, open_lab
 from virtual_rig import ROW_S
-from virtual_time import running_loop
+from virtual_time import REAL_LIMIT_S, running_loop
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("virtual_time", "no_leaks")]
 
@@ -159,3 +160,21 @@ async def test_a_thousand_that_are_cancelled_while_they_wait_cost_no_hardware_ti
         for each in keep:
             await each
         assert running_loop().time() == (1 + len(keep)) * ROW_S
+
+
+async def test_cancelled_as_its_next_slice_begins_it_takes_no_place_in_the_queue() -> None:
+    async with open_lab(slice_s=0.02, max_waiting_rows=10) as lab:
+        running = await lab.run(10)
+        await lab.at(1.5 * ROW_S)
+        await lab.at(2 * ROW_S)
+        # the loop stands still until the hardware has begun the planned slice, unheard of
+        limit_s = time.monotonic() + REAL_LIMIT_S
+        while len(lab.rig.calls) < 3:
+            assert time.monotonic() < limit_s, "the third row never began"
+        running.task.cancel()
+        await lab.at(2.5 * ROW_S)
+        other = await lab.send(10)
+        await other
+        assert running.task.cancelled()
+        assert lab.clock.time() == 13 * ROW_S
+    assert len(lab.rig.calls) == 13

@@ -24,7 +24,7 @@ _PLAN = Comparison(methods=("pat-refit",))
 
 def compare(
     system: Annotated[str, typer.Option(help="Physical system.")] = _PLAN.system,
-    task: Annotated[str, typer.Option(help="vowels or digits.")] = _PLAN.task,
+    task: Annotated[str, typer.Option(help="Which data, such as vowels.")] = _PLAN.task,
     methods: Annotated[
         str, typer.Option(help="Of pat, pat-refit, in-silico, in-silico-noise, ideal.")
     ] = "pat-refit,in-silico",

@@ -25,7 +25,7 @@ def submit(
         Path | None, typer.Option(help="Training config, JSON or TOML; options below win.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="Physical system.")] = None,
-    task: Annotated[str | None, typer.Option(help="vowels or digits.")] = None,
+    task: Annotated[str | None, typer.Option(help="Which data, such as vowels.")] = None,
     method: Annotated[
         str | None, typer.Option(help="pat, pat-refit, in-silico, in-silico-noise or ideal.")
     ] = None,

@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
-from lab.config import Task
+from lab.config import TASKS, Task
 from lab.datasets.base import Dataset
 from lab.datasets.digits import load_digits
+from lab.datasets.mnist import load_mnist
 from lab.datasets.vowels import load_vowels
 from lab.errors import DataError, UnknownName
 
@@ -17,7 +18,7 @@ def load(
     base_url: str | None = None,
     cache: Path | str | None = None,
 ) -> Dataset:
-    """Return the data of a task, "vowels" or "digits".
+    """Return the data of a task, one of `lab.config.TASKS`.
 
     folder:   where the files are; default: the environment variable PNNLAB_DATA.
     base_url: where to download them without a folder; default: PNNLAB_DATA_URL, else the
@@ -29,11 +30,13 @@ def load(
     """
     if task == "digits":
         return load_digits()
+    folder = folder or os.environ.get("PNNLAB_DATA") or None
+    base_url = base_url or os.environ.get("PNNLAB_DATA_URL") or None
     if task == "vowels":
-        folder = folder or os.environ.get("PNNLAB_DATA") or None
-        base_url = base_url or os.environ.get("PNNLAB_DATA_URL") or None
         return load_vowels(folder, base_url, cache)
-    raise UnknownName(f"task '{task}': there are vowels, digits")
+    if task in ("mnist", "mnist28"):
+        return load_mnist(folder, base_url, cache, halved=task == "mnist")
+    raise UnknownName(f"task '{task}': there are {', '.join(TASKS)}")
 
 
 def load_or_fallback(

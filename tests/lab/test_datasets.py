@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -66,6 +68,78 @@ def test_talker_split_needs_talkers():
         split(made_up(50), "talker", 0)
 
 
+def with_test_rows(groups: np.ndarray | None = None, held_out: int = 30) -> Dataset:
+    test = np.sort(np.random.default_rng(1).permutation(100)[:held_out])
+    return replace(made_up(100, groups), test_idx=test)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_rows_that_the_publisher_holds_out_are_the_test_rows_whatever_the_seed(seed):
+    dataset = with_test_rows()
+    s = split(dataset, "random", seed)
+    assert np.array_equal(s.test_idx, dataset.test_idx)
+    assert np.array_equal(s.train_idx, np.setdiff1d(np.arange(100), dataset.test_idx))
+    assert len(s.validation_idx) == 14
+    assert np.isin(s.validation_idx, s.train_idx).all()
+
+
+def test_talker_split_of_published_rows_needs_talkers_apart():
+    talkers = np.arange(100) // 5
+    mixed = with_test_rows(talkers)
+    with pytest.raises(ConfigError, match=r"holds out rows of \d+ talkers of whom it has training"):
+        split(mixed, "talker", 0)
+    apart = replace(mixed, test_idx=np.arange(20, 40))
+    s = split(apart, "talker", 0)
+    assert np.array_equal(s.test_idx, np.arange(20, 40))
+    assert not set(talkers[s.validation_idx]) & set(talkers[s.fit_idx])
+    with pytest.raises(ConfigError, match="names no talkers"):
+        split(with_test_rows(), "talker", 0)
+
+
+def test_at_most_ten_thousand_rows_are_for_validation():
+    many = Dataset("many", np.zeros((90_000, 1)), np.zeros(90_000, int), ("a",), None, "made up")
+    assert len(split(many, "random", 0).validation_idx) == 10_000
+
+
+@pytest.mark.parametrize("kind", ["random", "talker"])
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 67), m=st.integers(1, 20))
+@settings(max_examples=50, deadline=None)
+def test_fewer_samples_are_part_of_more_and_leave_the_validation_rows(kind, seed, n, m):
+    dataset = made_up(100, np.arange(100) // 4)
+    whole = split(dataset, kind, seed)
+    s = split(dataset, kind, seed, train_samples=n, test_samples=m)
+    more = split(dataset, kind, seed, train_samples=n + 1)
+    assert (len(s.train_idx), len(s.test_idx)) == (n, m)
+    assert np.isin(s.train_idx, more.train_idx).all()
+    assert np.isin(more.train_idx, whole.train_idx).all()
+    assert np.isin(s.test_idx, whole.test_idx).all()
+    assert np.array_equal(s.validation_idx, whole.validation_idx)
+    # a choice is made on rows that were not trained on, and trains on as many as it can
+    assert len(s.fit_idx) == min(n, len(whole.fit_idx))
+    assert not np.isin(s.fit_idx, s.validation_idx).any()
+
+
+def test_all_samples_are_the_whole_split():
+    dataset = made_up(100)
+    whole = split(dataset, "random", 3)
+    s = split(dataset, "random", 3, train_samples=68, test_samples=32)
+    assert np.array_equal(s.train_idx, whole.train_idx)
+    assert np.array_equal(s.test_idx, whole.test_idx)
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"train_samples": 69}, "69 training samples: 'made-up' has 1 to 68 training rows"),
+        ({"train_samples": 0}, "0 training samples: 'made-up' has 1 to 68 training rows"),
+        ({"test_samples": 33}, "33 test samples: 'made-up' has 1 to 32 test rows"),
+    ],
+)
+def test_more_samples_than_there_are_is_refused(asked, reason):
+    with pytest.raises(ConfigError, match=reason):
+        split(made_up(100), "random", 0, **asked)
+
+
 def test_digits():
     digits = load("digits")
     assert digits.features.shape == (1797, 49)
@@ -93,5 +167,5 @@ def test_resampling_keeps_each_digits_mean_and_its_orientation():
 
 
 def test_unknown_task_names_the_known_ones():
-    with pytest.raises(UnknownName, match="'consonants': there are vowels, digits"):
+    with pytest.raises(UnknownName, match="'consonants': there are vowels, digits, mnist, mnist28"):
         load("consonants")

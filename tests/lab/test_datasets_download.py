@@ -1,8 +1,10 @@
 """The one download, against a server on the loopback."""
 
+import gzip
 import hashlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -35,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
-        self.send_response(200 if self.path == "/mirror/table.dat" else 404)
+        self.send_response(200 if self.path.startswith("/mirror/table.dat") else 404)
         self.send_header("Content-Length", str(self.server.announced))
         self.end_headers()
         self.wfile.write(self.server.content)
@@ -73,6 +75,51 @@ def test_an_altered_cache_is_downloaded_again(server, file, tmp_path):
     (tmp_path / "table.dat").write_bytes(CONTENT[:-1])
     assert read_file(file, cache=tmp_path) == CONTENT
     assert server.requests == ["/mirror/table.dat"]
+
+
+@pytest.fixture
+def packed(server, file) -> DataFile:
+    """Publish the content as a gzip; stated are its own length and checksum."""
+    server.content = gzip.compress(CONTENT)
+    server.announced = len(server.content)
+    return replace(file, path="folder/table.dat.gz", gzipped=True)
+
+
+def test_a_gzip_is_downloaded_once_and_checked_by_its_content(server, packed, tmp_path):
+    assert read_file(packed, cache=tmp_path) == CONTENT
+    assert read_file(packed, cache=tmp_path) == CONTENT
+    assert server.requests == ["/mirror/table.dat.gz"]
+
+
+def test_an_altered_gzip_in_the_cache_is_downloaded_again(server, packed, tmp_path):
+    (tmp_path / "table.dat.gz").write_bytes(gzip.compress(CONTENT.swapcase()))
+    assert read_file(packed, cache=tmp_path) == CONTENT
+    assert server.requests == ["/mirror/table.dat.gz"]
+
+
+def test_an_altered_gzip_is_refused_and_not_kept(server, packed, tmp_path):
+    server.content = gzip.compress(CONTENT.swapcase())
+    server.announced = len(server.content)
+    with pytest.raises(DataError, match=r"mirror/table\.dat\.gz: .* its unpacked sha256 is not"):
+        read_file(packed, cache=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("stored", "reason"),
+    [
+        (gzip.compress(CONTENT)[:-9], "truncated, the gzip has no end"),
+        (gzip.compress(CONTENT[:-7]), "truncated, 893 of 900 unpacked bytes"),
+        (gzip.compress(CONTENT + b"more"), "altered, its unpacked sha256 is not"),
+        (CONTENT, "altered, it cannot be unpacked"),
+        (b"", "truncated, 0 of 900 unpacked bytes"),
+    ],
+)
+def test_a_gzip_in_a_folder_that_is_not_the_published_one(packed, tmp_path, stored, reason):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "table.dat.gz").write_bytes(stored)
+    with pytest.raises(DataError, match=rf"table\.dat\.gz: {reason}"):
+        read_file(packed, tmp_path)
 
 
 def test_another_base_url_is_asked_instead(server, file, tmp_path):

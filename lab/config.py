@@ -16,8 +16,8 @@ from lab.network_config import NetworkConfig
 Method = Literal["pat", "pat-refit", "in-silico", "in-silico-noise", "ideal"]
 METHODS: tuple[Method, ...] = ("pat", "pat-refit", "in-silico", "in-silico-noise", "ideal")
 DIGITAL_METHODS: tuple[Method, ...] = ("in-silico", "in-silico-noise")  # the test apart
-Task = Literal["vowels", "digits", "mnist", "mnist28"]
-TASKS: tuple[Task, ...] = ("vowels", "digits", "mnist", "mnist28")
+Task = Literal["vowels", "vowels12", "digits", "mnist", "mnist28"]
+TASKS: tuple[Task, ...] = ("vowels", "vowels12", "digits", "mnist", "mnist28")
 Split = Literal["random", "talker"]
 Holdout = Literal["test", "validation"]
 TwinKind = Literal["structured", "filter", "neural"]

@@ -7,7 +7,7 @@ from lab.config import TASKS, Task
 from lab.datasets.base import Dataset
 from lab.datasets.digits import load_digits
 from lab.datasets.mnist import load_mnist
-from lab.datasets.vowels import load_vowels
+from lab.datasets.vowels import load_vowels, load_vowels12
 from lab.errors import DataError, UnknownName
 
 
@@ -34,6 +34,8 @@ def load(
     base_url = base_url or os.environ.get("PNNLAB_DATA_URL") or None
     if task == "vowels":
         return load_vowels(folder, base_url, cache)
+    if task == "vowels12":
+        return load_vowels12(folder, base_url, cache)
     if task in ("mnist", "mnist28"):
         return load_mnist(folder, base_url, cache, halved=task == "mnist")
     raise UnknownName(f"task '{task}': there are {', '.join(TASKS)}")

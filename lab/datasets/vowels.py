@@ -1,5 +1,7 @@
 """The vowel task of the physical-neural-network paper: seven vowels, women, twelve formants.
 
+And, from the same file, a larger one: all twelve vowels of men, women, boys and girls.
+
 Data: J. Hillenbrand, L. Getty, M. Clark, K. Wheeler, "Acoustic characteristics of American
 English vowels", JASA 97, 3099 (1995). Task: L. G. Wright et al., Nature 601, 549 (2022).
 """
@@ -36,11 +38,14 @@ NOT_DRAWN = {
     "ih": (8, 12, 13, 16, 29, 35, 38, 39, 41, 46, 49),
 }
 
+ALL_VOWELS = ("ae", "ah", "aw", "eh", "er", "ei", "ih", "iy", "oa", "oo", "uh", "uw")
+TALKER_GROUPS = "mwbg"  # men, women, boys, girls
+
 COLUMNS = 16
 # F1, F2, F3 at steady state, then at 20, 50 and 80 % of the vowel: columns 4-6 and 8-16 of the
 # file, counted from 1 and with the row's name as column 1.
 FORMANTS = [column - 2 for column in (4, 5, 6, *range(8, 17))]
-ROW_NAME = re.compile(r"[mwbg](\d\d)(ae|ah|aw|eh|er|ei|ih|iy|oa|oo|uh|uw)")
+ROW_NAME = re.compile(rf"[{TALKER_GROUPS}](\d\d)({'|'.join(ALL_VOWELS)})")
 
 
 def load_vowels(
@@ -73,6 +78,33 @@ def parse_vowels(text: str) -> Dataset:
     labels = np.array([VOWELS.index(names[i][3:]) for i in kept])
     talkers = np.array([int(names[i][1:3]) for i in kept])
     return Dataset("vowels", features, labels, VOWELS, talkers, SOURCE)
+
+
+def load_vowels12(
+    folder: Path | str | None = None,
+    base_url: str | None = None,
+    cache: Path | str | None = None,
+) -> Dataset:
+    """Return all complete rows of all talkers, 12 features; files and errors as `load_vowels`."""
+    return parse_vowels12(read_file(FILE, folder, base_url, cache).decode("ascii"))
+
+
+def parse_vowels12(text: str) -> Dataset:
+    """Return every row of a table in the format of `vowdata.dat` that has all twelve formants.
+
+    All twelve vowels and all talkers, in the file's order; features and errors as for
+    `parse_vowels`. A talker's group is 100 times the place of its letter among m, w, b, g, plus
+    its number: 0 to 99 are men, 100 to 199 women, 200 to 299 boys, 300 to 399 girls.
+    """
+    names, numbers = _read_table(text)
+    formants = numbers[:, FORMANTS]
+    kept = [i for i in range(len(names)) if formants[i].all()]
+    if not kept:
+        raise DataError("vowels: no complete row")
+    features = formants[kept] / formants[kept].max(axis=0)
+    labels = np.array([ALL_VOWELS.index(names[i][3:]) for i in kept])
+    talkers = np.array([100 * TALKER_GROUPS.index(names[i][0]) + int(names[i][1:3]) for i in kept])
+    return Dataset("vowels12", features, labels, ALL_VOWELS, talkers, SOURCE)
 
 
 def _in_task(name: str) -> bool:

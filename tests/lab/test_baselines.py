@@ -1,6 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
+import lab.baselines
 from lab.baselines import logistic_regression
 from lab.datasets import Dataset, Split, load, split
 
@@ -30,6 +34,37 @@ def test_the_validation_rows_belong_to_the_training():
     # Class c is in the training rows only through the validation rows 2 and 5.
     s = Split(train, np.array([2, 5]), np.array([8]))
     assert logistic_regression(dataset, s) == 1.0
+
+
+def test_the_same_rows_are_fitted_once(monkeypatch):
+    fitted = []
+    fit = LogisticRegression.fit
+
+    def counted(classifier, *data):
+        fitted.append(classifier)
+        return fit(classifier, *data)
+
+    monkeypatch.setattr(LogisticRegression, "fit", counted)
+    dataset = separable(60)
+    first, other = (split(dataset, "random", seed) for seed in (0, 1))
+    same = [logistic_regression(d, first) for d in (dataset, separable(60), dataset)]
+    assert (len(set(same)), len(fitted)) == (1, 1)
+    logistic_regression(dataset, other)
+    logistic_regression(dataset, split(dataset, "random", 0, test_samples=3))
+    logistic_regression(replace(dataset, labels=dataset.labels[::-1].copy()), first)
+    assert len(fitted) == 4
+
+
+def test_training_rows_of_one_class_predict_that_class():
+    dataset = separable(9)
+    s = Split(np.array([0, 3]), np.array([3]), np.array([6, 7, 8]))
+    assert logistic_regression(dataset, s) == 1 / 3
+
+
+def test_a_fit_that_does_not_converge_is_used_as_it_is(monkeypatch):
+    monkeypatch.setattr(lab.baselines, "_MOST_ITERATIONS", 1)
+    dataset = separable(120)
+    assert logistic_regression(dataset, split(dataset, "random", 0)) > 0.9
 
 
 @pytest.mark.parametrize("kind", ["random", "talker"])

@@ -167,5 +167,7 @@ def test_resampling_keeps_each_digits_mean_and_its_orientation():
 
 
 def test_unknown_task_names_the_known_ones():
-    with pytest.raises(UnknownName, match="'consonants': there are vowels, digits, mnist, mnist28"):
+    with pytest.raises(
+        UnknownName, match="'consonants': there are vowels, vowels12, digits, mnist, mnist28"
+    ):
         load("consonants")

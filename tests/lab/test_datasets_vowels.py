@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lab.datasets import load, load_or_fallback, vowels
+from lab.datasets import load, load_or_fallback, split, vowels
 from lab.datasets.files import read_file
-from lab.datasets.vowels import parse_vowels
+from lab.datasets.vowels import parse_vowels, parse_vowels12
 from lab.errors import DataError
 
 COLUMN_NUMBERS = "  1    2   3    4    5    6    7    8    9   10    11  12   13    14  15   16"
@@ -148,3 +148,26 @@ def test_the_real_files_maxima(data_folder):
 
 def test_the_recorded_length_is_that_of_the_real_file(data_folder):
     assert len(read_file(vowels.FILE, data_folder)) == vowels.FILE.size
+
+
+def test_twelve_vowels_of_all_talkers_who_keep_their_identity():
+    names = ["m01ae", "w01ae", "b01uw", "g17oo", "w04ae", "m01eh"]
+    unmeasurable = row("b02ae").replace(" 114", " 0")
+    dataset = parse_vowels12(table(*(row(name) for name in names), unmeasurable))
+    assert [dataset.classes[label] for label in dataset.labels] == [name[3:] for name in names]
+    assert dataset.groups.tolist() == [1, 101, 201, 317, 104, 1]
+    with pytest.raises(DataError, match="no complete row"):
+        parse_vowels12(table(unmeasurable))
+
+
+def test_the_real_files_twelve_vowels(data_folder):
+    dataset = load("vowels12", folder=data_folder)
+    # 1,668 rows, of which 71 have a formant that is not measurable
+    assert dataset.features.shape == (1597, 12)
+    assert dataset.features.max(axis=0).tolist() == [1.0] * 12
+    assert dataset.features.min() > 0
+    assert np.bincount(dataset.labels, minlength=12).min() > 100
+    talkers = np.unique(dataset.groups)
+    assert np.bincount(talkers // 100).tolist() == [45, 48, 27, 19]
+    s = split(dataset, "talker", 0)
+    assert not set(dataset.groups[s.train_idx]) & set(dataset.groups[s.test_idx])

@@ -25,6 +25,7 @@ from drivers.mock.circuit import CircuitPlant
 from drivers.mock.http import FirmwareClient
 from drivers.mock.mcc import MccFirmware
 from drivers.mock.optics import OpticalPlant
+from drivers.mock.optics_drift import DeclaredDrift
 from drivers.mock.plate import OscillatingPlate
 from drivers.mock.rig import (
     Firmware,
@@ -88,11 +89,23 @@ class RigSettings(Protocol):
         """Say whether sweeps take their real time."""
         ...
 
+    @property
+    def drift_per_hour(self) -> float:
+        """Give the share of the plant's drift ranges that goes in an hour of simulated time."""
+        ...
+
+    @property
+    def drift_from_s(self) -> float:
+        """Give the simulated time at which that drift begins."""
+        ...
+
 
 def open_rigs(
     settings: Mapping[str, RigSettings], row_times_s: Mapping[str, float] | None = None
 ) -> dict[str, Rig]:
-    """Build the simulated rigs by name; raise ValueError for a plant that does not exist.
+    """Build the simulated rigs by name.
+
+    Raises ValueError for a plant that does not exist or has no drift to declare.
 
     row_times_s: by address, what an instrument's part of a row takes where times are honoured.
     """
@@ -109,8 +122,15 @@ def _open_rig(name: str, settings: RigSettings, row_times_s: Mapping[str, float]
     }
     if settings.plant == "optics":
         sweep_time_s = row_times_s.get(f"{MOCK}{name}/spectrometer", 0.0)
+        drift = DeclaredDrift(settings.drift_per_hour, settings.drift_from_s)
         return optical_rig(
-            OpticalPlant(**dials), sweep_time_s=sweep_time_s if settings.honour_times else 0.0
+            OpticalPlant(**dials, drift=drift),
+            sweep_time_s=sweep_time_s if settings.honour_times else 0.0,
+        )
+    if settings.drift_per_hour and settings.plant in ("circuit", "plate"):
+        raise ValueError(
+            f"rigs.{name}.drift_per_hour: {settings.drift_per_hour:g} for the plant "
+            f"'{settings.plant}', which drifts as its table says and no more (optics only)"
         )
     if settings.plant == "circuit":
         return circuit_rig(CircuitPlant(**dials), honour_times=settings.honour_times)

@@ -47,6 +47,8 @@ class RigConfig(_Strict):
     noise: factor on every noise source, 1 as documented.
     device_seed: which specimen of the device; seed: the noise streams.
     honour_times: wait the declared settling and sweep times, as the real bench would.
+    drift_per_hour: share of the plant's drift ranges that goes in an hour of simulated time, from
+    drift_from_s on (s); optics only.
     """
 
     plant: str = "optics"
@@ -55,6 +57,8 @@ class RigConfig(_Strict):
     device_seed: int = Field(0, ge=0, lt=2**63)
     seed: int = Field(0, ge=0, lt=2**63)
     honour_times: bool = False
+    drift_per_hour: float = Field(0.0, ge=0, le=1)
+    drift_from_s: float = Field(0.0, ge=0, allow_inf_nan=False)
 
 
 class InstrumentConfig(_Strict):

@@ -4,8 +4,9 @@ A row, in order: commanded relative field r per pixel (real, -0.5 to 1) -> DAC -
 offset, ripple and efficiency curve -> pixel cross-talk -> laser envelope, spectral phase and pulse
 energy -> E(z) -> second harmonic S(Omega) = (E * E)(Omega) times the phase-matching sinc
 -> |S|^2 through the spectrometer's line -> depletion -> soft saturation of the detector -> noise
--> ADC. Numbers: `optics_table`. The second harmonic of a shaped pulse as an auto-convolution:
-Wright et al., Nature 601, 549 (2022), and any text on nonlinear optics.
+-> ADC. Numbers: `optics_table`; a declared drift: `optics_drift`. The second harmonic of a shaped
+pulse as an auto-convolution: Wright et al., Nature 601, 549 (2022), and any text on nonlinear
+optics.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivers.mock.keyed_noise import KeyedNoise
+from drivers.mock.optics_drift import DeclaredDrift
 from drivers.mock.optics_table import (
     CENTRE_THZ,
     FIELD_LOW,
@@ -66,13 +68,23 @@ class OpticalPlant:
     """One specimen of the optical bench; forward and hand-written vjp, and noisy rows."""
 
     def __init__(
-        self, *, device_seed: int = 0, gap: float = 1.0, noise: float = 1.0, seed: int = 0
+        self,
+        *,
+        device_seed: int = 0,
+        gap: float = 1.0,
+        noise: float = 1.0,
+        seed: int = 0,
+        drift: DeclaredDrift | None = None,
     ) -> None:
-        """Draw the specimen `device_seed`; `gap` 0..3, `noise` >= 0, `seed` of the noise."""
+        """Draw the specimen `device_seed`; `gap` 0..3, `noise` >= 0, `seed` of the noise.
+
+        drift: beside the table's own; rows of a time at which it leaves no light raise ValueError.
+        """
         if not 0 <= gap <= 3 or not noise >= 0:
             raise ValueError(f"gap {gap} must be in [0, 3] and noise {noise} at least 0")
         self.gap = gap
         self.noise = noise
+        self._drift = drift if drift is not None and drift.per_hour else None
         device = _draw_specimen(device_seed)
         self._gain = 1 + gap * GAP_1.gain_spread * device.gain
         self._offset = gap * GAP_1.offset_spread * device.offset
@@ -185,14 +197,14 @@ class OpticalPlant:
         matching = self._phase_matching(time_s)
         s = _autoconvolve(e) * matching
         power = np.abs(s) ** 2
-        lines = self._line_matrix(_omega(wavelengths_m))
-        raw = power @ lines.T
+        raw = self._read(power, time_s, wavelengths_m)
         depletion = 1 + self._depletion * (power @ self._monitor)[:, None]
         depleted = raw / depletion
         g_depleted = g * UNIT_W / np.cosh(self._soft * depleted) ** 2
         g_raw = g_depleted / depletion
         g_depletion = -(g_depleted * depleted / depletion).sum(axis=1, keepdims=True)
-        g_power = g_raw @ lines + g_depletion * self._depletion * self._monitor
+        g_power = self._read_adjoint(g_raw, time_s, wavelengths_m)
+        g_power = g_power + g_depletion * self._depletion * self._monitor
         g_sums = 2 * g_power * np.conj(s) * matching  # d = Re(g_sums . d autoconvolution)
         g_e = 2 * _correlate(g_sums, e)
         g_t = np.real(g_e * laser) @ self._crosstalk
@@ -213,7 +225,7 @@ class OpticalPlant:
         _, _, t, laser = self._shape(field, time_s, shot)
         s = _autoconvolve(laser * self._mix(t)) * self._phase_matching(time_s)
         power = s.real**2 + s.imag**2
-        raw = power @ self._line_matrix(_omega(wavelengths_m)).T
+        raw = self._read(power, time_s, wavelengths_m)
         depletion = 1 + self._depletion * (power @ self._monitor)[..., None]
         return np.asarray(np.tanh(self._soft * raw / depletion) / self._soft)
 
@@ -232,7 +244,9 @@ class OpticalPlant:
         curve = v + blend * ((1 - np.cos(np.pi * v)) / 2 - v)
         t = FIELD_LOW + (1 - FIELD_LOW) * curve
         drift = self.gap * GAP_1.drift_amplitude * np.sin(3 * _drift_phase(time_s))
-        laser = self._laser * (shot + drift)[..., None]
+        laser: Complex = self._laser * (shot + drift)[..., None]
+        if self._drift is not None:
+            laser = laser * self._drift.on_laser(time_s, np.asarray(_Z, dtype=np.float64))
         return w, v, t if twist is None else t * twist, laser
 
     def _mix(self, t: Array | Complex) -> NDArray[Any]:
@@ -256,6 +270,22 @@ class OpticalPlant:
         # 1e-20 keeps 0 / 0 out where a detuning vanishes
         s = np.pi * self.gap * GAP_1.phase_matching * (_OMEGA - centre[..., None]) + 1e-20
         return np.asarray(np.sin(s) / s)
+
+    def _read(self, power: Array, time_s: Array, wavelengths_m: Array) -> Array:
+        """Return what the spectrometer makes of powers (rows, sums): (rows, points)."""
+        lines = self._line_matrix(_omega(wavelengths_m))
+        if self._drift is None:
+            return np.asarray(power @ lines.T)
+        weights = self._drift.on_axis(time_s, _OMEGA, self._sigma)
+        return np.asarray(self._responsivity * ((power * weights) @ lines.T) / (weights @ lines.T))
+
+    def _read_adjoint(self, g: Array, time_s: Array, wavelengths_m: Array) -> Array:
+        """Return the adjoint of `_read`, (rows, sums), of g (rows, points)."""
+        lines = self._line_matrix(_omega(wavelengths_m))
+        if self._drift is None:
+            return np.asarray(g @ lines)
+        weights = self._drift.on_axis(time_s, _OMEGA, self._sigma)
+        return np.asarray((self._responsivity * g / (weights @ lines.T)) @ lines * weights)
 
     def _line_matrix(self, omega: Array) -> Array:
         """Return the spectrometer's response (points, sums), responsivity included; cached."""

@@ -20,6 +20,11 @@ class RowKey:
     time_s: float
 
 
-def row_keys(stream: int, first: int, count: int, row_time_s: float) -> list[RowKey]:
-    """Return the keys of `count` successive rows that take `row_time_s` seconds each."""
-    return [RowKey(stream, i, i * row_time_s) for i in range(first, first + count)]
+def row_keys(
+    stream: int, first: int, count: int, row_time_s: float, *, waited_s: float = 0.0
+) -> list[RowKey]:
+    """Return the keys of `count` successive rows that take `row_time_s` seconds each.
+
+    waited_s: how long the bench stood idle before them, seconds.
+    """
+    return [RowKey(stream, i, i * row_time_s + waited_s) for i in range(first, first + count)]

@@ -3,6 +3,7 @@
 The single place where normalised values become physical units and back.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -98,7 +99,7 @@ class DeviceMeasure:
 
     x (rows, x_size), theta (rows, theta_size), y (rows, y_size): tensors, 0..1 of the declared
     ranges, any dtype and device; y comes back in x's. Row i of this stream carries the key
-    (stream, i, i * row_time_s): simulated noise and drift follow from it alone.
+    (stream, i, i * row_time_s + what was waited): simulated noise and drift follow from it alone.
     """
 
     def __init__(
@@ -110,12 +111,27 @@ class DeviceMeasure:
         self._run = run
         self._stream = stream
         self._next = self._first = first_row
+        self._waited_s = 0.0
         self._counting = threading.Lock()
 
     @property
     def rows(self) -> int:
         """Get how many rows have been measured."""
         return self._next - self._first
+
+    @property
+    def time_s(self) -> float:
+        """Get the simulated time of the next row, s."""
+        return self._next * self.description.row_time_s + self._waited_s
+
+    def wait(self, seconds: float) -> None:
+        """Declare that the bench stands idle for so long before the next row; between steps only.
+
+        Nobody waits: the keys of later rows move. Raises ValueError unless finite and at least 0.
+        """
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"a wait of {seconds} s: must be finite and at least 0 s")
+        self._waited_s += seconds
 
     def __call__(self, x: Tensor, theta: Tensor) -> Tensor:
         """Measure; raises what the system raises (LimitError, DriverError, SystemFaulted, ...)."""
@@ -138,7 +154,8 @@ class DeviceMeasure:
 
     def keys(self, first: int, count: int) -> Sequence[RowKey]:
         """Return the keys of `count` rows of the stream, from `first` on."""
-        return row_keys(self._stream, first, count, self.description.row_time_s)
+        row_s = self.description.row_time_s
+        return row_keys(self._stream, first, count, row_s, waited_s=self._waited_s)
 
     def measure_part(
         self, x: Tensor, theta: Tensor, keys: Sequence[RowKey], depth: int, share: Share, end: int

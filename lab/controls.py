@@ -95,4 +95,3 @@ def refit_output(
         nn.functional.cross_entropy(logits, labels[pick]).backward()
         optimiser.step()
         schedule.step()
-

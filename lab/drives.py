@@ -10,9 +10,7 @@ _SERIES_BLOCKS = (1, 1, 2, 3, 6, 4)  # samples that a series holds still for
 _SPARSE = (1, 5)  # kinds of series that are mostly silent
 
 
-def random_drives(
-    description: SystemDescription, rows: int, *, seed: int
-) -> tuple[Tensor, Tensor]:
+def random_drives(description: SystemDescription, rows: int, *, seed: int) -> tuple[Tensor, Tensor]:
     """Return random normalised x (rows, x_size) and theta (rows, theta_size), 0..1 inclusive."""
     sizes = description.x.shape[0], description.theta.shape[0]
     draw = random_series if description.drives == "series" else random_channels

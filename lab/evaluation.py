@@ -94,9 +94,7 @@ class Witness:
         predicted = self._twin(last.x[:1], last.theta[:1])
         return Shown(
             clamped_fraction=self._clamps.fraction,
-            twin_error=twin_error(
-                self._twin, _joined(self._seen), zero=self._zero
-            ).normalised,
+            twin_error=twin_error(self._twin, _joined(self._seen), zero=self._zero).normalised,
             spectrum={"measured": last.y[0].tolist(), "twin": predicted[0].tolist()},
         )
 

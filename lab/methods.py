@@ -77,7 +77,9 @@ def _choose(
         case "in-silico":
             return MethodParts(twin, twin)
         case "in-silico-noise":
-            return MethodParts(NoisyTwin(twin, 0.5 * twin_error, seed, device.description.zero), twin)
+            return MethodParts(
+                NoisyTwin(twin, 0.5 * twin_error, seed, device.description.zero), twin
+            )
         case "ideal":
 
             def truth(share: Share) -> Physics:

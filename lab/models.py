@@ -50,7 +50,8 @@ class Block(nn.Module):
         if not self._signed:
             measured: Tensor = self.layer(h)
             return measured
-        return 2 * self.layer((h + 1) / 2) - 1
+        y: Tensor = self.layer((h + 1) / 2)
+        return 2 * y - 1
 
 
 def _through(stages: nn.ModuleList, h: Tensor, seen: Seen, visit: Visit) -> Tensor:

@@ -148,7 +148,8 @@ class PhysicalLayer(nn.Module):
             x = rows
             theta = self._bounded(self.theta.to(x))
             theta = theta.expand(*leading, theta.shape[-1]).flatten(0, -2)
-        return pat(x, theta, *self._physics).unflatten(0, leading)
+        y = pat(x, theta, *self._physics)
+        return y.reshape(*leading, y.shape[1])
 
     def _bounded(self, values: Tensor) -> Tensor:
         return values.clamp(0, 1) if self.clamped else values

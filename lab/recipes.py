@@ -124,6 +124,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         known = merged.get(key)
-        both = isinstance(known, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merged(known, value) if both and key != "first" else value
+        if isinstance(known, Mapping) and isinstance(value, Mapping) and key != "first":
+            value = _merged(known, value)  # a stage is replaced whole
+        merged[key] = value
     return merged

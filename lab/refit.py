@@ -24,8 +24,9 @@ class RefitSettings:
     """How the twin keeps learning.
 
     updates: per training step; rate: Adam's learning rate; batch: rows of one update;
-    memory: measured calls kept; kept: at most so many rows of each, evenly taken; held_out: every n-th row of a call is for the gate only;
-    gate_every: updates between gates; floor: see `twins.fitting.weighted_error`.
+    memory: measured calls kept; kept: at most so many rows of each, evenly taken; held_out: every
+    n-th row of a call is for the gate only; gate_every: updates between gates; floor: see
+    `twins.fitting.weighted_error`.
     """
 
     updates: int = 2

@@ -106,14 +106,14 @@ class Encoder(nn.Module):
         if isinstance(self._config, Linear):
             self.centre.copy_(features.mean(0))
             spread = ((features - self.centre) @ self.weight.T).std(0).clamp_min(1e-6)
-            self.weight *= (self._config.spread / spread)[:, None]
+            self.weight.mul_((self._config.spread / spread)[:, None])
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the encoded samples."""
         s = self._sizes
         if isinstance(self._config, Linear):
-            mixed = nn.functional.linear(features - self.centre, self.weight, self.offset)
-            return mixed.unflatten(1, (s.passes, s.channels))
+            mixed: Tensor = nn.functional.linear(features - self.centre, self.weight, self.offset)
+            return mixed.reshape(-1, s.passes, s.channels)
         encode = repeat if isinstance(self._config, Repeat) else series
         return encode(features, s.channels)[:, None].expand(-1, s.passes, -1)
 
@@ -292,5 +292,3 @@ def _build(config: Between | Last, sizes: Sizes, generator: torch.Generator) -> 
             return WindowsStage(config, sizes)
         case Linear():
             return LinearStage(config, sizes)
-
-

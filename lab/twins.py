@@ -132,9 +132,7 @@ def fit_system_twin(
     )
 
 
-def task_drives(
-    config: TrainConfig, dataset: Dataset, description: SystemDescription
-) -> Drives:
+def task_drives(config: TrainConfig, dataset: Dataset, description: SystemDescription) -> Drives:
     """Return what the first layer would be given for training samples, before any training.
 
     x (rows, x_size), at most 100 samples drawn by the config's seed times the passes of a layer;

@@ -74,10 +74,16 @@ def check(bench: BenchFile = None, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def find_bench(given: Path | None) -> Path:
-    """Return the bench file to use; raise ConfigError where none was given and none is here."""
+def find_bench(given: Path | None, system: str | None = None) -> Path:
+    """Return the bench file to use; raise ConfigError where none was given and none is here.
+
+    system: without a file, ./bench-<system>.toml is preferred to ./bench.toml where it is there.
+    """
     if given is not None:
         return given
+    own = DEFAULT_BENCH.with_name(f"bench-{system}.toml")
+    if system is not None and own.is_file():
+        return own
     if not DEFAULT_BENCH.is_file():
         raise ConfigError(
             f"no bench file: there is no {DEFAULT_BENCH} in this folder; name one with --bench"

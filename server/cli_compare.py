@@ -12,7 +12,7 @@ from lab.comparison.plan import Comparison, OnProgress, Run, plan_comparison
 from lab.comparison.plan import compare as run_comparison
 from lab.comparison.service import ServiceRuns
 from lab.comparison.table import comparison_text
-from lab.config import load_bench
+from lab.config import CONTROLS, METHODS, load_bench
 from lab.errors import ConfigError
 from lab.rigs import with_rigs
 from server.cli_bench import AsJson, BenchFile, find_bench
@@ -25,17 +25,28 @@ _PLAN = Comparison(methods=("pat-refit",))
 def compare(
     system: Annotated[str, typer.Option(help="Physical system.")] = _PLAN.system,
     task: Annotated[str, typer.Option(help="Which data, such as vowels.")] = _PLAN.task,
-    methods: Annotated[
-        str, typer.Option(help="Of pat, pat-refit, in-silico, in-silico-noise, ideal.")
-    ] = "pat-refit,in-silico",
-    seeds: Annotated[int, typer.Option(help="Runs of each method: seeds 0, 1, ...")] = 3,
+    methods: Annotated[str, typer.Option(help=f"Of {', '.join(METHODS)}.")] = "pat-refit,in-silico",
+    controls: Annotated[str, typer.Option(help=f"Of {', '.join(CONTROLS)}; or all.")] = "",
+    seeds: Annotated[int | None, typer.Option(help="Runs of each method: seeds 0, 1, ...")] = None,
     twin_rows: Annotated[
         str, typer.Option(help="Measured rows of the twin's fit; several give several tables.")
-    ] = ",".join(map(str, _PLAN.twin_rows)),
-    twin_kind: Annotated[str, typer.Option(help="structured or neural.")] = _PLAN.twin_kind,
+    ] = "",
+    twin_kind: Annotated[str | None, typer.Option(help="structured, filter or neural.")] = None,
     split: Annotated[str, typer.Option(help="random or talker.")] = _PLAN.split,
-    epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = _PLAN.epochs,
-    layers: Annotated[int, typer.Option(help="Physical layers.")] = _PLAN.layers,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
+    rows: Annotated[
+        int | None, typer.Option(help="Equal hardware rows for all, instead of equal epochs.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(help="Physical layers.")] = None,
+    train_images: Annotated[int | None, typer.Option(help="Training samples. [all]")] = None,
+    test_images: Annotated[int | None, typer.Option(help="Test samples. [all]")] = None,
+    checks: Annotated[
+        int, typer.Option(help="Accuracy on validation rows so often in training.")
+    ] = 0,
+    path: Annotated[
+        str | None, typer.Option(help="wire, or plant: simulated, without driver and wire.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A small run: minutes.")] = False,
     bench: BenchFile = None,
     gap: Annotated[float | None, typer.Option(help="Instead of the bench file's.")] = None,
     device_seed: Annotated[int | None, typer.Option(help="Instead of the bench file's.")] = None,
@@ -52,15 +63,22 @@ def compare(
         system=system,
         task=task,
         methods=_parts(methods),
-        seeds=seeds,
-        twin_rows=_parts(twin_rows),
+        controls=CONTROLS if controls == "all" else _parts(controls),
+        seeds=seeds or (1 if quick else 3),
+        twin_rows=_parts(twin_rows) or (None,),
         twin_kind=twin_kind,
         split=split,
         epochs=epochs,
+        rows=rows,
         layers=layers,
+        train_images=train_images,
+        test_images=test_images,
+        checks=checks,
+        path=path,
+        quick=quick,
     )
     local: dict[str, Any] = {"gap": gap, "device_seed": device_seed, "workers": workers}
-    with ended_by_signals(), CountBar(plan.runs * plan.epochs) as bar:
+    with ended_by_signals(), CountBar(plan.runs) as bar:
         if url is None:
             run = _here(plan, bench, bar.show, **local)
         else:
@@ -81,7 +99,7 @@ def _here(
     workers: int,
 ) -> Run:
     """Return what runs the plan on the bench file, in this process or several."""
-    config = load_bench(find_bench(bench))
+    config = load_bench(find_bench(bench, plan.system))
     # torch takes seconds to import, and a service's client does without it
     from lab.comparison.local import LocalRuns
     from lab.datasets import load
@@ -92,4 +110,4 @@ def _here(
 
 def _parts(text: str) -> tuple[str, ...]:
     """Return the parts of a list with commas."""
-    return tuple(part.strip() for part in text.split(","))
+    return tuple(part.strip() for part in text.split(",") if part.strip())

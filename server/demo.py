@@ -61,7 +61,7 @@ def run_demo(bench: Path, out: Path, *, quick: bool = False) -> Demo:
     plan = _plan(dataset, quick)
     start = time.time()
     outcome = _train(plan, bench, gap(config, _SYSTEM))
-    summary = summarise(plan, plan.twin_rows[0], outcome)
+    summary = summarise(plan, outcome)
     report = out / "report.html"
     write_report(
         report,
@@ -90,7 +90,7 @@ def _plan(dataset: Dataset, quick: bool) -> Comparison:
 def _train(plan: Comparison, bench: Path, bench_gap: float | None) -> Outcome:
     with open_service(bench) as url, RunBars() as bars:
         bars.add(fit_name(plan.twin_rows[0]))
-        for config in plan.configs(plan.twin_config(plan.twin_rows[0])):
+        for config in plan.configs(plan.twin_fields(plan.twin_rows[0])):
             bars.add(run_name(config))
         runs = ServiceRuns(plan, lambda: Client(url, name="demo"), bars.show, bench_gap)
         return runs(plan.twin_rows[0])

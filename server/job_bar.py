@@ -11,25 +11,24 @@ from lab.events import Event
 def follow(lab: Client, job_id: str) -> dict[str, Any]:
     """Follow a job to its end with a progress bar on stderr; return the job as it ended."""
     job = lab.job(job_id)
-    epochs = job["config"].get("epochs", 0)
     with tqdm(total=1, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}") as bar:
         bar.set_description_str(f"{job_id} {job['state']}")
         for event in lab.watch(job_id):
             if event.kind == "metric":
-                _advance(bar, job_id, event, epochs)
+                _advance(bar, job_id, event)
             else:
                 job = event.data
                 bar.set_description_str(f"{job_id} {job['state']}")
     return job
 
 
-def _advance(bar: Any, job_id: str, event: Event, epochs: int) -> None:
+def _advance(bar: Any, job_id: str, event: Event) -> None:
     m = event.data
     if m["kind"] == "fit":
         what, done, total = "fits its twin", m["done"], m["of"]
         bar.set_postfix_str(f"loss {_number(m['loss'])}", refresh=False)
     else:
-        what, done, total = "trains", m["epoch"], epochs
+        what, done, total = "trains", m["step"], m["of"]
         text = f"accuracy {_number(m['accuracy'])}, loss {_number(m['loss'])}, {m['rows']} rows"
         bar.set_postfix_str(text, refresh=False)
     bar.set_description_str(f"{job_id} {what}", refresh=False)

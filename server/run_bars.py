@@ -80,15 +80,19 @@ class RunBars:
 
 
 class CountBar:
-    """One bar for many training runs: it counts their epochs; thread-safe."""
+    """One bar for many training runs, which move it by their shares; thread-safe."""
 
-    def __init__(self, epochs: int, stream: TextIO | None = None) -> None:
-        """Count to `epochs`, those of all runs together."""
+    def __init__(self, runs: int, stream: TextIO | None = None) -> None:
+        """Count to `runs`."""
         self._stream = stream or sys.stderr
         self._lock = threading.Lock()
         self._bar: Any = tqdm(
-            total=epochs, unit=" epochs", file=self._stream, disable=not self._stream.isatty()
+            total=100 * runs,
+            file=self._stream,
+            disable=not self._stream.isatty(),
+            bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}",
         )
+        self._done: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -108,12 +112,18 @@ class CountBar:
                 _print_some(progress, self._stream)
                 return
             self._bar.set_description(progress.run, refresh=False)
-            self._bar.update(progress.stage == "train")
+            if progress.stage == "train":
+                before = self._done.get(progress.run, 0)
+                now = 100 * progress.done // progress.total
+                self._done[progress.run] = now % 100  # the next table has a run of this name again
+                self._bar.update(now - before)
 
 
 def _print_some(progress: Progress, stream: TextIO) -> None:
     """Print a few lines of each run, where a bar would fill a log file."""
-    if progress.done % max(1, progress.total // _LINES_PER_RUN) == 0:
+    every = max(1, progress.total // _LINES_PER_RUN)
+    trained = progress.stage == "train" and progress.done == progress.total
+    if progress.done % every == 0 or trained:
         print(_line(progress), file=stream, flush=True)
 
 
@@ -121,6 +131,6 @@ def _line(progress: Progress) -> str:
     if progress.stage == "fit":
         return f"{progress.run}: step {progress.done} of {progress.total}"
     return (
-        f"{progress.run}: epoch {progress.done} of {progress.total}, "
+        f"{progress.run}: step {progress.done} of {progress.total}, "
         f"training accuracy {progress.accuracy:.2f}"
     )

@@ -25,7 +25,7 @@ class FilterTwin(DigitalTwin):
     """Branches of filters between polynomials: x, theta, y are (rows, samples) each.
 
     x and theta are normalised series (0 is -1, 1 is 1 of full scale), added and clamped to full
-    scale; y is the response, normalised; inside it is in units of its deviation over the fit's rows.
+    scale; y is the response, normalised; inside it is in units of its deviation in the fit's rows.
     """
 
     kind = "filters"

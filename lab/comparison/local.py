@@ -33,6 +33,7 @@ from lab.comparison.plan import (
 from lab.config import BenchConfig, TrainConfig
 from lab.datasets import Dataset
 from lab.errors import ConfigError
+from lab.plant_run import plant_run
 from lab.recipes import completed, is_possible, measures_much
 from lab.rigs import gap, is_simulated
 from lab.scheduling.scheduled_run import ScheduledRun

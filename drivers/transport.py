@@ -19,6 +19,7 @@ from pyvisa.errors import Error as VisaError
 
 from drivers.audio_port import DuplexPort, SounddevicePort
 from drivers.errors import ConnectionLost
+from drivers.import_path import imported
 from drivers.mcc_board import BoardError, DaqBoard, UldaqBoard
 from drivers.mock.audio import SimulatedAudio
 from drivers.mock.circuit import CircuitPlant
@@ -28,7 +29,6 @@ from drivers.mock.optics import OpticalPlant
 from drivers.mock.optics_drift import DeclaredDrift
 from drivers.mock.plate import OscillatingPlate
 from drivers.mock.rig import (
-    Firmware,
     HttpFirmware,
     Rig,
     StreamFirmware,
@@ -61,7 +61,7 @@ class RigSettings(Protocol):
 
     @property
     def plant(self) -> str:
-        """Say which physics: `optics`, `circuit` or `plate`."""
+        """Say which physics: `optics`, `circuit`, `plate`, or what builds a rig, `module:name`."""
         ...
 
     @property
@@ -107,6 +107,9 @@ def open_rigs(
 
     Raises ValueError for a plant that does not exist or has no drift to declare.
 
+    A plant `module:name` is called with device_seed, gap, noise and seed and returns a `Rig`;
+    raises TypeError if it does not.
+
     row_times_s: by address, what an instrument's part of a row takes where times are honoured.
     """
     times = row_times_s or {}
@@ -136,7 +139,19 @@ def _open_rig(name: str, settings: RigSettings, row_times_s: Mapping[str, float]
         return circuit_rig(CircuitPlant(**dials), honour_times=settings.honour_times)
     if settings.plant == "plate":
         return plate_rig(OscillatingPlate(**dials), honour_times=settings.honour_times)
+    if ":" in settings.plant:
+        return _import_rig(f"rigs.{name}.plant", settings.plant, dials)
     raise ValueError(f"rigs.{name}.plant: no plant '{settings.plant}' (there are: {_PLANTS})")
+
+
+def _import_rig(key: str, path: str, dials: Mapping[str, Any]) -> Rig:
+    try:
+        rig = imported(path)(**dials)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
+    if not isinstance(rig, Rig):
+        raise TypeError(f"{key}: '{path}' returns a {type(rig).__name__}, not a Rig")
+    return rig
 
 
 def open_http(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> httpx.Client:
@@ -206,7 +221,7 @@ def open_audio(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> Du
     return firmware
 
 
-def _firmware(address: str, rigs: Mapping[str, Rig]) -> Firmware:
+def _firmware(address: str, rigs: Mapping[str, Rig]) -> object:
     rig, _, instrument = address.removeprefix(MOCK).partition("/")
     if rig not in rigs:
         raise ValueError(f"{address}: no rig '{rig}' (there are: {', '.join(rigs) or 'none'})")

@@ -5,7 +5,6 @@ measure = bench.measure("optics")
 layer = PhysicalLayer(torch.rand(50), measure, bench.new_twin("optics"))
 """
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 
 from drivers.audio import AudioPlate
 from drivers.errors import LimitError
+from drivers.import_path import imported
 from drivers.instrument import Instrument
 from drivers.mcc import MccUsb1208HS
 from drivers.transport import Rig, open_audio, open_board, open_http, open_rigs, open_visa
@@ -215,12 +215,11 @@ def _build_system(
 
 
 def _import(what: str, path: str, known: Mapping[str, object]) -> Any:
-    module, colon, attribute = path.partition(":")
-    if not colon:
+    if ":" not in path:
         raise ValueError(
             f"{what} = '{path}' is none of {', '.join(known)} and no import path (module:name)"
         )
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{what} = '{path}' cannot be imported ({error})") from error
+        return imported(path)
+    except ValueError as error:
+        raise ValueError(f"{what} = {error}") from error

@@ -42,7 +42,7 @@ class _Strict(BaseModel):
 class RigConfig(_Strict):
     """The simulated physics behind `mock://<rig>/<instrument>` addresses.
 
-    plant: which physics, `optics` or `circuit`.
+    plant: which physics, `optics`, `circuit`, `plate` or `module:name`, which builds a rig.
     gap: 0 (the textbook) to 3, scales every departure from the textbook model.
     noise: factor on every noise source, 1 as documented.
     device_seed: which specimen of the device; seed: the noise streams.

@@ -153,6 +153,6 @@ def open_oracle(
     if isinstance(plant, OscillatingPlate) and isinstance(system, PlateSystem):
         return PlantOracle(PlateFormula(plant), device)
     raise ValueError(
-        f"{system.description.name}: the ideal gradient needs a simulated bench "
-        "(a real one has no formula)"
+        f"{system.description.name}: the ideal gradient needs the simulated optics, "
+        "circuit or plate (nothing else has a formula)"
     )

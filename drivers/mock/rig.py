@@ -53,8 +53,9 @@ class DrivenPlate(Plant, Protocol):
         ...
 
 
-class Firmware(Protocol):
-    """Any simulated instrument."""
+@runtime_checkable
+class Faulty(Protocol):
+    """A simulated instrument that can be made to fail; a user's own need not be one."""
 
     def inject(self, fault: Fault, on: str = "") -> None:
         """Arm `fault` for the next request that contains the text `on`."""
@@ -62,7 +63,7 @@ class Firmware(Protocol):
 
 
 @runtime_checkable
-class HttpFirmware(Firmware, Protocol):
+class HttpFirmware(Protocol):
     """A simulated instrument that speaks HTTP."""
 
     def handle(self, method: str, path: str, body: bytes) -> tuple[int, str, bytes]:
@@ -86,7 +87,7 @@ class Session(Protocol):
 
 
 @runtime_checkable
-class StreamFirmware(Firmware, Protocol):
+class StreamFirmware(Protocol):
     """A simulated instrument on a byte stream, such as SCPI over TCP."""
 
     def connect(self) -> Session:
@@ -103,7 +104,7 @@ class Rig:
     def __init__(
         self,
         plant: Plant,
-        instruments: Mapping[str, Firmware],
+        instruments: Mapping[str, object],
         optical_rows: OpticalRows | None = None,
     ) -> None:
         """Join `plant` and the firmware by the last part of its `mock://rig/...` address."""
@@ -116,8 +117,14 @@ class Rig:
         self.plant.announce(key)
 
     def inject(self, instrument: str, fault: Fault, on: str = "") -> None:
-        """Let `fault` strike the next request to `instrument` that contains the text `on`."""
-        self.instruments[instrument].inject(fault, on)
+        """Let `fault` strike the next request to `instrument` that contains the text `on`.
+
+        Raises ValueError for an instrument that has no faults.
+        """
+        firmware = self.instruments[instrument]
+        if not isinstance(firmware, Faulty):
+            raise ValueError(f"'{instrument}' has no faults to inject")
+        firmware.inject(fault, on)
 
 
 def optical_rig(plant: ShapedLight, *, sweep_time_s: float = 0.0) -> Rig:

@@ -2,6 +2,7 @@
 
 import http.server
 import socketserver
+import sys
 import threading
 from dataclasses import dataclass
 
@@ -68,6 +69,54 @@ def test_each_rig_has_its_own_instruments(make_shaper):
 def test_a_plant_that_does_not_exist():
     with pytest.raises(ValueError, match=r"rigs\.r\.plant: no plant 'sound'"):
         open_rigs({"r": Settings(plant="sound")})
+
+
+OWN_RIG = """
+from drivers.transport import Rig
+
+class Echo:
+    def __init__(self, **dials):
+        self.dials, self.keys = dials, []
+
+    def announce(self, key):
+        self.keys.append(key)
+
+    def handle(self, method, path, body):
+        return 200, "text/plain", body
+
+def echo_rig(**dials):
+    echo = Echo(**dials)
+    return Rig(echo, {"echo": echo})
+
+not_a_rig = Echo
+"""
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    (tmp_path / "echo_lab.py").write_text(OWN_RIG)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "echo_lab"
+    sys.modules.pop("echo_lab", None)
+
+
+def test_a_plant_of_ones_own_by_import_path(own_module):
+    rigs = open_rigs({"own": Settings(plant=f"{own_module}:echo_rig", gap=2.0, seed=7)})
+    assert rigs["own"].plant.dials == {"device_seed": 0, "gap": 2.0, "noise": 0.0, "seed": 7}
+    rigs["own"].announce(RowKey(3, 14, 15.0))
+    assert rigs["own"].plant.keys == [RowKey(3, 14, 15.0)]
+    with open_http("mock://own/echo", rigs, timeout_s=5) as client:
+        assert client.post("/say", content=b"hello").content == b"hello"
+    with pytest.raises(ValueError, match="'echo' has no faults"):
+        rigs["own"].inject("echo", Fault.TIMEOUT)
+
+
+def test_a_plant_that_cannot_be_imported(own_module):
+    for path in ("no_such_lab:rig", f"{own_module}:no_such_rig", f"{own_module}:", ":rig"):
+        with pytest.raises(ValueError, match=rf"rigs\.r\.plant: '{path}' cannot be imported"):
+            open_rigs({"r": Settings(plant=path)})
+    with pytest.raises(TypeError, match=r"rigs\.r\.plant: .* returns a Echo, not a Rig"):
+        open_rigs({"r": Settings(plant=f"{own_module}:not_a_rig")})
 
 
 @pytest.mark.parametrize("open_", [open_http, open_visa])

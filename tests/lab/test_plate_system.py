@@ -140,7 +140,7 @@ def test_the_oracle_is_the_noise_free_device_and_its_gradient() -> None:
 
 
 def test_a_real_plate_has_no_oracle(bench: Bench) -> None:
-    with pytest.raises(ValueError, match="plate: the ideal gradient needs a simulated bench"):
+    with pytest.raises(ValueError, match="plate: the ideal gradient needs the simulated optics"):
         open_oracle(bench.system("plate"), None, bench.measure("plate"))
 
 

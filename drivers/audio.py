@@ -10,7 +10,6 @@ samples were lost, and the row is out of sync. Shots in which the interface repo
 overflow are repeated.
 """
 
-import re
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
@@ -30,13 +29,12 @@ from drivers.audio_port import (
 from drivers.errors import (
     ConnectionLost,
     DriverError,
-    IdentityError,
     InstrumentRefused,
     InstrumentTimeout,
     LimitError,
     ProtocolError,
 )
-from drivers.instrument import Recording
+from drivers.instrument import Recording, check_identity
 from drivers.spec import Array, ArraySpec
 
 Limits = tuple[float, float]
@@ -105,8 +103,7 @@ class AudioPlate:
         Raises IdentityError, ProtocolError if the reference is not heard, or what the wire does.
         """
         identity = self.identify()
-        if self._expect_idn is not None and re.search(self._expect_idn, identity) is None:
-            raise IdentityError(self.name, f"'{identity}' answers, not /{self._expect_idn}/")
+        check_identity(self.name, identity, self._expect_idn)
         self._ask("start", self._port.start)
         self._shoot(np.zeros((1, *self.drive.shape)))
 

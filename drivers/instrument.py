@@ -4,6 +4,7 @@ Drivers are blocking, synchronous and speak physical units. They refuse what is 
 before a byte is sent, and never clip.
 """
 
+import re
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -11,7 +12,14 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from drivers.errors import IdentityError
 from drivers.spec import Array, ArraySpec
+
+
+def check_identity(name: str, identity: str, expected: str | None) -> None:
+    """Raise IdentityError unless the regular expression `expected` is found (None: any will do)."""
+    if expected is not None and re.search(expected, identity) is None:
+        raise IdentityError(name, f"'{identity}' answers, not /{expected}/")
 
 
 class Instrument(Protocol):

@@ -20,12 +20,12 @@ import numpy as np
 from drivers.errors import (
     ConnectionLost,
     DriverError,
-    IdentityError,
     InstrumentRefused,
     InstrumentTimeout,
     LimitError,
     ProtocolError,
 )
+from drivers.instrument import check_identity
 from drivers.mcc_board import LOST, TIMED_OUT, BoardError, DaqBoard, Side
 from drivers.spec import Array, ArraySpec
 
@@ -107,8 +107,7 @@ class MccUsb1208HS:
             self._call("reopen", self._board.reopen)
             self._lost = False
         identity = self.identify()
-        if self._expect_idn is not None and re.search(self._expect_idn, identity) is None:
-            raise IdentityError(self.name, f"'{identity}' answers, not /{self._expect_idn}/")
+        check_identity(self.name, identity, self._expect_idn)
         self.shutdown()
         self.acquire(np.zeros((1, *self.drive.shape)))
 

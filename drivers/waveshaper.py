@@ -11,7 +11,6 @@ loaded the light passes through uncontrolled states for some ten milliseconds.
 
 import json
 import math
-import re
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -20,13 +19,12 @@ import httpx
 import numpy as np
 
 from drivers.errors import (
-    ConnectionLost,
-    IdentityError,
     InstrumentRefused,
-    InstrumentTimeout,
     LimitError,
     ProtocolError,
 )
+from drivers.http_wire import exchange
+from drivers.instrument import check_identity
 from drivers.spec import Array, ArraySpec
 from drivers.wsp import Profile, ProfileFormat, parse_profile
 
@@ -102,8 +100,7 @@ class WaveShaperA:
         """
         information = self._device_information()
         identity = self._identity(information)
-        if self._expect_idn is not None and re.search(self._expect_idn, identity) is None:
-            raise IdentityError(self.name, f"'{identity}' answers, not /{self._expect_idn}/")
+        check_identity(self.name, identity, self._expect_idn)
         self._check_device(information)
         self.shutdown()
 
@@ -206,20 +203,8 @@ class WaveShaperA:
         )
 
     def _answer(self, asked: str, request: httpx.Request) -> bytes:
-        """Exchange one request; translate what httpx raises, refuse any status but 200."""
-        if self._closed:
-            raise ConnectionLost(self.name, f"{asked}: the driver has been closed")
-        try:
-            response = self._client.send(request)
-        except httpx.TimeoutException as error:
-            message = f"{asked}: no answer within {self._client.timeout.read:g} s"
-            raise InstrumentTimeout(self.name, message) from error
-        except httpx.HTTPError as error:
-            raise ConnectionLost(self.name, f"{asked}: {error}") from error
-        if response.status_code != httpx.codes.OK:
-            message = f"{asked}: HTTP status {response.status_code}: {response.text[:200]}"
-            raise InstrumentRefused(self.name, message)
-        return response.content
+        """Exchange one request; raises what the wire does."""
+        return exchange(self._client, request, name=self.name, asked=asked)
 
     def _accepted(self, asked: str, answer: bytes) -> dict[str, Any]:
         """Return the JSON object answered; raise InstrumentRefused unless its rc is 0."""

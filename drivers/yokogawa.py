@@ -19,7 +19,8 @@ from pymeasure.instruments import Instrument
 from pymeasure.instruments.validators import strict_discrete_set, strict_range
 from pymeasure.instruments.yokogawa.aq6370series import AQ6370Series
 
-from drivers.errors import IdentityError, InstrumentRefused, InstrumentTimeout, LimitError
+from drivers.errors import InstrumentRefused, InstrumentTimeout, LimitError
+from drivers.instrument import check_identity
 from drivers.scpi import ScpiLink
 from drivers.spec import Array, ArraySpec
 
@@ -191,8 +192,7 @@ class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untype
         """
         self._link.recover()
         identity = self.identify()
-        if self._expect_idn is not None and re.search(self._expect_idn, identity) is None:
-            raise IdentityError(self.name, f"'{identity}' answers, not /{self._expect_idn}/")
+        check_identity(self.name, identity, self._expect_idn)
         self._abort_cleanly()
         for setting, value in self._settings.items():
             setattr(self, setting, value)

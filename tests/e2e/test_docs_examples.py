@@ -29,10 +29,12 @@ LIMIT_S = 60.0
 
 
 def small_dataset(task: str) -> Dataset:
-    """Return as many features and classes as the digits have, and few samples."""
+    """Return as many features and classes as the task has, and few samples."""
     rng = np.random.default_rng(0)
-    classes = tuple("0123456789")
-    return Dataset(task, rng.random((40, 49)), np.arange(40) % 10, classes, None, "made up")
+    features, classes = (12, 7) if task == "vowels" else (49, 10)
+    labels = np.arange(40) % classes
+    names = tuple("0123456789"[:classes])
+    return Dataset(task, rng.random((40, features)), labels, names, None, "made up")
 
 
 @contextmanager
@@ -163,21 +165,37 @@ def test_one_twin_for_several_jobs(url: str, capsys: pytest.CaptureFixture[str])
     assert "shape_r2" in capsys.readouterr().out
 
 
-def test_a_system_of_ones_own(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    section = "Add a driver or a system"
-    (module,) = blocks("how-to.md", "python", section)
-    (bench,) = blocks("how-to.md", "toml", section)
-    check, submit = blocks("how-to.md", "sh", section)
-    (tmp_path / "my_lab.py").write_text(module)
-    (tmp_path / "oscillators.toml").write_text(bench)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    assert "Example oscillator board" in pnnlab(check, ADDRESS)
-    with serving(load_bench(tmp_path / "oscillators.toml"), tmp_path / "service") as url:
-        shown = pnnlab(submit, url, "--epochs", "1", "--watch")
-    assert "accuracy on the device" in shown
+@pytest.fixture
+def oscillators_url(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    monkeypatch.chdir(ROOT)
+    with serving(load_bench(ROOT / "docs" / "coupled_oscillators.toml"), tmp_path) as url:
+        yield url
+
+
+def test_a_fourth_system(oscillators_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    url = oscillators_url
+    check, serve, submit = blocks("fourth-system.md", "sh")
+    checked, fitted, trained = blocks("fourth-system.md", "text")
+    where = "PYTHONPATH=docs "
+    assert pnnlab(check.removeprefix(where), url) == checked
+    bench = check.partition("--bench")[2]
+    assert serve.removeprefix(where) == f"pnnlab serve --bench{bench}"
+    execute(blocks("fourth-system.md", "python")[-1], url)
+    printed = capsys.readouterr().out
+    assert re.sub(r"-?\d+\.\d+", "#", printed) == re.sub(r"-?\d+\.\d+", "#", fitted)
+    shown = "".join(pnnlab(line, url, "--epochs", "2") for line in submit.splitlines())
+    assert labels(shown) == labels(trained)
+    with Client(url) as client:
+        jobs = client.jobs()
+        assert len(jobs) == 3
+        assert len({client.result(job["id"])["twin"] for job in jobs}) == 1
 
 
 def test_no_python_block_is_left_out() -> None:
     count = {page: len(blocks(page, "python")) for page in TEXT}
-    assert {page: n for page, n in count.items() if n} == {"tutorial.md": 2, "how-to.md": 5}
+    assert {page: n for page, n in count.items() if n} == {
+        "tutorial.md": 2,
+        "how-to.md": 4,
+        "fourth-system.md": 7,  # six are parts of its file
+    }

@@ -30,6 +30,8 @@ class Settings:
     device_seed: int = 0
     seed: int = 0
     honour_times: bool = False
+    drift_per_hour: float = 0.0
+    drift_from_s: float = 0.0
 
 
 # --- addresses --------------------------------------------------------------------------------

@@ -130,10 +130,12 @@ def _open_rig(name: str, settings: RigSettings, row_times_s: Mapping[str, float]
             OpticalPlant(**dials, drift=drift),
             sweep_time_s=sweep_time_s if settings.honour_times else 0.0,
         )
-    if settings.drift_per_hour and settings.plant in ("circuit", "plate"):
+    if settings.drift_per_hour and (
+        settings.plant in ("circuit", "plate") or ":" in settings.plant
+    ):
         raise ValueError(
             f"rigs.{name}.drift_per_hour: {settings.drift_per_hour:g} for the plant "
-            f"'{settings.plant}', which drifts as its table says and no more (optics only)"
+            f"'{settings.plant}', which has no drift to declare (optics only)"
         )
     if settings.plant == "circuit":
         return circuit_rig(CircuitPlant(**dials), honour_times=settings.honour_times)

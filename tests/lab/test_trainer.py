@@ -11,13 +11,15 @@ from torch import Tensor
 
 from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import Bench, open_bench
-from lab.config import METHODS, Method, NetworkConfig, TrainConfig, TwinConfig
+from lab.config import METHODS, Method, TrainConfig, TwinConfig
 from lab.datasets import Dataset, split
 from lab.errors import Stopped
 from lab.measure import DeviceMeasure
-from lab.models import PhysicalNetwork, brightness_free, build_network
+from lab.models import build_network
+from lab.network_config import NetworkConfig
 from lab.oracle import open_oracle
-from lab.pat import PhysicalLayer, pat
+from lab.pat import pat
+from lab.stages import brightness_free, repeat
 from lab.train_result import EpochMetric
 from lab.trainer import train
 from lab.twins import FittedTwin, fit_stream, fit_system_twin
@@ -66,7 +68,7 @@ def test_every_method_trains_and_counts_its_rows(apparatus: Apparatus, method: M
     train_rows = 30 - trained
     on_device = method in ("pat", "pat-refit", "ideal")
     assert result.rows == (2 * (train_rows + 2 * train_rows) if on_device else 0)
-    assert result.test_rows == 2 * (trained + 1)  # the last one for the spectrum
+    assert result.test_rows == 2 * 2 * trained  # once more for the twin's error and the clamp
     assert (result.twin_accuracy is None) == on_device
     assert [m.epoch for m in result.curve] == [1, 2] == [m.epoch for m in seen]
     assert np.trace(result.confusion) / trained == pytest.approx(result.test_accuracy)
@@ -175,6 +177,7 @@ def test_initialisation_gives_every_channel_its_range() -> None:
         device,
         OpticsTwin(),
         NetworkConfig(layers=3),
+        features=12,
         x_size=50,
         theta_size=50,
         y_size=50,
@@ -184,8 +187,11 @@ def test_initialisation_gives_every_channel_its_range() -> None:
     features = torch.rand(200, 12, generator=torch.Generator().manual_seed(0))
     network.initialise(features)
     encoded = network.encode(features)
-    n = brightness_free(device(encoded, network.layers[0].theta.detach()[None]))
-    rescaled = (network.scale[0] * n + network.shift[0]).detach()
+    theta = network.layers[0].theta
+    assert theta is not None
+    n = brightness_free(device(encoded[:, 0], theta.detach()))
+    rescale = network.blocks[0].after[1]
+    rescaled = (rescale.scale * n + rescale.shift).detach()
     torch.testing.assert_close(rescaled.mean(0), torch.full((50,), 0.5), atol=1e-4, rtol=0)
     assert float(rescaled.std(0).max()) == pytest.approx(0.2, abs=1e-4)
     logits = network(features).detach()
@@ -206,17 +212,10 @@ def test_choosing_settings_never_reads_test_rows(apparatus: Apparatus) -> None:
 
 
 def test_features_are_repeated_and_filled_with_ones() -> None:
-    network = PhysicalNetwork(
-        [PhysicalLayer(torch.rand(50), OpticsTwin(), OpticsTwin())],
-        NetworkConfig(),
-        x_size=50,
-        y_size=50,
-        classes=2,
-    )
-    encoded = network.encode(torch.tensor([[0.25] * 6 + [0.5] * 6]))
+    encoded = repeat(torch.tensor([[0.25] * 6 + [0.5] * 6]), 50)
     assert encoded[0].tolist() == [0.25] * 24 + [0.5] * 24 + [1.0] * 2
     with pytest.raises(ValueError, match="51 features do not fit into 50 channels"):
-        network.encode(torch.zeros(1, 51))
+        repeat(torch.zeros(1, 51), 50)
 
 
 def test_a_data_driven_twin_can_be_fitted_to_the_bench(bench: Bench) -> None:

@@ -11,7 +11,7 @@ import twins.circuit
 from drivers.mock.circuit import CircuitPlant
 from lab.bench import open_bench
 from lab.config import TwinConfig
-from lab.drives import random_drives
+from lab.drives import random_series
 from lab.twins import fit_stream, fit_system_twin
 from twins.circuit import CircuitTwin
 from twins.fitting import FitSettings, MeasuredRows, twin_error
@@ -25,7 +25,7 @@ def plant_rows(gap: float, rows: int, *, uniform: bool, device_seed: int = 0) ->
         x = torch.rand(rows, 208, generator=torch.Generator().manual_seed(0)).double()
         theta = torch.full_like(x, 0.5)
     else:
-        x, theta = (t.double() for t in random_drives(rows, 208, 208, seed=0))
+        x, theta = (t.double() for t in random_series(rows, 208, 208, seed=0))
     u = (2 * (x + theta) - 2).clamp(-1, 1).numpy()
     plant = CircuitPlant(gap=gap, noise=0.0, device_seed=device_seed)
     y = plant.forward(10 * u, np.zeros(rows)) / 20 + 0.5

@@ -11,17 +11,18 @@ import twins.plate
 from drivers.mock.plate import OscillatingPlate
 from lab.bench import open_bench
 from lab.config import BenchConfig, TwinConfig, load_bench
-from lab.drives import random_drives
+from lab.drives import random_series
 from lab.twins import fit_stream, fit_system_twin
 from twins.fitting import FitSettings, MeasuredRows, fit_twin, twin_error
-from twins.plate import PlateTwin, least_squares_response, textbook_response
+from twins.linear_systems import least_squares_response
+from twins.plate import PlateTwin, textbook_response
 
 BENCH = Path(__file__).parents[2] / "bench-plate.toml"
 
 
 def plate_rows(gap: float, rows: int, *, device_seed: int = 0, seed: int = 0) -> MeasuredRows:
     """Noise-free rows of the plant, normalised, double precision."""
-    x, theta = (t.double() for t in random_drives(rows, 196, 196, seed=seed))
+    x, theta = (t.double() for t in random_series(rows, 196, 196, seed=seed))
     drive = (2 * x - 1 + 2 * theta - 1).clamp(-1, 1).numpy()
     plant = OscillatingPlate(gap=gap, noise=0.0, device_seed=device_seed)
     return MeasuredRows(x, theta, torch.from_numpy(plant.forward(drive, np.zeros(rows)) / 2 + 0.5))

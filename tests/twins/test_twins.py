@@ -10,10 +10,10 @@ import twins.optics
 from drivers.mock.optics import OpticalPlant
 from drivers.spec import Array
 from lab.bench import open_bench
-from lab.config import TwinConfig
+from lab.config import TrainConfig, TwinConfig
 from lab.datasets import Dataset, split
-from lab.drives import random_drives
-from lab.twins import draw_task_inputs, fit_stream, fit_system_twin
+from lab.drives import random_channels
+from lab.twins import fit_stream, fit_system_twin, task_drives
 from twins.base import DigitalTwin
 from twins.fitting import FitSettings, MeasuredRows, fit_twin, twin_error
 from twins.neural import NeuralTwin
@@ -30,7 +30,7 @@ def plant_rows(gap: float, rows: int, *, uniform: bool, device_seed: int = 0) ->
     if uniform:
         x, theta = torch.rand(2, rows, 50, generator=g).double()
     else:
-        x, theta = (t.double() for t in random_drives(rows, 50, 50, seed=0))
+        x, theta = (t.double() for t in random_channels(rows, 50, 50, seed=0))
     u = torch.stack((x, theta), -1).flatten(1).numpy()
     plant = OpticalPlant(gap=gap, noise=0.0, device_seed=device_seed)
     y: Array = plant.forward(-0.5 + 1.5 * u, np.zeros(rows), WAVELENGTHS_M) / FULL_SCALE_W
@@ -53,7 +53,8 @@ def test_task_inputs_are_encoded_training_samples_and_no_others() -> None:
     dataset = Dataset("made up", features, np.arange(150) % 3, ("a", "b", "c"), None, "made up")
     with open_bench(BENCH, start=False) as bench:
         description = bench.system("optics").description
-    first, again, other = (draw_task_inputs(dataset, description, "random", s) for s in (0, 0, 1))
+    configs = [TrainConfig(seed=seed) for seed in (0, 0, 1)]
+    first, again, other = (task_drives(c, dataset, description)[0] for c in configs)
     assert first.shape == (100, 50)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -77,7 +78,7 @@ def test_a_fit_on_600_rows_of_the_bench_reaches_7_per_cent() -> None:
             TwinConfig(rows=600),
             bench.new_twin("optics"),
             bench.measure("optics", stream=fit_stream(0)),
-            task_inputs=torch.rand(40, 50, generator=torch.Generator().manual_seed(3)),
+            task_drives=random_channels(40, 50, 50, seed=3),
         )
     assert fitted.random.normalised < 0.07
     assert fitted.random.shape_r2 > 0.9

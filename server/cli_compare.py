@@ -48,13 +48,18 @@ def compare(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A small run: minutes.")] = False,
     bench: BenchFile = None,
-    gap: Annotated[float | None, typer.Option(help="Instead of the bench file's.")] = None,
+    gap: Annotated[
+        str, typer.Option(help="0 to 3, instead of the bench file's; several give several tables.")
+    ] = "",
     device_seed: Annotated[int | None, typer.Option(help="Instead of the bench file's.")] = None,
     workers: Annotated[
         int, typer.Option(min=1, max=64, help="Processes, each simulating a bench of its own.")
     ] = 1,
     url: Annotated[
         str | None, typer.Option(help="Run it as jobs of this service, not here.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Write table, JSON and figures (SVG) to this folder.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -66,6 +71,7 @@ def compare(
         controls=CONTROLS if controls == "all" else _parts(controls),
         seeds=seeds or (1 if quick else 3),
         twin_rows=_parts(twin_rows) or (None,),
+        gaps=_parts(gap) or (None,),
         twin_kind=twin_kind,
         split=split,
         epochs=epochs,
@@ -77,15 +83,20 @@ def compare(
         path=path,
         quick=quick,
     )
-    local: dict[str, Any] = {"gap": gap, "device_seed": device_seed, "workers": workers}
+    local: dict[str, Any] = {"device_seed": device_seed, "workers": workers}
     with ended_by_signals(), CountBar(plan.runs) as bar:
         if url is None:
             run = _here(plan, bench, bar.show, **local)
         else:
-            if bench is not None or local != {"gap": None, "device_seed": None, "workers": 1}:
+            here = (bench, device_seed, workers) != (None, None, 1) or plan.gaps != (None,)
+            if here:
                 raise ConfigError("--url: bench, gap, device seed and workers are the service's")
             run = ServiceRuns(plan, partial(Client, url), bar.show)
         result = run_comparison(plan, run)
+    if figures is not None:
+        from lab.report.comparison import write_comparison
+
+        write_comparison(figures, result)
     typer.echo(json.dumps(result) if as_json else comparison_text(result))
 
 
@@ -94,7 +105,6 @@ def _here(
     bench: Path | None,
     on_progress: OnProgress,
     *,
-    gap: float | None,
     device_seed: int | None,
     workers: int,
 ) -> Run:
@@ -104,7 +114,7 @@ def _here(
     from lab.comparison.local import LocalRuns
     from lab.datasets import load
 
-    config = with_rigs(config, gap=gap, device_seed=device_seed)
+    config = with_rigs(config, device_seed=device_seed)
     return LocalRuns(plan, config, load(plan.task), on_progress, workers)
 
 

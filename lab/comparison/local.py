@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from queue import Queue
 from typing import Any
@@ -35,7 +35,7 @@ from lab.datasets import Dataset
 from lab.errors import ConfigError
 from lab.plant_run import plant_run
 from lab.recipes import completed, is_possible, measures_much
-from lab.rigs import gap, is_simulated
+from lab.rigs import gap, is_simulated, with_rigs
 from lab.scheduling.scheduled_run import ScheduledRun
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.systems.base import never
@@ -54,13 +54,16 @@ class LocalRuns:
     on_progress: OnProgress
     workers: int = 1
 
-    def __call__(self, twin_rows: int | None) -> Outcome:
+    def __call__(self, twin_rows: int | None, gap: float | None = None) -> Outcome:
         """Fit one twin and run every method, control and seed with it.
 
-        Raises ConfigError where the bench cannot serve the plan, DriverError and SystemFaulted
+        gap: of the simulated rigs, instead of the bench file's. Raises ConfigError where the bench cannot serve the plan, DriverError and SystemFaulted
         where an instrument fails.
         """
         self._check()
+        return replace(self, bench=with_rigs(self.bench, gap=gap))._run(twin_rows)
+
+    def _run(self, twin_rows: int | None) -> Outcome:
         configs = self._configs(twin_rows)
         # one thread: the arrays are small, and threads would only wait for each other
         torch.set_num_threads(1)

@@ -24,7 +24,7 @@ def _without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class Comparison(BaseModel):
-    """The plan: every method with the seeds 0 to seeds-1, once for each number of twin rows.
+    """The plan: every method with the seeds 0 to seeds-1, for each gap and number of twin rows.
 
     What is None is chosen by what works for the system and the task (`lab.recipes`). controls: each
     is run with seed 0 to control_seeds-1. rows: equal hardware rows for all methods, instead of
@@ -44,6 +44,11 @@ class Comparison(BaseModel):
         Field(min_length=1),
         AfterValidator(_without_repeats),
     ] = (None,)
+    gaps: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=3)] | None, ...],
+        Field(min_length=1),
+        AfterValidator(_without_repeats),
+    ] = (None,)
     twin_kind: TwinKind | None = None
     split: Split = "random"
     epochs: int | None = Field(None, ge=1, le=10_000)
@@ -57,9 +62,9 @@ class Comparison(BaseModel):
 
     @property
     def runs(self) -> int:
-        """Get how many training runs the plan has at most, for all numbers of twin rows."""
+        """Get how many training runs the plan has at most, with all its twins."""
         of_one_twin = len(self.methods) * self.seeds + len(self.controls) * self.control_seeds
-        return of_one_twin * len(self.twin_rows)
+        return of_one_twin * len(self.twin_rows) * len(self.gaps)
 
     def twin_fields(self, rows: int | None) -> dict[str, Any]:
         """Return what is settled of the twin that all methods share."""
@@ -173,13 +178,13 @@ class Outcome:
     gap: float | None
 
 
-Run = Callable[[int | None], Outcome]
-"""Runs the plan with one twin, fitted on this many rows."""
+Run = Callable[[int | None, float | None], Outcome]
+"""Runs the plan with one twin: fitted on this many rows, on a bench of this gap."""
 
 
 def compare(plan: Comparison, run: Run) -> dict[str, Any]:
-    """Return the comparison as JSON data; with several numbers of twin rows, `{"runs": [...]}`."""
-    runs = [summarise(plan, run(rows)) for rows in plan.twin_rows]
+    """Return the comparison as JSON data; with several gaps or twins, `{"runs": [...]}`."""
+    runs = [summarise(plan, run(rows, gap)) for gap in plan.gaps for rows in plan.twin_rows]
     return runs[0] if len(runs) == 1 else {"runs": runs}
 
 

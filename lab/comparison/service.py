@@ -27,9 +27,10 @@ class ServiceRuns:
     on_progress: OnProgress
     gap: float | None = None
 
-    def __call__(self, twin_rows: int | None) -> Outcome:
+    def __call__(self, twin_rows: int | None, gap: float | None = None) -> Outcome:
         """Fit one twin and run every method and seed with it; jobs are cancelled on the way out.
 
+        gap: the service's bench has its own, so None.
         Raises ServiceError where the service does not answer or a job does not succeed, and what
         it refuses.
         """

@@ -18,9 +18,11 @@ def comparison_text(comparison: Mapping[str, Any]) -> str:
 def heading(run: Mapping[str, Any]) -> str:
     """Return what was compared, and how good the twin is."""
     gap = "a bench of unknown gap" if run["gap"] is None else f"gap {run['gap']:g}"
+    trained = f"{run['epochs']} epochs" if run["row_budget"] is None else "equal hardware rows"
     return (
         f"{run['task']} on {run['system']}, {gap}, split {run['split']}: "
-        f"{run['layers']} layers, {run['epochs']} epochs\n{twin_text(run)}"
+        f"{run['layers']} layers of {run['parallel']}, {trained} of {run['train_images']:,} "
+        f"samples, measured by {run['path']}{', quick' if run['quick'] else ''}\n{twin_text(run)}"
     )
 
 
@@ -40,6 +42,7 @@ def twin_text(run: Mapping[str, Any]) -> str:
 def method_table(run: Mapping[str, Any]) -> str:
     """Return accuracy and cost of each method, and the digital baseline below."""
     rows = [method_row(name, method) for name, method in run["methods"].items()]
+    rows += [control_row(name, control) for name, control in run["controls"].items()]
     baseline = run["baseline"]["logistic_regression"]
     rows.append(accuracy_row("logistic regression", baseline))
     return align(rows)
@@ -55,6 +58,14 @@ def method_row(name: str, method: Mapping[str, Any]) -> dict[str, str]:
         "lab hours/run": f"{method['instrument_hours'] / runs:.1f}",
         "s/run": f"{method['seconds'] / runs:.0f}",
     }
+
+
+def control_row(name: str, control: Mapping[str, Any]) -> dict[str, str]:
+    """Return one control's cells, or why there is none."""
+    label = f"  {name.replace('_', ' ')}"
+    if control["mean"] is None:
+        return {"": label, "mean": "-", "min": "-", "each seed": control["reason"]}
+    return {**method_row(label, control), "": label}
 
 
 def accuracy_row(name: str, accuracy: Mapping[str, Any]) -> dict[str, str]:

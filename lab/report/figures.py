@@ -25,6 +25,11 @@ COLOURS = {
     "in-silico": "#d55e00",
     "in-silico-noise": "#b4558f",
     "ideal": "#5c5c5c",
+    "pat-sharpness": "#56b4e9",
+    "dfa": "#e69f00",
+    "spsa": "#8c564b",
+    "pepg": "#b8a800",
+    "phyll": "#1d2733",
 }
 INK, FAINT, GRID, PAPER = "#1d2733", "#66707c", "#e3e7eb", "#fbfbfa"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
@@ -171,14 +176,72 @@ def spectrum(
     return _svg(draw, name=name, alt=alt, height_in=3.1)
 
 
+def accuracy_by_rows(runs: Results, *, title: str) -> str:
+    """Draw the validation accuracy in training against hardware rows, twin's rows included.
+
+    runs: comparisons (`lab.comparison.plan.summarise`) whose runs were checked in training; one
+    line a method, the mean over its seeds. Returns a whole SVG document.
+    """
+
+    def draw(axes: Axes) -> None:
+        for run in runs:
+            for method, values in run["methods"].items():
+                if values["rows"] and "checks_per_seed" in values:
+                    _checked_line(axes, method, values)
+        axes.set_xscale("log")
+        axes.set_xlabel("hardware rows, twin's included")
+        axes.set_ylabel("validation accuracy, %")
+        axes.set_ylim(0, 102)
+        axes.set_title(title, fontsize=10.5)
+        axes.legend(fontsize=9)
+
+    return _document(draw, height_in=3.6)
+
+
+def _checked_line(axes: Axes, method: str, values: Mapping[str, Any]) -> None:
+    twin = values["ledger_per_seed"][0]["twin"]
+    seeds = values["checks_per_seed"]
+    rows = twin + np.mean([[c["rows"] for c in checks] for checks in seeds], axis=0)
+    accuracy = 100 * np.mean([[c["accuracy"] for c in checks] for checks in seeds], axis=0)
+    colour = COLOURS[method]
+    axes.plot(rows, accuracy, color=colour, linewidth=1.6, marker=".", label=method)
+
+
+def accuracy_by_gap(runs: Results, *, title: str) -> str:
+    """Draw each method's accuracy on the device against the gap, each seed a dot; an SVG document.
+
+    runs: comparisons of several gaps.
+    """
+
+    def draw(axes: Axes) -> None:
+        for method in runs[0]["methods"]:
+            gaps = [run["gap"] for run in runs]
+            seeds = 100 * np.array([run["methods"][method]["accuracy"] for run in runs])
+            colour = COLOURS[method]
+            axes.plot(gaps, seeds.mean(1), color=colour, linewidth=1.6, label=method)
+            axes.plot(gaps, seeds, ".", color=colour, alpha=0.6)
+        axes.set_xlabel("gap: 0 the textbook, 1 a real device")
+        axes.set_ylabel("test accuracy on the device, %")
+        axes.set_ylim(0, 102)
+        axes.set_title(title, fontsize=10.5)
+        axes.legend(fontsize=9)
+
+    return _document(draw, height_in=3.6)
+
+
 def _svg(draw: Callable[[Axes], None], *, name: str, alt: str, height_in: float) -> str:
     """Return a figure as an SVG element that scales with the page; `name` makes its ids unique."""
+    return _inline(_document(draw, height_in=height_in, transparent=True), name, alt)
+
+
+def _document(draw: Callable[[Axes], None], *, height_in: float, transparent: bool = False) -> str:
+    """Return a figure as a whole SVG document."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
         draw(figure.add_subplot())
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True)
-    return _inline(buffer.getvalue(), name, alt)
+        figure.savefig(buffer, format="svg", transparent=transparent, metadata={"Date": None})
+    return buffer.getvalue()
 
 
 def _inline(document: str, name: str, alt: str) -> str:

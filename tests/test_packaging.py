@@ -90,6 +90,13 @@ def test_compose_declares_the_volumes_that_it_mounts():
     assert {mount.split(":")[0] for mount in mounts} == set(compose["volumes"])
 
 
+def test_container_has_every_bench_file():
+    words = {
+        word for line in (ROOT / "Dockerfile").read_text().splitlines() for word in line.split()
+    }
+    assert {path.name for path in ROOT.glob("bench*.toml")} <= words
+
+
 def test_container_installs_pinned_packages_and_is_not_root():
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     assert any("pip install" in line and "-c constraints.txt" in line for line in lines)

@@ -12,9 +12,9 @@ d(v) = conductance width softplus((v - threshold) / width)
 """
 
 import numpy as np
-from numba import njit
 
 from drivers.mock.circuit_table import KNEE, KNEE_SLOPE, SUBSTEPS
+from drivers.mock.compiled import compiled
 from drivers.spec import Array
 
 # Columns of the parameters, (rows, 10)
@@ -39,7 +39,7 @@ def _tabulate_softplus() -> Array:
 SOFTPLUS = _tabulate_softplus()
 
 
-@njit(cache=True, inline="always")
+@compiled(inline="always")
 def _softplus(z: float, table: Array) -> float:
     if z >= _END:
         return z
@@ -49,7 +49,7 @@ def _softplus(z: float, table: Array) -> float:
     return table[j, 0] + t * (table[j, 1] + t * (table[j, 2] + t * table[j, 3]))
 
 
-@njit(cache=True, inline="always")
+@compiled(inline="always")
 def _slope(z: float, table: Array) -> float:
     if z >= _END:
         return 1.0
@@ -59,7 +59,7 @@ def _slope(z: float, table: Array) -> float:
     return (table[j, 1] + t * (2 * table[j, 2] + t * 3 * table[j, 3])) * _PER_UNIT
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def play(u: Array, parameters: Array, table: Array) -> Array:
     """Return the response (rows, samples) to drives u (rows, samples), each row from rest."""
     rows, samples = u.shape
@@ -86,7 +86,7 @@ def play(u: Array, parameters: Array, table: Array) -> Array:
     return y
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def pull_back(u: Array, parameters: Array, g_y: Array, table: Array) -> Array:
     """Return d(sum(g_y * play))/du, (rows, samples), for g_y (rows, samples)."""
     rows, samples = u.shape

@@ -13,23 +13,13 @@ are driven and heard.
 Rows start at rest and do not see each other.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 
+from drivers.mock.compiled import compiled
 from drivers.spec import Array
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def _compiled(function: F) -> F:
-    """Compile on the first call, and keep the machine code on disk."""
-    return cast(F, numba.njit(cache=True, fastmath=True)(function))
-
-
-@_compiled
+@compiled(fastmath=True)
 def respond(
     force: Array,
     w: Array,
@@ -64,7 +54,7 @@ def respond(
     return z
 
 
-@_compiled
+@compiled(fastmath=True)
 def pull_back(
     force: Array,
     g: Array,

@@ -5,21 +5,21 @@ y = f_p(x, theta): x and theta are series that are added and clamped to full sca
 same samples. The circuit starts each row at rest: it rings down in the gap before it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
 from drivers.instrument import CircuitDAQ
 from drivers.row_key import RowKey
-from drivers.spec import Array, ArraySpec
-from lab.systems.base import PhysicalSystem, Rows, SystemDescription
-from lab.systems.series import encode, played_range, series_spec
+from drivers.spec import Array
+from lab.systems.base import Rows
+from lab.systems.series import SeriesSystem, encode
 
 FULL_SCALE_V = 10.0
 RING_DOWN_SAMPLES = 700  # until the least damped circuit is below its noise
 
 
-class CircuitSystem(PhysicalSystem):
+class CircuitSystem(SeriesSystem):
     """A driven circuit behind a DAQ; many rows are one waveform."""
 
     daq: CircuitDAQ
@@ -33,36 +33,16 @@ class CircuitSystem(PhysicalSystem):
         announce: Callable[[RowKey], None] | None = None,
     ) -> None:
         """Take the DAQ; raise ValueError if its gap is too short for the circuit to ring down."""
-        super().__init__(announce)
         if daq.gap_samples < RING_DOWN_SAMPLES:
             raise ValueError(
                 f"{name}: {daq.gap_samples} samples between rows, at least {RING_DOWN_SAMPLES} "
                 "needed: a row would hear the one before"
             )
-        self.daq = daq
-        self.instruments = (daq,)
-        self.batch_rows = daq.rows_at_once
-        samples = daq.drive.shape[0]
-        response = daq.response
-        self.description = SystemDescription(
-            name=name,
-            x=series_spec("x", samples),
-            theta=series_spec("theta", samples),
-            y=ArraySpec("y", "V", response.shape, response.low, response.high),
-            row_time_s=row_time_s,
-            drives="series",
+        super().__init__(
+            daq, name=name, full_scale=FULL_SCALE_V, row_time_s=row_time_s, announce=announce
         )
-
-    def narrow(self, limits: Mapping[str, tuple[float, float]]) -> None:
-        """Tighten x or theta; raise ValueError if the DAQ may not play what remains allowed."""
-        super().narrow(limits)
-        low, high = (FULL_SCALE_V * end for end in played_range(self.description))
-        drive = self.daq.drive
-        if low < drive.low or high > drive.high:
-            raise ValueError(
-                f"x and theta need a drive of {low:.4g} to {high:.4g} V, the DAQ's limits are "
-                f"{drive.low:g} to {drive.high:g} V: narrow x and theta too"
-            )
+        self.daq = daq
+        self.batch_rows = daq.rows_at_once
 
     def _measure_batch(self, x: Array, theta: Array) -> Rows:
         y = self.daq.acquire(FULL_SCALE_V * encode(x, theta))

@@ -1,19 +1,67 @@
-"""How a system that plays one series takes x and theta: added, and clamped to full scale.
+"""Systems that play one series: they take x and theta added, and clamped to full scale.
 
 x and theta are series of -1 to 1 of full scale. Element-wise rescaling of a series is digital (the
 network's); the system adds theta as its offset. The clamp is part of the encoding, like the
 blocking of dark lines in optics: twins and gradients know it.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
 import numpy as np
 
+from drivers.instrument import Instrument
+from drivers.row_key import RowKey
 from drivers.spec import Array, ArraySpec
-from lab.systems.base import SystemDescription
+from lab.systems.base import PhysicalSystem, SystemDescription
 
 
-def series_spec(name: str, samples: int) -> ArraySpec:
-    """Return the declaration of x or theta."""
-    return ArraySpec(name, "full scale", (samples,), -1.0, 1.0)
+class SeriesInstrument(Instrument, Protocol):
+    """An instrument that plays series and records what comes back."""
+
+    drive: ArraySpec
+    response: ArraySpec
+
+
+class SeriesSystem(PhysicalSystem):
+    """What drives one instrument with series; a subclass plays rows (`_measure_batch`)."""
+
+    def __init__(
+        self,
+        instrument: SeriesInstrument,
+        *,
+        name: str,
+        full_scale: float,
+        row_time_s: float,
+        announce: Callable[[RowKey], None] | None,
+    ) -> None:
+        """Take the instrument and the drive, in its unit, that 1 stands for."""
+        super().__init__(announce)
+        self.instruments = (instrument,)
+        self._drive = instrument.drive
+        self._full_scale = full_scale
+        samples = instrument.drive.shape[0]
+        self.description = SystemDescription(
+            name=name,
+            x=ArraySpec("x", "full scale", (samples,), -1.0, 1.0),
+            theta=ArraySpec("theta", "full scale", (samples,), -1.0, 1.0),
+            y=replace(instrument.response, name="y"),
+            row_time_s=row_time_s,
+            drives="series",
+        )
+
+    def narrow(self, limits: Mapping[str, tuple[float, float]]) -> None:
+        """Tighten x or theta; raise ValueError if what remains allowed may not be played."""
+        super().narrow(limits)
+        low, high = (self._full_scale * end for end in played_range(self.description))
+        drive = self._drive
+        if low < drive.low or high > drive.high:
+            raise ValueError(
+                f"x and theta need a drive of {low:.4g} to {high:.4g} {drive.unit}, the limits of "
+                f"{self.instruments[0].name} are {drive.low:g} to {drive.high:g} {drive.unit}: "
+                "narrow x and theta too"
+            )
 
 
 def encode(x: Array, theta: Array) -> Array:

@@ -228,15 +228,15 @@ class HardwareScheduler:
         the reservation's number run. Raises UnknownName, Conflict while it is reserved,
         ValueError for a ttl_s out of range, SystemClosed.
         """
-        return await self._queue(system).reserve(owner, ttl_s)
+        return await self._queue(system).reserved.reserve(owner, ttl_s)
 
     def heartbeat(self, system: str, number: int) -> Reservation:
         """Let a reservation live on; raise UnknownName, ReservationLost."""
-        return self._queue(system).heartbeat(number)
+        return self._queue(system).reserved.heartbeat(number)
 
     def release(self, system: str, number: int) -> None:
         """End a reservation and the passes under it; raise UnknownName, ReservationLost."""
-        self._queue(system).release(number)
+        self._queue(system).reserved.release(number)
 
     def set_calibration(self, system: str, name: str) -> None:
         """Name the calibration that is in force from now on; measurements carry it."""

@@ -17,7 +17,6 @@ from lab.errors import (
     DeadlineMissed,
     LabError,
     PassTimeout,
-    ReservationLost,
     SystemClosed,
     SystemFaulted,
 )
@@ -26,13 +25,12 @@ from lab.scheduling.finish import finish
 from lab.scheduling.hardware import Hardware
 from lab.scheduling.health import Health
 from lab.scheduling.pass_queue import PassQueue
-from lab.scheduling.reservations import Reservation
+from lab.scheduling.planning import Planning
+from lab.scheduling.reserved_use import ReservedUse
 from lab.scheduling.ticket import AnyOutcome, HardwareCall, Portion, Ticket
 from lab.systems.base import Rows
 
 log = logging.getLogger(__name__)
-
-_TOO_LATE_S = 5e-4  # before a call's end: its successor is then chosen after it
 
 
 class SystemQueue:
@@ -50,8 +48,18 @@ class SystemQueue:
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._started = asyncio.Event()
-        self._expiry: asyncio.TimerHandle | None = None
         self._alone_since = 0.0
+        self.planning = Planning(
+            hardware, self.passes, config.slice_s, self._tell_beginning, self._tell_finished
+        )
+        self.reserved = ReservedUse(
+            name,
+            hardware,
+            self.passes,
+            self.planning,
+            closed=lambda: self.closed,
+            has_ended=self._look_again,
+        )
 
     # --- opening and closing
 
@@ -73,13 +81,13 @@ class SystemQueue:
         if not self.closed:
             self.closed = True
             self._changed.set()
-            self._unplan()
-            for call in self._on_hardware():
+            self.planning.unplan()
+            for call in self.planning.on_hardware():
                 self._keep_apart(call)
                 call.stop(SystemClosed)
             for ticket in self.passes.remove_all():
                 ticket.fail_stopped(SystemClosed)
-            self._end_reservation()
+            self.reserved.end()
         return self._task
 
     # --- passes
@@ -120,76 +128,27 @@ class SystemQueue:
         """End a waiting pass at once, a running one after the call in flight, with `kind`."""
         if ticket.outcome.done():
             return
-        self._unplan()
-        carried = any(call.carries(ticket) for call in self._on_hardware())
+        self.planning.unplan()
+        carried = any(call.carries(ticket) for call in self.planning.on_hardware())
         waited = self.passes.remove(ticket)
         if carried:
             ticket.stop(kind)
-            for call in self._on_hardware():
+            for call in self.planning.on_hardware():
                 call.cut = True  # the others of its slice go on in the next one
         elif waited:
             ticket.fail_stopped(kind)
         self._plan()
+
+    def _look_again(self) -> None:
+        """Look for something to do: other passes may run now."""
+        self._alone_since = self.now()
+        self._changed.set()
 
     def _deliver_empty(self, ticket: Ticket) -> None:
         shape = self.hardware.system.description.y.shape
         no_rows = Rows(np.empty((0, *shape)), np.empty(0, dtype=bool))
         ticket.keep(no_rows, 0, 0, self.hardware.next_shot, ticket.submitted_s)
         ticket.deliver(self.calibration)
-
-    # --- reservations
-
-    async def reserve(self, owner: str, ttl_s: float) -> Reservation:
-        """Reserve the system; return once the call in flight, if any, has ended."""
-        if self.closed:
-            raise SystemClosed(f"{self.name} is closed")
-        granted = self.passes.reservations.grant(owner, ttl_s)
-        self._expire_after(ttl_s)
-        self._unplan()
-        for call in self._on_hardware():
-            call.cut = True
-        try:
-            await self.hardware.quiet()
-        except asyncio.CancelledError:
-            if self.passes.reservations.current == granted:  # nobody knows its number
-                self._end_reservation()
-            raise
-        if self.closed:
-            raise SystemClosed(f"{self.name} is closed")
-        return self.passes.reservations.check(granted.number)
-
-    def heartbeat(self, number: int) -> Reservation:
-        """Let a reservation live for its ttl_s from now; raise ReservationLost, UnknownName."""
-        renewed = self.passes.reservations.renew(number)
-        self._expire_after(renewed.ttl_s)
-        return renewed
-
-    def release(self, number: int) -> None:
-        """End a reservation and its passes; raise ReservationLost, UnknownName."""
-        self.passes.reservations.check(number)
-        self._end_reservation()
-
-    def _expire_after(self, ttl_s: float) -> None:
-        if self._expiry is not None:
-            self._expiry.cancel()
-        self._expiry = self._loop.call_later(ttl_s, self._end_reservation)
-
-    def _end_reservation(self) -> None:
-        """Fence off the present reservation, if any: none of its rows starts any more."""
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-        if self.passes.reservations.current is None:
-            return
-        self._unplan()
-        for portion in (portion for call in self._on_hardware() for portion in call.portions):
-            if portion.ticket.forward_pass.reservation is not None:
-                self.passes.remove(portion.ticket)
-                portion.ticket.stop(ReservationLost)
-        for ticket in self.passes.end_reservation():
-            ticket.fail_stopped(ReservationLost)
-        self._alone_since = self.now()
-        self._changed.set()
 
     # --- recovery
 
@@ -263,25 +222,11 @@ class SystemQueue:
             if self.health.next_s is not None and self.health.next_s <= self.now():
                 await self._bring_up(self.hardware.restart)
             return
-        call = self._next_call()
+        call = self.planning.next_call(self.now())
         if call.portions:
             await self._run(call)
         elif (idle_s := self.hardware.until_idle_shot()) is not None and idle_s <= 0:
             await self._run_idle()
-
-    def _next_call(self) -> HardwareCall:
-        """Take passes from the queue until their rows fill a slice."""
-        room = self.hardware.rows_in(self.config.slice_s)
-        portions: list[Portion] = []
-        while room > 0 and (ticket := self.passes.take(self.now())) is not None:
-            rows = min(room, ticket.rows - ticket.done)
-            portions.append(Portion(ticket, ticket.done + rows))
-            room -= rows
-        return self._call(portions)
-
-    def _call(self, portions: list[Portion]) -> HardwareCall:
-        shot = self.hardware.next_shot
-        return HardwareCall(portions, shot, self._tell_beginning, self._tell_finished)
 
     def _tell_beginning(self, ticket: Ticket) -> None:
         """Let the time limit of a pass run; from the worker thread."""
@@ -316,7 +261,7 @@ class SystemQueue:
         self._watchdog.cancel()
         goes_on = self.hardware.running
         if goes_on is None:
-            self._unplan()
+            self.planning.unplan()
         self._charge(call)
         if call.error is not None and not call.abandoned:  # else the fault is known
             self._keep_apart(call)
@@ -332,44 +277,18 @@ class SystemQueue:
         """Let a pass that has just come take its place among what runs and what is planned."""
         if self.hardware.running is not None:
             self._plan()
-            for call in self._on_hardware():
+            for call in self.planning.on_hardware():
                 call.cut = call.cut or call.gives_way_to(ticket)
 
     def _plan(self) -> None:
-        """Choose what follows the running call: now, so that the hardware does not wait for it.
-
-        The pass goes on waiting until the hardware has begun the plan; whatever changes meanwhile
-        may change it. None is made where others want a turn at the instruments in between, where
-        rows share a call (more of them may come while it runs), or where the running call ends so
-        soon that the loop had better put many short passes into the next one.
-        """
-        hardware = self.hardware
-        running, now = hardware.running, self.now()
-        if running is None or hardware.is_shared or hardware.system.batch_rows > 1:
-            return
-        if self.closed or self.health.reason or not self._unplan():
-            return
-        if running.expected_s < _TOO_LATE_S:
-            return
-        ticket = self.passes.peek(now)
-        if ticket is not None:
-            first = next((p.until for p in running.portions if p.ticket is ticket), ticket.done)
-            until = min(ticket.rows, first + hardware.rows_in(self.config.slice_s))
-            hardware.plan(self._call([Portion(ticket, until)]))
-
-    def _unplan(self) -> bool:
-        """Take back what is planned; return whether the hardware has not begun it."""
-        return self.hardware.unplan() is not None or self.hardware.planned is None
+        """Choose again what follows the running call, unless the system does nothing more."""
+        if not (self.closed or self.health.reason):
+            self.planning.plan(self.now())
 
     def _keep_apart(self, call: HardwareCall) -> None:
         """Take the passes of a call out of the queue: what ends the others does not end them."""
         for portion in call.portions:
             self.passes.remove(portion.ticket)
-
-    def _on_hardware(self) -> list[HardwareCall]:
-        """Return the running call, and the planned one where it has begun unheard of."""
-        calls = (self.hardware.running, self.hardware.planned)
-        return [call for call in calls if call is not None]
 
     def _start_timeout(self, ticket: Ticket) -> None:
         timeout_s = ticket.forward_pass.timeout_s
@@ -381,7 +300,7 @@ class SystemQueue:
     def _hangs(self, call: HardwareCall) -> None:
         """Give up a call that does not return; its callers hear now, its system is faulted."""
         call.cut = call.abandoned = True
-        self._unplan()
+        self.planning.unplan()
         self._keep_apart(call)
         error = PassTimeout(f"{self.name}: an instrument call does not return")
         self._fault(error)

@@ -81,12 +81,14 @@ class PlantRun:
         y = np.empty((len(x), *self._system.description.y.shape))
         with self._turn:
             begin = time.perf_counter()
-            for first in range(0, len(x), _ROWS_AT_ONCE):
-                if stopped():
-                    raise PassCancelled(f"{name}: stopped after {first} of {len(x)} rows")
-                rows = slice(first, first + _ROWS_AT_ONCE)
-                y[rows] = self._measure(x[rows], theta[rows], keys[rows])
-            self._hardware_s += time.perf_counter() - begin
+            try:
+                for first in range(0, len(x), _ROWS_AT_ONCE):
+                    if stopped():
+                        raise PassCancelled(f"{name}: stopped after {first} of {len(x)} rows")
+                    rows = slice(first, first + _ROWS_AT_ONCE)
+                    y[rows] = self._measure(x[rows], theta[rows], keys[rows])
+            finally:
+                self._hardware_s += time.perf_counter() - begin
         return y
 
     def cancel(self) -> None:

@@ -1,6 +1,8 @@
 """Rows without driver and wire: bit for bit those of driver and wire, and as strict."""
 
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +157,20 @@ def test_another_number_of_keys_is_refused() -> None:
     rows = case()
     with both(edited()) as (_, run), pytest.raises(ValueError, match="3 rows but 2 row keys"):
         run(rows.x[:3], rows.theta[:3], rows.keys[:2])
+
+
+def test_several_jobs_may_measure_on_one_plant_at_once() -> None:
+    rows = case()
+    before = sys.getswitchinterval()
+    with open_bench(ROOT / "bench.toml") as bench, ThreadPoolExecutor(3) as threads:
+        runs = [plant_run(bench, "optics") for _ in range(3)]
+        alone = runs[0](rows.x, rows.theta, rows.keys)
+        sys.setswitchinterval(1e-6)
+        try:
+            together = [threads.submit(run, rows.x, rows.theta, rows.keys) for run in runs]
+            assert all(np.array_equal(part.result(), alone) for part in together)
+        finally:
+            sys.setswitchinterval(before)
 
 
 def test_no_further_rows_once_it_is_told_to_stop() -> None:

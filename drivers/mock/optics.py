@@ -138,9 +138,13 @@ class OpticalPlant:
 
     def measure(self, field: Array | Complex | None, key: RowKey, wavelengths_m: Array) -> Array:
         """Return the spectrum of one row, (points,), W, for pixel fields (pixels,), None: dark."""
-        dark = np.array([field is None])
-        fields = np.zeros((1, PIXELS)) if field is None else field[None]
-        return self.measure_rows(fields, [key], wavelengths_m, dark).ravel()
+        normal = self._noise.normal(key, 1 + len(wavelengths_m))
+        clean = np.zeros(len(wavelengths_m))
+        if field is not None:
+            shot = 1 + self.noise * NOISE_1.amplitude * normal[:1]
+            time_s = np.array([key.time_s])
+            clean = self._intensity(field[None], time_s, wavelengths_m, shot).ravel()
+        return self._read(clean, normal[1:])
 
     def measure_rows(
         self,
@@ -163,13 +167,16 @@ class OpticalPlant:
             row = np.s_[rows, None]  # a stack of single rows
             stack = self._intensity(part[:, None], time_s[row], wavelengths_m, shot[row])
             clean[rows] = stack[:, 0]
-        sd = np.sqrt(NOISE_1.read**2 + NOISE_1.shot**2 * clean + NOISE_1.relative**2 * clean**2)
-        noisy = clean + self.noise * sd * normal[:, 1:]
-        return self._digitise(noisy)
+        return self._read(clean, normal[:, 1:])
 
     def shape_rows(self, frequencies_thz: Array, transmission: Complex) -> Array | Complex:
         """Return pixel fields (rows, pixels) of transmissions (rows, lines) on one grid."""
         return _pixel_fields(_place(frequencies_thz), transmission)
+
+    def _read(self, clean: Array, normal: Array) -> Array:
+        """Return what the detector makes of intensities, with its noise and ADC; W."""
+        sd = np.sqrt(NOISE_1.read**2 + NOISE_1.shot**2 * clean + NOISE_1.relative**2 * clean**2)
+        return self._digitise(clean + self.noise * sd * normal)
 
     def _digitise(self, intensity: Array) -> Array:
         full = FULL_SCALE_W / UNIT_W

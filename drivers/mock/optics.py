@@ -144,7 +144,7 @@ class OpticalPlant:
             shot = 1 + self.noise * NOISE_1.amplitude * normal[:1]
             time_s = np.array([key.time_s])
             clean = self._intensity(field[None], time_s, wavelengths_m, shot).ravel()
-        return self._read(clean, normal[1:])
+        return self._detect(clean, normal[1:])
 
     def measure_rows(
         self,
@@ -167,13 +167,13 @@ class OpticalPlant:
             row = np.s_[rows, None]  # a stack of single rows
             stack = self._intensity(part[:, None], time_s[row], wavelengths_m, shot[row])
             clean[rows] = stack[:, 0]
-        return self._read(clean, normal[:, 1:])
+        return self._detect(clean, normal[:, 1:])
 
     def shape_rows(self, frequencies_thz: Array, transmission: Complex) -> Array | Complex:
         """Return pixel fields (rows, pixels) of transmissions (rows, lines) on one grid."""
         return _pixel_fields(_place(frequencies_thz), transmission)
 
-    def _read(self, clean: Array, normal: Array) -> Array:
+    def _detect(self, clean: Array, normal: Array) -> Array:
         """Return what the detector makes of intensities, with its noise and ADC; W."""
         sd = np.sqrt(NOISE_1.read**2 + NOISE_1.shot**2 * clean + NOISE_1.relative**2 * clean**2)
         return self._digitise(clean + self.noise * sd * normal)

@@ -1,6 +1,7 @@
 """The command `pnnlab compare`."""
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from lab.comparison.service import ServiceRuns
 from lab.comparison.table import comparison_text
 from lab.config import CONTROLS, METHODS, load_bench
 from lab.errors import ConfigError
-from lab.rigs import with_rigs
+from lab.rigs import is_simulated, with_rigs
 from server.cli_bench import AsJson, BenchFile, find_bench
 from server.interrupts import ended_by_signals
 from server.run_bars import CountBar
@@ -26,7 +27,7 @@ def compare(
     system: Annotated[str, typer.Option(help="Physical system.")] = _PLAN.system,
     task: Annotated[str, typer.Option(help="Which data, such as vowels.")] = _PLAN.task,
     methods: Annotated[str, typer.Option(help=f"Of {', '.join(METHODS)}.")] = "pat-refit,in-silico",
-    controls: Annotated[str, typer.Option(help=f"Of {', '.join(CONTROLS)}; or all.")] = "",
+    controls: Annotated[str, typer.Option(help=f"Of {', '.join(CONTROLS)}; all or none.")] = "all",
     seeds: Annotated[int | None, typer.Option(help="Runs of each method: seeds 0, 1, ...")] = None,
     twin_rows: Annotated[
         str, typer.Option(help="Measured rows of the twin's fit; several give several tables.")
@@ -53,8 +54,13 @@ def compare(
     ] = "",
     device_seed: Annotated[int | None, typer.Option(help="Instead of the bench file's.")] = None,
     workers: Annotated[
-        int, typer.Option(min=1, max=64, help="Processes, each simulating a bench of its own.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Processes, each simulating a bench of its own. [simulated: a core, at most 2]",
+        ),
+    ] = None,
     url: Annotated[
         str | None, typer.Option(help="Run it as jobs of this service, not here.")
     ] = None,
@@ -68,7 +74,7 @@ def compare(
         system=system,
         task=task,
         methods=_parts(methods),
-        controls=CONTROLS if controls == "all" else _parts(controls),
+        controls={"all": CONTROLS, "none": ()}.get(controls, _parts(controls)),
         seeds=seeds or (1 if quick else 3),
         twin_rows=_parts(twin_rows) or (None,),
         gaps=_parts(gap) or (None,),
@@ -88,7 +94,7 @@ def compare(
         if url is None:
             run = _here(plan, bench, bar.show, **local)
         else:
-            here = (bench, device_seed, workers) != (None, None, 1) or plan.gaps != (None,)
+            here = (bench, device_seed, workers) != (None, None, None) or plan.gaps != (None,)
             if here:
                 raise ConfigError("--url: bench, gap, device seed and workers are the service's")
             run = ServiceRuns(plan, partial(Client, url), bar.show)
@@ -106,7 +112,7 @@ def _here(
     on_progress: OnProgress,
     *,
     device_seed: int | None,
-    workers: int,
+    workers: int | None,
 ) -> Run:
     """Return what runs the plan on the bench file, in this process or several."""
     config = load_bench(find_bench(bench, plan.system))
@@ -115,6 +121,8 @@ def _here(
     from lab.datasets import load
 
     config = with_rigs(config, device_seed=device_seed)
+    if workers is None:
+        workers = min(2, os.cpu_count() or 1) if is_simulated(config) else 1
     return LocalRuns(plan, config, load(plan.task), on_progress, workers)
 
 

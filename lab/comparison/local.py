@@ -57,8 +57,8 @@ class LocalRuns:
     def __call__(self, twin_rows: int | None, gap: float | None = None) -> Outcome:
         """Fit one twin and run every method, control and seed with it.
 
-        gap: of the simulated rigs, instead of the bench file's. Raises ConfigError where the bench cannot serve the plan, DriverError and SystemFaulted
-        where an instrument fails.
+        gap: of the simulated rigs, instead of the bench file's. Raises ConfigError where the bench
+        cannot serve the plan, DriverError and SystemFaulted where an instrument fails.
         """
         self._check()
         return replace(self, bench=with_rigs(self.bench, gap=gap))._run(twin_rows)

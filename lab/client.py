@@ -31,6 +31,7 @@ from lab.events import Event
 from lab.held_reservation import HeldReservation
 from lab.jobs.data_folder import write_whole
 from lab.jobs.records import FitConfig
+from lab.uploading import read_upload
 
 __all__ = ["Client", "ServiceError", "client_name"]
 
@@ -179,6 +180,33 @@ class Client:
         """
         body = {"name": name, "reservation": reservation}
         return self._object("PUT", f"/systems/{system}/calibration", json=body)
+
+    # data sets
+
+    def datasets(self) -> list[dict[str, Any]]:
+        """List the tasks that a config may name: the built-in ones, then the uploads by name."""
+        found: list[dict[str, Any]] = self._calls.call("GET", "/datasets").json()
+        return found
+
+    def upload_dataset(
+        self, data: Path | str | Mapping[str, ArrayLike], name: str | None = None
+    ) -> dict[str, Any]:
+        """Upload a data set and return what the service knows of it; its `task` is for configs.
+
+        data: an npz or CSV file, or the arrays: features (rows, d), labels (rows,), and groups
+        and test (rows,) if there are. name: shown in listings; default: the file's, or "arrays".
+
+        Raises ConfigError that says what is wrong with the data, or with their size.
+        """
+        content, found_name = read_upload(data)
+        return self._object(
+            "POST",
+            "/datasets",
+            params={"name": found_name if name is None else name},
+            content=content,
+            headers={"Content-Type": "application/octet-stream"},
+            timeout=_PATIENT_TIMEOUT,
+        )
 
     # twins
 

@@ -4,11 +4,12 @@ Imports neither torch nor drivers, so that the client and the command line start
 """
 
 import hashlib
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lab.errors import ConfigError
 from lab.network_config import NetworkConfig
@@ -16,8 +17,8 @@ from lab.network_config import NetworkConfig
 Method = Literal["pat", "pat-refit", "in-silico", "in-silico-noise", "ideal"]
 METHODS: tuple[Method, ...] = ("pat", "pat-refit", "in-silico", "in-silico-noise", "ideal")
 DIGITAL_METHODS: tuple[Method, ...] = ("in-silico", "in-silico-noise")  # the test apart
-Task = Literal["vowels", "vowels12", "digits", "mnist", "mnist28"]
-TASKS: tuple[Task, ...] = ("vowels", "vowels12", "digits", "mnist", "mnist28")
+TASKS = ("vowels", "vowels12", "digits", "mnist", "mnist28")
+UPLOAD_BYTES = 64 * 2**20  # of a data set that a service takes
 Split = Literal["random", "talker"]
 Holdout = Literal["test", "validation"]
 TwinKind = Literal["structured", "filter", "neural"]
@@ -31,6 +32,20 @@ CONTROLS: tuple[Control, ...] = (
     "digital_only",
 )
 
+_OWN_TASK = re.compile(r"file:.+|upload:[0-9a-f]{16}")
+
+
+def _known_task(task: str) -> str:
+    if task not in TASKS and not _OWN_TASK.fullmatch(task):
+        raise ValueError(
+            f"task '{task}': there are {', '.join(TASKS)}; data of your own are upload:ID, of 16 "
+            "hexadecimal digits (pnnlab upload), or file:PATH on the machine of the command"
+        )
+    return task
+
+
+Task = Annotated[str, AfterValidator(_known_task)]
+"""What to train on: one of TASKS, an upload of a service's, or a file on this machine."""
 
 _MOCK = "mock://"
 

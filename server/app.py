@@ -11,7 +11,7 @@ from lab.config import BenchConfig
 from server.errors import add_error_handlers
 from server.guard import Guard
 from server.lifespan import open_lab
-from server.routes import health, jobs, passes, reservations, systems, twins
+from server.routes import datasets, health, jobs, passes, reservations, systems, twins
 from server.routes.access import problems
 
 PREFIX = "/api/v1"
@@ -29,8 +29,8 @@ def create_app(
 ) -> FastAPI:
     """Return the app that serves a bench; its lifespan opens and closes everything.
 
-    bench: the bench, or its file. data_dir: database, checkpoints and twins; one service at a
-    time. database_url: where the database is, if not there. workers: jobs that run at once.
+    bench: the bench, or its file. data_dir: database, uploads, checkpoints and twins; one service
+    at a time. database_url: where the database is, if not there. workers: jobs that run at once.
     max_body_bytes: of a pass; larger ones get 413. local_only: answer under the loopback's names
     and addresses only.
     """
@@ -55,7 +55,7 @@ def create_app(
     app.state.max_body_bytes = max_body_bytes
     app.add_middleware(Guard, local_only=local_only, max_body_bytes=max_body_bytes)
     add_error_handlers(app)
-    for part in (systems, reservations, passes, twins, jobs):
+    for part in (systems, reservations, passes, datasets, twins, jobs):
         app.include_router(part.router, prefix=PREFIX, responses=problems(422))
     app.include_router(health.router)
     return app

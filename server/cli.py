@@ -2,6 +2,7 @@
 
     serve, check                       cli_bench: open a bench on this machine
     submit, jobs, watch, cancel        cli_jobs: talk to a running service
+    upload                             cli_data: give it data of one's own
     queue, reserve, release, recover   cli_queue: share the systems of one
     compare                            cli_compare: several methods, here or on a service
     demo                               cli_demo: all of it on the simulated bench, with a report
@@ -16,7 +17,7 @@ from typer.core import TyperGroup
 
 from drivers.errors import DriverError
 from lab.errors import LabError
-from server import cli_bench, cli_compare, cli_demo, cli_jobs, cli_queue
+from server import cli_bench, cli_compare, cli_data, cli_demo, cli_jobs, cli_queue
 
 
 class _OneLineErrors(TyperGroup):
@@ -45,6 +46,7 @@ app.command("submit")(cli_jobs.submit)
 app.command("jobs")(cli_jobs.jobs)
 app.command("watch")(cli_jobs.watch)
 app.command("cancel")(cli_jobs.cancel)
+app.command("upload")(cli_data.upload)
 app.command("queue")(cli_queue.queue)
 app.command("reserve")(cli_queue.reserve)
 app.command("release")(cli_queue.release)

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lab.config import UPLOAD_BYTES
 from lab.loopback import is_loopback
 from server.errors import status_problem
 
@@ -23,8 +24,9 @@ class Guard:
     """ASGI middleware.
 
     local_only: refuse requests for a host name that is not the loopback's; a page whose name was
-    made to point at this machine sends its own. max_body_bytes: refuse larger passes; all other
-    bodies are configs and have at most CONFIG_BODY_BYTES. Bodies are counted, announced or not.
+    made to point at this machine sends its own. max_body_bytes: refuse larger passes; data sets
+    have at most UPLOAD_BYTES, all other bodies are configs and have at most CONFIG_BODY_BYTES.
+    Bodies are counted, announced or not.
     """
 
     def __init__(self, app: ASGIApp, *, local_only: bool, max_body_bytes: int) -> None:
@@ -44,6 +46,8 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _body_limit(self, path: str) -> int:
+        if path.endswith("/datasets"):
+            return UPLOAD_BYTES
         large = path.endswith("/passes")
         return self._max_body_bytes if large else min(CONFIG_BODY_BYTES, self._max_body_bytes)
 

@@ -11,6 +11,7 @@ from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import Bench
 from lab.config import DIGITAL_METHODS, TrainConfig
 from lab.datasets import Dataset, load
+from lab.datasets.own import FILE, UPLOAD, find_upload, uploads_folder
 from lab.errors import ConfigError, DataError, DeadlineMissed
 from lab.jobs.job_rows import measure_for
 from lab.jobs.live_job import LiveJob, Turns
@@ -67,6 +68,7 @@ class JobRunner:
         UnknownName, ConfigError; DeadlineMissed for a deadline that has passed.
         """
         self.bench.system(config.system)
+        self._check_task(config.task)
         if config.deadline_s is not None and config.deadline_s <= time.time():
             raise DeadlineMissed("the job's deadline has passed before it was submitted")
         if isinstance(config, TrainConfig):
@@ -81,6 +83,19 @@ class JobRunner:
             field = "kind" if isinstance(config, FitConfig) else "twin.kind"
             raise ConfigError(f"{field}: {error}") from error
 
+    def _check_task(self, task: str | None) -> None:
+        """Raise ConfigError for a path, which a client must not choose here; UnknownName."""
+        if task is not None and task.startswith(FILE):
+            raise ConfigError(
+                f"task: '{task}' would be a file of the service's machine; upload it, and name "
+                "the task that the upload answers"
+            )
+        if task is not None and task.startswith(UPLOAD):
+            find_upload(uploads_folder(self.store.folder), task)
+
+    def _load(self, task: str) -> Dataset:
+        return load(task, uploads=uploads_folder(self.store.folder))
+
     def _check_twin(self, system: str, record: TwinRecord) -> None:
         if record.system != system:
             raise ConfigError(
@@ -93,7 +108,7 @@ class JobRunner:
             )
 
     def _train(self, job: LiveJob, config: TrainConfig) -> dict[str, Any]:
-        dataset = load(config.task)
+        dataset = self._load(config.task)
         apparatus = open_apparatus(self.bench, config.system, self._measurer(job, config))
         job.rows.plan(rows_to_measure(config, dataset))
         record, fitted = self._twin_for(job, config, dataset, apparatus)
@@ -112,7 +127,7 @@ class JobRunner:
 
     def _fit_only(self, job: LiveJob, config: FitConfig) -> dict[str, Any]:
         apparatus = open_apparatus(self.bench, config.system, self._measurer(job, config))
-        dataset = None if config.task is None else load(config.task)
+        dataset = None if config.task is None else self._load(config.task)
         like = TrainConfig(system=config.system, seed=config.seed)
         if config.task is not None:
             family = self.bench.config.systems[config.system].system

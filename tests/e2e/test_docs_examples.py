@@ -19,7 +19,7 @@ from drivers.errors import InstrumentTimeout
 from drivers.yokogawa import YokogawaAQ6370
 from lab.client import Client
 from lab.config import BenchConfig, load_bench
-from lab.datasets import Dataset
+from lab.datasets import Dataset, load
 from server.app import create_app
 from server.cli import app
 from server.serve import LabServer, listen, run
@@ -28,8 +28,10 @@ from twins.fitting import FitSettings
 LIMIT_S = 60.0
 
 
-def small_dataset(task: str) -> Dataset:
-    """Return as many features and classes as the task has, and few samples."""
+def small_dataset(task: str, **places: Path) -> Dataset:
+    """Return as many features and classes as the task has, and few samples; or an upload."""
+    if task.startswith("upload:"):
+        return load(task, **places)
     rng = np.random.default_rng(0)
     features, classes = (12, 7) if task == "vowels" else (49, 10)
     labels = np.arange(40) % classes
@@ -165,6 +167,29 @@ def test_one_twin_for_several_jobs(url: str, capsys: pytest.CaptureFixture[str])
     assert "shape_r2" in capsys.readouterr().out
 
 
+def test_data_of_ones_own(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = "Train on your own data"
+    (table,) = blocks("how-to.md", "text", section)
+    service, here = blocks("how-to.md", "sh", section)
+    (tmp_path / "colours.csv").write_text(table)
+    bench = str(ROOT / "bench.toml")
+    monkeypatch.chdir(tmp_path)
+    upload, submit = service.splitlines()
+    task, *shown = pnnlab(upload, url).split()
+    assert " ".join(shown) == "colours.csv: 8 rows, 3 features, 2 classes"
+    watched = pnnlab(submit.replace("upload:TASK", task), url, "--watch", "--twin-rows", "20")
+    assert "accuracy on the device" in watched
+    small = "--seeds 1 --epochs 1 --layers 1 --twin-kind neural --twin-rows 20"
+    assert "in-silico" in pnnlab(here, url, "--bench", bench, *small.split())
+    (code,) = blocks("how-to.md", "python", section)
+    execute(code, url)
+    printed = capsys.readouterr().out
+    assert "60 rows ['cool', 'hot']" in printed
+    assert "'mnist28', 'colours.csv', 'rooms']" in printed
+
+
 @pytest.fixture
 def oscillators_url(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.syspath_prepend(ROOT / "docs")
@@ -196,6 +221,6 @@ def test_no_python_block_is_left_out() -> None:
     count = {page: len(blocks(page, "python")) for page in TEXT}
     assert {page: n for page, n in count.items() if n} == {
         "tutorial.md": 2,
-        "how-to.md": 4,
+        "how-to.md": 5,
         "fourth-system.md": 7,  # six are parts of its file
     }

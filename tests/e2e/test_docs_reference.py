@@ -21,6 +21,7 @@ from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from lab.client import Client
 from lab.config import BenchConfig, TrainConfig
+from lab.datasets.own import DatasetInfo
 from lab.jobs.records import FitConfig, JobEstimate
 from lab.measurement import Measurement
 from lab.problems import PREFIX, problem_type
@@ -88,6 +89,7 @@ def test_every_key_is_listed_with_its_default(heading: str, expected: dict[str, 
     ("heading", "kind"),
     [
         ("Measurement", Measurement),
+        ("Data set", DatasetInfo),
         ("System status", SystemStatus),
         ("Queue", QueuedPass),
         ("Reservation", Reservation),

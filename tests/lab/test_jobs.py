@@ -36,7 +36,7 @@ BENCH = load_bench(Path(__file__).parents[2] / "bench.toml")
 LIMIT_S = 60.0  # no wait in these tests lasts so long unless something hangs
 
 
-def tiny_dataset(task: str) -> Dataset:
+def tiny_dataset(task: str, **_: object) -> Dataset:
     rng = np.random.default_rng(0)
     return Dataset(task, rng.random((24, 5)), np.arange(24) % 3, ("a", "b", "c"), None, "made up")
 
@@ -453,7 +453,7 @@ async def test_a_job_whose_end_cannot_be_written_leaves_no_watcher_waiting(
 async def test_torch_uses_one_thread_in_a_job(jobs, monkeypatch):
     threads = []
     monkeypatch.setattr(
-        lab.jobs.runner, "load", lambda task: threads.append(torch.get_num_threads()) or 1 / 0
+        lab.jobs.runner, "load", lambda task, **_: threads.append(torch.get_num_threads()) or 1 / 0
     )
     job = await jobs.submit(training())
     await ended(jobs, job.id)

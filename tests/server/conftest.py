@@ -32,7 +32,7 @@ def bench() -> BenchConfig:
     return load_bench(Path(__file__).parents[2] / "bench.toml")
 
 
-def tiny_dataset(task: str) -> Dataset:
+def tiny_dataset(task: str, **_: object) -> Dataset:
     rng = np.random.default_rng(0)
     return Dataset(task, rng.random((24, 5)), np.arange(24) % 3, ("a", "b", "c"), None, "made up")
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from lab.auditing import audit_every, rows_of_audit
 from lab.config import DIGITAL_METHODS, TrainConfig
 from lab.datasets import Dataset, Split, split
 
@@ -30,15 +31,16 @@ def split_for(config: TrainConfig, dataset: Dataset) -> Split:
 class Budget:
     """A run in numbers; rows are hardware rows.
 
-    steps: training steps; initial, training, checks, test: rows of these parts, 0 where a method
-    does not measure. planned: rows before the test of a run that measures, whatever the method:
-    the device's age at the test.
+    steps: training steps; initial, training, checks, audits, test: rows of these parts, 0 where a
+    method does not measure. planned: rows before the test of a run that measures, whatever the
+    method: the device's age at the test.
     """
 
     steps: int
     initial: int
     training: int
     checks: int
+    audits: int
     test: int
     planned: int
 
@@ -54,11 +56,13 @@ def budget(config: TrainConfig, parts: Split) -> Budget:
         steps = max(1, config.rows // (min(config.batch, samples) * rows * forwards))
         training = samples_of(steps, samples, config.batch) * rows * forwards
     digital = config.method in DIGITAL_METHODS or config.control in ("identity", "identity_clamped")
+    every = audit_every(config)
     return Budget(
         steps=steps,
         initial=0 if digital else initial,
         training=0 if digital else training,
         checks=config.checks * len(parts.validation_idx) * rows,
+        audits=0 if every is None else (steps - 1) // every * rows_of_audit(config),
         test=0
         if config.control in ("identity", "identity_clamped")
         else len(parts.test_idx) * rows,
@@ -75,4 +79,4 @@ def samples_of(steps: int, samples: int, batch: int) -> int:
 def rows_to_measure(config: TrainConfig, dataset: Dataset) -> int:
     """Return the hardware rows of a run with its test; without those of a twin's fit."""
     costs = budget(config, split_for(config, dataset))
-    return costs.initial + costs.training + costs.checks + costs.test
+    return costs.initial + costs.training + costs.checks + costs.audits + costs.test

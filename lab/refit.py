@@ -113,6 +113,13 @@ class OnlineRefit:
             for _ in range(self.settings.updates):
                 self._update(known)
 
+    def catch_up(self, updates: int = 200) -> None:
+        """Update the candidate at once on what is remembered, gates included."""
+        if self._train:
+            known = _join(self._train)
+            for _ in range(updates):
+                self._update(known)
+
     def _update(self, known: MeasuredRows) -> None:
         pick = torch.randint(len(known), (self.settings.batch,), generator=self._generator)
         rows = known[pick].to(self._twin)

@@ -5,6 +5,10 @@ from typing import Any
 
 from torch import Tensor
 
+from lab.auditing import AuditPoint
+
+_LISTS = ("curve", "checks", "audits")
+
 
 @dataclass(frozen=True)
 class EpochMetric:
@@ -64,6 +68,7 @@ class TrainResult:
     confusion: list[list[int]]
     curve: list[EpochMetric]
     checks: list[Check]
+    audits: list[AuditPoint]
     micro_batches: int
     rows: int
     test_rows: int
@@ -82,5 +87,5 @@ class TrainResult:
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the tensors, as plain data."""
         plain = {k: v for k, v in self.__dict__.items() if not k.endswith("_state")}
-        lists = {name: [asdict(m) for m in getattr(self, name)] for name in ("curve", "checks")}
+        lists = {name: [asdict(m) for m in getattr(self, name)] for name in _LISTS}
         return {**plain, **lists}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.apparatus import Apparatus
+from lab.auditing import Auditor, AuditPoint, audit_every
 from lab.baselines import logistic_regression
 from lab.budget import budget, rows_to_measure, split_for
 from lab.config import TrainConfig
@@ -35,6 +36,7 @@ from twins.base import DigitalTwin, frozen
 __all__ = ["rows_to_measure", "train"]
 
 _CHECK_STREAM = 1 << 41  # noise streams of checks, apart from those of the training
+_AUDIT_STREAM = 1 << 42  # and of audits
 _REPORTS_AN_EPOCH = 10  # where epochs are long
 _LONG_EPOCH = 100  # steps
 _SHOWN = 100  # test samples by which the twin and the clamp are judged
@@ -48,6 +50,7 @@ def train(
     apparatus: Apparatus,
     *,
     on_metric: Callable[[EpochMetric], None] | None = None,
+    on_audit: Callable[[AuditPoint], None] | None = None,
     stop: Callable[[], bool] = never,
 ) -> TrainResult:
     """Train and test; the fitted twin itself is not changed (a copy is).
@@ -55,7 +58,7 @@ def train(
     The test split is read once, at the end. Raises Stopped when `stop` says so (asked between
     steps), and whatever measuring raises.
     """
-    return _Run(config, dataset, fitted, apparatus, on_metric, stop).execute()
+    return _Run(config, dataset, fitted, apparatus, on_metric, on_audit, stop).execute()
 
 
 class _Run:
@@ -68,6 +71,7 @@ class _Run:
         fitted: FittedTwin,
         apparatus: Apparatus,
         on_metric: Callable[[EpochMetric], None] | None,
+        on_audit: Callable[[AuditPoint], None] | None,
         stop: Callable[[], bool],
     ) -> None:
         self.config = config
@@ -75,6 +79,7 @@ class _Run:
         self.fitted = fitted
         self.apparatus = apparatus
         self.on_metric = on_metric
+        self.on_audit = on_audit
         self.stop = stop
         self.split = split_for(config, dataset)
         self.budget = budget(config, self.split)
@@ -94,6 +99,7 @@ class _Run:
         self.rule: Rule = choose_rule(config, self.network, self.pipeline, self._loss)
         self.curve: list[EpochMetric] = []
         self.checks: list[Check] = []
+        self.auditor = self._open_auditor()
         self.ledger = {"twin": fitted.hardware_rows}
         self.start = time.perf_counter()
 
@@ -113,6 +119,13 @@ class _Run:
         for layer in network.layers:
             layer.clamped = self.config.control != "identity"
         return network
+
+    def _open_auditor(self) -> Auditor | None:
+        every = audit_every(self.config)
+        if every is None:
+            return None
+        rows = torch.from_numpy(self.split.train_idx)
+        return Auditor(self.config, self.features, self.labels, rows, every)
 
     def _open_pipeline(self) -> Pipeline[PhysicalNetwork]:
         number: int | AutoMicroBatches
@@ -162,6 +175,7 @@ class _Run:
                 self._report(epoch, step, sums, samples)
                 sums, samples = [], 0
             self._check(step)
+            self._audit(step)
         self.ledger["training"] = self.device.rows - self.ledger["initialisation"]
 
     def _optimiser(self) -> torch.optim.Optimizer:
@@ -226,13 +240,32 @@ class _Run:
             return
         rows = self.split.validation_idx
         seen = self.ledger.get("checks", 0)
-        tester = self.apparatus.open_device(_CHECK_STREAM + self.config.seed, seen)
-        tester.wait(self.device.time_s)
+        tester = self._open_aside(_CHECK_STREAM, seen)
         network = replica(self.network)
         network.set_measure(self._tested_by(tester))
         checked = accuracy(network, self.features[rows], self.labels[rows])
         self.ledger["checks"] = seen + tester.rows
         self.checks.append(Check(step, self.device.rows, checked))
+
+    def _audit(self, step: int) -> None:
+        """Audit the twin's gradient where that is due; none after the last step."""
+        if self.auditor is None or not self.auditor.due(step) or step == self.budget.steps:
+            return
+        seen = self.ledger.get("audits", 0)
+        device = self._open_aside(_AUDIT_STREAM, seen)
+        refit = self.parts.refit
+        point = self.auditor.audit(
+            step, self.network, device, None if refit is None else refit.catch_up
+        )
+        self.ledger["audits"] = seen + device.rows
+        if self.on_audit is not None:
+            self.on_audit(point)
+
+    def _open_aside(self, stream: int, seen: int) -> DeviceMeasure:
+        """Open the device on another noise stream, from row `seen` on, at its age in training."""
+        device = self.apparatus.open_device(stream + self.config.seed, seen)
+        device.wait(max(0.0, self.device.time_s - device.time_s))
+        return device
 
     def _tested_by(self, device: DeviceMeasure) -> Callable[[Tensor, Tensor], Tensor]:
         """Return what tests: the device, unless a control has put something in its place."""
@@ -272,6 +305,7 @@ class _Run:
             confusion=confusion(predicted, labels, len(self.dataset.classes)),
             curve=self.curve,
             checks=self.checks,
+            audits=[] if self.auditor is None else self.auditor.points,
             micro_batches=self.pipeline.micro_batches,
             rows=self.device.rows,
             test_rows=self.ledger["test"],

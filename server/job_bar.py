@@ -15,7 +15,8 @@ def follow(lab: Client, job_id: str) -> dict[str, Any]:
         bar.set_description_str(f"{job_id} {job['state']}")
         for event in lab.watch(job_id):
             if event.kind == "metric":
-                _advance(bar, job_id, event)
+                if event.data["kind"] in ("fit", "epoch"):
+                    _advance(bar, job_id, event)
             else:
                 job = event.data
                 bar.set_description_str(f"{job_id} {job['state']}")

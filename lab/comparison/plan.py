@@ -242,6 +242,8 @@ def _method(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if None not in values:
             summary |= {key: values, f"{key}_mean": statistics.fmean(values)}
     summary["ledger_per_seed"] = [r["ledger"] for r in results]
+    if results[0]["audits"]:
+        summary["audits_per_seed"] = [r["audits"] for r in results]
     if results[0]["checks"]:
         summary["checks_per_seed"] = [r["checks"] for r in results]
     return summary

@@ -84,7 +84,7 @@ class ServiceRuns:
 
     def _watch(self, client: Client, job_id: str, run: str) -> dict[str, Any]:
         for event in client.watch(job_id):
-            if event.kind == "metric":
+            if event.kind == "metric" and event.data["kind"] in ("fit", "epoch"):
                 self.on_progress(_progress(run, event.data))
             elif event.kind == "end" and event.data["state"] != "succeeded":
                 state, error = event.data["state"], event.data["error"]

@@ -120,6 +120,7 @@ class JobRunner:
             fitted,
             apparatus,
             on_metric=lambda m: job.metric({"kind": "epoch", **asdict(m)}),
+            on_audit=lambda a: job.metric({"kind": "audit", **asdict(a)}),
             stop=job.stopped,
         )
         self._save_checkpoint(job, config, record, result)

@@ -1,5 +1,6 @@
 """Audits of the twin's gradient during a training run."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.audit import Audit, audit_gradient, evaluations
-from lab.audit_watch import AuditWatch, steps_between_audits
+from lab.audit_watch import SHARE, AuditWatch
 from lab.config import TrainConfig
 from lab.measure import DeviceMeasure
 from lab.models import PhysicalNetwork
@@ -37,11 +38,11 @@ def audit_every(config: TrainConfig) -> int | None:
     """Return the steps between audits, None where a run has none."""
     if not config.audit or config.method not in AUDITED_METHODS or config.control is not None:
         return None
-    return steps_between_audits(config.batch, min(SAMPLES, config.batch))
+    return math.ceil(rows_of_audit(config) / (SHARE * config.batch * config.rows_a_sample))
 
 
 def rows_of_audit(config: TrainConfig) -> int:
-    """Return the hardware rows of one audit."""
+    """Return the hardware rows of one audit: its probes, and once for the twin's gradient."""
     return (evaluations() + 1) * min(SAMPLES, config.batch) * config.rows_a_sample
 
 

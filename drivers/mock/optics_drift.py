@@ -1,7 +1,7 @@
 """The declared drift of the simulated optics: a straight line in time, beside its slow wobble.
 
-From `from_s` on, a share `per_hour` of each range goes in an hour: the pulse's field amplitude
-falls, the spectrometer's wavelength axis moves, chirp is added. The ranges and their reasons:
+From `from_s` on, a share `per_hour` of each range goes in an hour: the pulse's energy falls, the
+spectrometer's wavelength axis moves, chirp is added. The ranges and their reasons:
 `optics_table.DriftRanges`. A function of a row's simulated time alone.
 """
 
@@ -50,7 +50,7 @@ class DeclaredDrift:
         """Return what the laser's field is multiplied by, (rows, pixels), at positions z."""
         gone = self.share(time_s)[..., None]
         phase = gone * DRIFT_RANGES.chirp_rad * z**2
-        return np.asarray((1 - gone * DRIFT_RANGES.amplitude) * np.exp(1j * phase))
+        return np.asarray(np.sqrt(1 - gone * DRIFT_RANGES.energy) * np.exp(1j * phase))
 
     def on_axis(self, time_s: Array, omega: Array, sigma: float) -> Array:
         """Return weights (rows, sums) that move Gaussian lines of `sigma` along omega (sums,).

@@ -81,15 +81,15 @@ class Noise:
 class DriftRanges:
     """What a declared drift (`RigConfig.drift_per_hour`) takes a share of; not scaled by the gap.
 
-    Each is the upper end of what the source reports for such rigs, in what a lab would watch:
-    amplitude: the pulse's field amplitude itself, which falls to nothing (the second harmonic with
-        its fourth power);
+    Each is what a lab would watch; axis and chirp by the upper end of what the source reports:
+    energy: the pulse's energy itself, what a power meter reads, which falls to nothing (the source:
+        1-3 % an hour); the field goes with its root, the second harmonic with its square;
     axis_m: the spectrometer's wavelength axis, by one pixel of those that are read, two points of
         its sweep: 65.4 pm, about the width of its line (the source: shifts of 0.2-1 pixel);
     chirp_rad: quadratic spectral phase at the band's edge (the source: residual chirp 0.5-2 rad).
     """
 
-    amplitude: float = 1.0
+    energy: float = 1.0
     axis_m: float = 65.4e-12
     chirp_rad: float = 2.0
 

@@ -200,7 +200,8 @@ class TrainConfig(_Strict):
     control: a deliberately crippled run, to see which part does the work (`lab.controls`).
     checks: so many times in training measure the accuracy on the validation rows, which are then
     left out of the training. audit: compare the twin's gradient with probes of the measured loss,
-    for at most 2 % of the training's rows beside them (`lab.audit`).
+    for at most 2 % of the training's rows beside them (`lab.audit`). sentinels: measure a few fixed
+    rows again and again, about 1 % beside the training's, and tell when the device changes.
     holdout: what the accuracy is measured on. "validation" trains without the validation rows
     and tests on these, so that settings can be chosen without a look at the test rows.
     test_span_s: test a second time, spread over so much simulated time, as the device drifts.
@@ -228,6 +229,7 @@ class TrainConfig(_Strict):
     control: Control | None = None
     checks: int = Field(0, ge=0, le=1000)
     audit: bool = True
+    sentinels: bool = True
     holdout: Holdout = "test"
     test_span_s: float = Field(0.0, ge=0, allow_inf_nan=False)
     path: MeasurePath = "wire"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lab.cusum import Cusum
 from lab.drives import random_drives
 from lab.pat import Measure
+from lab.systems.base import SystemDescription
 
 TWIN_ERROR = "twin error"
 DISTANCE = "distance"
@@ -50,15 +51,14 @@ class DriftEvent:
 
 
 def reference_rows(
-    x_size: int,
-    theta_size: int,
+    description: SystemDescription,
     rows: int,
     *,
     seed: int,
     task: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return x (n, x_size) and theta (n, theta_size), 0..1: random drives, then rows of a task."""
-    x, theta = random_drives(rows, x_size, theta_size, seed=seed)
+    x, theta = random_drives(description, rows, seed=seed)
     if task is None:
         return x, theta
     return torch.cat([x, task[0].to(x)]), torch.cat([theta, task[1].to(theta)])
@@ -83,7 +83,7 @@ class Sentinels:
         """Watch with rows of x (n, x_size) and theta (n, theta_size); nothing is measured yet.
 
         clock: the time of an event, s. read: what is compared, of y (n, y_size); for instance
-        `lab.models.brightness_free`, where the pulse energy is of no interest.
+        `lab.stages.brightness_free`, where the pulse energy is of no interest.
         """
         self.settings = settings or SentinelSettings()
         self.rows = 0

@@ -53,7 +53,8 @@ class TuneSettings:
 
 def tuner(network: Tended, settings: TuneSettings) -> torch.optim.Adam:
     """Return the optimiser; kept from one fine-tuning to the next, it remembers the gradients."""
-    theta = [m.theta for m in network.modules() if isinstance(m, PhysicalLayer)]
+    layers = [m for m in network.modules() if isinstance(m, PhysicalLayer)]
+    theta = [layer.theta for layer in layers if layer.theta is not None]
     physical = {id(p) for p in theta}
     others = [p for p in network.parameters() if id(p) not in physical]
     return torch.optim.Adam(

@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from lab.auditing import AuditPoint
+from lab.watching import DriftPoint
 
-_LISTS = ("curve", "checks", "audits")
+_LISTS = ("curve", "checks", "audits", "drifts")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class TrainResult:
     curve: list[EpochMetric]
     checks: list[Check]
     audits: list[AuditPoint]
+    drifts: list[DriftPoint]
     micro_batches: int
     rows: int
     test_rows: int

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +32,14 @@ from lab.rules.choose import choose_rule
 from lab.systems.base import never
 from lab.train_result import Check, EpochMetric, TrainResult
 from lab.twins import FittedTwin
+from lab.watching import DriftPoint, DriftWatch, look_every
 from twins.base import DigitalTwin, frozen
 
 __all__ = ["rows_to_measure", "train"]
 
 _CHECK_STREAM = 1 << 41  # noise streams of checks, apart from those of the training
 _AUDIT_STREAM = 1 << 42  # and of audits
+_SENTINEL_STREAM = 1 << 43  # and of sentinels
 _REPORTS_AN_EPOCH = 10  # where epochs are long
 _LONG_EPOCH = 100  # steps
 _SHOWN = 100  # test samples by which the twin and the clamp are judged
@@ -50,15 +53,15 @@ def train(
     apparatus: Apparatus,
     *,
     on_metric: Callable[[EpochMetric], None] | None = None,
-    on_audit: Callable[[AuditPoint], None] | None = None,
+    on_event: Callable[[AuditPoint | DriftPoint], None] | None = None,
     stop: Callable[[], bool] = never,
 ) -> TrainResult:
     """Train and test; the fitted twin itself is not changed (a copy is).
 
     The test split is read once, at the end. Raises Stopped when `stop` says so (asked between
-    steps), and whatever measuring raises.
+    steps), and whatever measuring raises. on_event hears of audits and of a device that changes.
     """
-    return _Run(config, dataset, fitted, apparatus, on_metric, on_audit, stop).execute()
+    return _Run(config, dataset, fitted, apparatus, on_metric, on_event, stop).execute()
 
 
 class _Run:
@@ -71,7 +74,7 @@ class _Run:
         fitted: FittedTwin,
         apparatus: Apparatus,
         on_metric: Callable[[EpochMetric], None] | None,
-        on_audit: Callable[[AuditPoint], None] | None,
+        on_event: Callable[[AuditPoint | DriftPoint], None] | None,
         stop: Callable[[], bool],
     ) -> None:
         self.config = config
@@ -79,7 +82,7 @@ class _Run:
         self.fitted = fitted
         self.apparatus = apparatus
         self.on_metric = on_metric
-        self.on_audit = on_audit
+        self.on_event = on_event
         self.stop = stop
         self.split = split_for(config, dataset)
         self.budget = budget(config, self.split)
@@ -100,6 +103,7 @@ class _Run:
         self.curve: list[EpochMetric] = []
         self.checks: list[Check] = []
         self.auditor = self._open_auditor()
+        self.sentinels = self._open_sentinels()
         self.ledger = {"twin": fitted.hardware_rows}
         self.start = time.perf_counter()
 
@@ -126,6 +130,12 @@ class _Run:
             return None
         rows = torch.from_numpy(self.split.train_idx)
         return Auditor(self.config, self.features, self.labels, rows, every)
+
+    def _open_sentinels(self) -> DriftWatch | None:
+        every = look_every(self.config)
+        if every is None:
+            return None
+        return DriftWatch(self.twin, every, partial(self._open_aside, _SENTINEL_STREAM))
 
     def _open_pipeline(self) -> Pipeline[PhysicalNetwork]:
         number: int | AutoMicroBatches
@@ -176,6 +186,7 @@ class _Run:
                 sums, samples = [], 0
             self._check(step)
             self._audit(step)
+            self._watch(step)
         self.ledger["training"] = self.device.rows - self.ledger["initialisation"]
 
     def _optimiser(self) -> torch.optim.Optimizer:
@@ -258,8 +269,17 @@ class _Run:
             step, self.network, device, None if refit is None else refit.catch_up
         )
         self.ledger["audits"] = seen + device.rows
-        if self.on_audit is not None:
-            self.on_audit(point)
+        if self.on_event is not None:
+            self.on_event(point)
+
+    def _watch(self, step: int) -> None:
+        """Let the sentinels look where that is due."""
+        if self.sentinels is None or step == self.budget.steps:
+            return
+        drift = self.sentinels.after(step)
+        self.ledger["sentinels"] = self.sentinels.rows
+        if drift is not None and self.on_event is not None:
+            self.on_event(drift)
 
     def _open_aside(self, stream: int, seen: int) -> DeviceMeasure:
         """Open the device on another noise stream, from row `seen` on, at its age in training."""
@@ -305,6 +325,7 @@ class _Run:
             confusion=confusion(predicted, labels, len(self.dataset.classes)),
             curve=self.curve,
             checks=self.checks,
+            drifts=[] if self.sentinels is None else self.sentinels.points,
             audits=[] if self.auditor is None else self.auditor.points,
             micro_batches=self.pipeline.micro_batches,
             rows=self.device.rows,

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from lab.apparatus import Apparatus, open_apparatus
+from lab.auditing import AuditPoint
 from lab.bench import Bench
 from lab.config import DIGITAL_METHODS, TrainConfig
 from lab.datasets import Dataset, load
@@ -32,8 +33,11 @@ from lab.twins import (
     fit_system_twin,
     task_drives,
 )
+from lab.watching import DriftPoint
 from twins.base import frozen
 from twins.fitting import TwinError
+
+_EVENTS = {AuditPoint: "audit", DriftPoint: "drift"}
 
 
 class JobRunner:
@@ -120,7 +124,7 @@ class JobRunner:
             fitted,
             apparatus,
             on_metric=lambda m: job.metric({"kind": "epoch", **asdict(m)}),
-            on_audit=lambda a: job.metric({"kind": "audit", **asdict(a)}),
+            on_event=lambda e: job.metric({"kind": _EVENTS[type(e)], **asdict(e)}),
             stop=job.stopped,
         )
         self._save_checkpoint(job, config, record, result)

@@ -37,7 +37,7 @@ def run(config: TrainConfig) -> tuple[TrainResult, list[AuditPoint]]:
     fitted = FittedTwin(OpticsTwin(), "structured", "optics", 0, 0, 0, 0.0, error, None)
     with open_bench(BENCH) as bench:
         apparatus = open_apparatus(bench, "optics", plant_run(bench, "optics"))
-        return train(config, blobs(), fitted, apparatus, on_audit=heard.append), heard
+        return train(config, blobs(), fitted, apparatus, on_event=heard.append), heard
 
 
 @pytest.fixture

@@ -10,14 +10,15 @@ from torch import Tensor
 
 from drivers.mock.optics import OpticalPlant
 from drivers.row_key import RowKey
-from drivers.spec import Array
+from drivers.spec import Array, ArraySpec
 from lab.bench import open_bench
 from lab.cusum import Cusum, in_control_run_length
 from lab.measure import DeviceMeasure
-from lab.models import brightness_free
 from lab.pat import Measure
 from lab.rigs import with_rigs
 from lab.sentinels import DISTANCE, TWIN_ERROR, DriftEvent, Sentinels, reference_rows
+from lab.stages import brightness_free
+from lab.systems.base import SystemDescription
 from lab.systems.optics import pixel_fields
 from small_networks import BENCH
 from twins.optics import OpticsTwin
@@ -25,6 +26,14 @@ from twins.optics import OpticsTwin
 KNOWN = [-math.sqrt(0.5), math.sqrt(0.5)]  # reference values of mean 0 and spread 1
 LOOK_EVERY_S = 300.0
 WAVELENGTHS_M = np.linspace(773.365e-9, 776.635e-9, 101)[1::2]
+
+
+def channels(x_size: int, theta_size: int) -> SystemDescription:
+    x, theta, y = (
+        ArraySpec(name, "1", (size,), 0.0, 1.0)
+        for name, size in (("x", x_size), ("theta", theta_size), ("y", x_size))
+    )
+    return SystemDescription("made up", x, theta, y, 0.0)
 
 
 def run_length(chart: Cusum, values: np.random.Generator, most: int) -> int:
@@ -90,7 +99,9 @@ def sentinels(
     clock: Callable[[], float] = float,
     read: Callable[[Tensor], Tensor] = brightness_free,
 ) -> Sentinels:
-    return Sentinels(measure, twin, reference_rows(50, 50, 6, seed=0), clock=clock, read=read)
+    return Sentinels(
+        measure, twin, reference_rows(channels(50, 50), 6, seed=0), clock=clock, read=read
+    )
 
 
 @pytest.mark.parametrize("read", [brightness_free, torch.nn.Identity()])
@@ -144,15 +155,17 @@ def test_without_a_reference_there_is_no_look() -> None:
     def measure(x: Tensor, theta: Tensor) -> Tensor:
         return x
 
-    watch = Sentinels(measure, torch.nn.Identity(), reference_rows(4, 4, 2, seed=0), clock=float)
+    watch = Sentinels(
+        measure, torch.nn.Identity(), reference_rows(channels(4, 4), 2, seed=0), clock=float
+    )
     with pytest.raises(RuntimeError, match="arm"):
         watch.look()
 
 
 def test_task_rows_follow_the_random_ones() -> None:
     task = (torch.full((2, 4), 0.25), torch.full((2, 3), 0.75))
-    x, theta = reference_rows(4, 3, 5, seed=1, task=task)
-    again, _ = reference_rows(4, 3, 5, seed=1)
+    x, theta = reference_rows(channels(4, 3), 5, seed=1, task=task)
+    again, _ = reference_rows(channels(4, 3), 5, seed=1)
     assert torch.equal(x[:5], again)
     assert torch.equal(x[5:], task[0])
     assert torch.equal(theta[5:], task[1])

@@ -1,0 +1,91 @@
+"""Drift sentinels during a training run: a change of the device is told, not hidden."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lab.config import TrainConfig
+from lab.measure import DeviceMeasure
+from lab.sentinels import DriftEvent, Sentinels, SentinelSettings, reference_rows
+from twins.base import DigitalTwin, frozen
+
+WATCHED_METHODS = ("pat", "pat-refit", "pat-sharpness", "ideal")
+ROWS = 8  # of a look
+SHARE = 0.01  # of the rows of training
+_SEED = 0  # the same rows in every run
+_SETTINGS = SentinelSettings()
+ARMING_ROWS = (1 + _SETTINGS.looks) * ROWS
+
+
+@dataclass(frozen=True)
+class DriftPoint:
+    """A change that the sentinels showed after `step` steps; see `lab.sentinels.DriftEvent`."""
+
+    step: int
+    statistic: str
+    value: float
+    looks: int
+    time_s: float
+
+
+def look_every(config: TrainConfig) -> int | None:
+    """Return the steps between looks, None where a run has none."""
+    if not config.sentinels or config.method not in WATCHED_METHODS or config.control is not None:
+        return None
+    return max(1, round(ROWS / (SHARE * config.batch * config.rows_a_sample)))
+
+
+class DriftWatch:
+    """Let sentinels look every so many steps, on a noise stream of their own.
+
+    They compare with the twin as it was when they were armed: a twin that learns in training is no
+    sign of drift. After an event they are armed anew, so that a lasting drift is told again.
+    """
+
+    def __init__(
+        self, twin: DigitalTwin, every: int, open_device: Callable[[int], DeviceMeasure]
+    ) -> None:
+        """open_device(row) opens the device from a row of the sentinels' stream on, at its age."""
+        self._twin = twin
+        self._every = every
+        self._open = open_device
+        self._sentinels: Sentinels | None = None
+        self.rows = 0
+        self.points: list[DriftPoint] = []
+
+    def after(self, step: int) -> DriftPoint | None:
+        """Look if it is time; return what a look has shown."""
+        if step % self._every:
+            return None
+        if self._sentinels is None:
+            self._arm()
+            return None
+        event = self._sentinels.look()
+        if event is None:
+            return None
+        point = _point(step, event)
+        self.points.append(point)
+        self._arm()
+        return point
+
+    def _arm(self) -> None:
+        device = self._open(self.rows)
+        self._sentinels = Sentinels(
+            self._measure,
+            frozen(deepcopy(self._twin)),
+            reference_rows(device.description, ROWS, seed=_SEED),
+            clock=lambda: self._open(self.rows).time_s,
+            settings=_SETTINGS,
+        )
+        self._sentinels.arm()
+
+    def _measure(self, x: Tensor, theta: Tensor) -> Tensor:
+        y = self._open(self.rows)(x, theta)
+        self.rows += len(x)
+        return y
+
+
+def _point(step: int, event: DriftEvent) -> DriftPoint:
+    return DriftPoint(step, event.statistic, event.value, event.looks, event.time_s)

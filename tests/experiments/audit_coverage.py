@@ -211,7 +211,11 @@ def audit_along_training(lab: Lab, audits: int, samples: int, probes: int) -> It
         lab.advance(stop - done)
         done = stop
         for _ in range(audits // len(STOPS) + (stop == STOPS[-1]) * (audits % len(STOPS))):
-            yield lab.try_audit(samples, probes, lab.device)
+            trial = lab.try_audit(samples, probes, lab.device)
+            a, truth = trial.audit, trial.truth
+            interval = f"{a.low:.3f} to {a.high:.3f}"
+            print(f"step {stop}: {a.cosine:.3f} in {interval}, truth {truth:.3f}", file=sys.stderr)
+            yield trial
 
 
 def summarise(trials: Sequence[Trial], samples: int) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Is the gradient audit's interval honest, and how wide is it? On the simulated optics.
 
-    python tests/experiments/audit_coverage.py [--json] [--audits N] [--layers N] [--wire N]
+    python tests/experiments/audit_coverage.py [--json] [--audits N] [--layers N]
         [--kinds PROBESxSAMPLES ...]
 
 A vowel network trains on the bench with `pat` and a twin fitted on 300 rows. At the start, after
@@ -8,14 +8,13 @@ A vowel network trains on the bench with `pat` and a twin fitted on 300 rows. At
 gradient of `ideal`, the mean of eight measurements of the same batch, at the audited parameters.
 
 Coverage: the share of audits whose 95 % interval holds the truth. Rows are measured on the opened
-bench's plant, many at once: drivers and wire would take some thirty times as long. `--wire N`
-audits go through these; the first line says by how much the two ways differ without noise.
+bench's plant (`lab.plant_run`), which gives the same numbers as driver and wire.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -23,62 +22,25 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from drivers.mock.optics import OpticalPlant
-from drivers.mock.optics_table import FULL_SCALE_W, NOISE_1, UNIT_W
-from drivers.row_key import RowKey
-from drivers.spec import Array
+from lab.apparatus import open_apparatus
 from lab.audit import PROBES, STEP, Audit, audit_gradient
+from lab.auditing import SAMPLES
 from lab.bench import Bench, open_bench
-from lab.config import NetworkConfig, TwinConfig
+from lab.config import TwinConfig
 from lab.datasets import load, split
 from lab.measure import DeviceMeasure
 from lab.models import PhysicalNetwork, build_network
-from lab.oracle import open_oracle
-from lab.systems.base import never
-from lab.systems.optics import OpticsSystem, pixel_fields
+from lab.network_config import NetworkConfig
+from lab.plant_run import plant_run
 from lab.twins import fit_stream, fit_system_twin
 
 BENCH = Path(__file__).resolve().parents[2] / "bench.toml"
 STOPS = (0, 20, 100)
 TRUTHS = 8
-KINDS = [f"{PROBES}x100", f"{PROBES}x32", "128x64"]
-
-
-class PlantRun:
-    """Execute all rows of a call at once on the simulated plant, with noise that is as large."""
-
-    def __init__(self, plant: OpticalPlant, system: OpticsSystem) -> None:
-        self._plant, self._system = plant, system
-
-    def __call__(
-        self,
-        x: Array,
-        theta: Array,
-        keys: Sequence[RowKey],
-        *,
-        depth: int = 0,
-        stopped: Callable[[], bool] = never,
-    ) -> Array:
-        plant = self._plant
-        points = self._system.spectrometer.wavelengths_m
-        rng = np.random.default_rng([keys[0].stream, keys[0].index])
-        normal = rng.standard_normal((len(keys), 1 + len(points) // 2))
-        shot = 1 + plant.noise * NOISE_1.amplitude * normal[:, 0]
-        times_s = np.array([key.time_s for key in keys])
-        clean = plant._intensity(pixel_fields(x, theta), times_s, points[1::2], shot)
-        variance = NOISE_1.read**2 + NOISE_1.shot**2 * clean + NOISE_1.relative**2 * clean**2
-        noisy = clean + plant.noise * np.sqrt(variance) * normal[:, 1:]
-        return np.asarray(np.clip(noisy * UNIT_W, 0.0, FULL_SCALE_W))
-
-    def cancel(self) -> None:
-        """Do nothing: a call is short."""
-
-    def hardware_s(self) -> float:
-        return 0.0
+KINDS = [f"{PROBES}x{SAMPLES}", f"{PROBES}x100", "128x64"]
 
 
 @dataclass(frozen=True)
@@ -98,18 +60,13 @@ class Lab:
     """A network on the bench, its twin, the truth, and the vowels."""
 
     def __init__(self, bench: Bench, layers: int, seed: int, twin_rows: int) -> None:
-        system, plant = bench.system("optics"), bench.plant("optics")
-        assert isinstance(system, OpticsSystem)
-        assert isinstance(plant, OpticalPlant)
-        d = system.description
-        run = PlantRun(plant, system)
-        self.plant = plant
-        self.device = DeviceMeasure(d, run, stream=seed)
-        self.wire = bench.measure("optics", stream=seed)
-        self.oracle = open_oracle(system, plant, self.device)
+        apparatus = open_apparatus(bench, "optics", plant_run(bench, "optics"))
+        d = apparatus.description
+        self.device = apparatus.open_device(seed, 0)
+        self.oracle = apparatus.open_oracle(self.device)
         self.twin = bench.new_twin("optics")
         if twin_rows:
-            rows = DeviceMeasure(d, run, stream=fit_stream(seed))
+            rows = apparatus.open_device(fit_stream(seed), 0)
             fit_system_twin(TwinConfig(rows=twin_rows, seed=seed), self.twin, rows)
         self.twin.requires_grad_(False).eval()
         vowels = load("vowels")
@@ -121,6 +78,7 @@ class Lab:
             self.device,
             self.twin,
             NetworkConfig(layers=layers),
+            features=self.features.shape[1],
             x_size=d.x.shape[0],
             theta_size=d.theta.shape[0],
             y_size=d.y.shape[0],
@@ -138,17 +96,6 @@ class Lab:
                 {"params": self.network.digital_parameters(), "lr": 0.05},
             ]
         )
-
-    def wire_error(self) -> float:
-        """Return the largest difference between the two ways to measure, of full scale."""
-        x, theta = torch.rand(2, 20, 50, generator=self.generator)
-        noise, self.plant.noise = self.plant.noise, 0.0
-        fast, slow = (
-            DeviceMeasure(self.wire.description, device._run, stream=7)(x, theta)
-            for device in (self.device, self.wire)
-        )
-        self.plant.noise = noise
-        return float((fast - slow).abs().max())
 
     def draw(self, samples: int) -> Tensor:
         order = torch.randperm(len(self.train), generator=self.generator)
@@ -169,17 +116,17 @@ class Lab:
             self.optimiser.step()
 
     def use(self, measure: DeviceMeasure, differentiate: nn.Module) -> None:
-        for layer in self.network._physical():
+        for layer in self.network.layers:
             layer.set_physics(measure, differentiate)
 
-    def try_audit(self, samples: int, probes: int, measure: DeviceMeasure, **more: Any) -> Trial:
+    def try_audit(self, samples: int, probes: int) -> Trial:
         batch = self.draw(samples)
         self.use(self.device, self.oracle)
         truths = [self.gradients(batch) for _ in range(TRUTHS)]
         true = [torch.stack(parts).mean(0) for parts in zip(*truths, strict=True)]
-        self.use(measure, self.twin)
+        self.use(self.device, self.twin)
         gradients = self.gradients(batch)
-        before = measure.rows
+        before = self.device.rows
         audit = audit_gradient(
             lambda: self.losses(batch),
             self.parameters,
@@ -187,11 +134,9 @@ class Lab:
             physical=self.network.physical_parameters(),
             probes=probes,
             generator=self.generator,
-            **more,
         )
-        rows = measure.rows - before
-        self.use(self.device, self.twin)
-        return Trial(self._cosine(gradients, true, more.get("step") or STEP), audit, rows)
+        rows = self.device.rows - before
+        return Trial(self._cosine(gradients, true, STEP), audit, rows)
 
     def _cosine(self, a: list[Tensor], b: list[Tensor], step: float) -> float:
         """Return the cosine over the entries that an audit moves."""
@@ -211,7 +156,7 @@ def audit_along_training(lab: Lab, audits: int, samples: int, probes: int) -> It
         lab.advance(stop - done)
         done = stop
         for _ in range(audits // len(STOPS) + (stop == STOPS[-1]) * (audits % len(STOPS))):
-            trial = lab.try_audit(samples, probes, lab.device)
+            trial = lab.try_audit(samples, probes)
             a, truth = trial.audit, trial.truth
             interval = f"{a.low:.3f} to {a.high:.3f}"
             print(f"step {stop}: {a.cosine:.3f} in {interval}, truth {truth:.3f}", file=sys.stderr)
@@ -245,24 +190,15 @@ def main() -> None:
     parser.add_argument("--audits", type=int, default=50, help="of every kind")
     parser.add_argument("--kinds", nargs="+", default=KINDS, help="probes x samples of an audit")
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--wire", type=int, default=0, help="audits through drivers and wire")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = []
-    kinds = [(*map(int, kind.split("x")), True) for kind in options.kinds]
-    kinds += [(PROBES, 100, False)] if options.wire else []
-    for probes, samples, fast in kinds:
+    for kind in options.kinds:
+        probes, samples = map(int, kind.split("x"))
         with open_bench(BENCH) as bench:
             lab = Lab(bench, options.layers, 0, 300)
-            if not results and not options.json:
-                print(f"largest difference from the wire: {lab.wire_error():.4f} of full scale")
-            count = options.audits if fast else options.wire
-            if fast:
-                trials = list(audit_along_training(lab, count, samples, probes))
-            else:
-                lab.advance(STOPS[-1])
-                trials = [lab.try_audit(samples, probes, lab.wire) for _ in range(count)]
-            results.append({"wire": not fast, **summarise(trials, samples)})
+            trials = list(audit_along_training(lab, options.audits, samples, probes))
+        results.append(summarise(trials, samples))
         if not options.json:
             print(_line(results[-1]), flush=True)
     if options.json:
@@ -271,7 +207,7 @@ def main() -> None:
 
 def _line(r: dict[str, Any]) -> str:
     return (
-        f"{r['probes']:4} probes, {r['samples']} samples{', wire' if r['wire'] else ''}: "
+        f"{r['probes']:4} probes, {r['samples']} samples: "
         f"truth {r['lowest_truth']:.2f} to {r['highest_truth']:.2f}, in the interval "
         f"{100 * r['coverage']:.0f} % of {r['audits']}, within 0.1 {100 * r['within_0.1']:.0f} %, "
         f"mean error {r['mean_error']:+.3f}, mean width {r['mean_width']:.2f}, "

@@ -9,6 +9,8 @@ from lab.datasets import Dataset, Split, split
 
 # Forward passes of a batch in one step, where it is not one.
 FORWARDS: dict[str, int] = {}
+SHOWN = 100  # test samples by which the twin and the clamp are judged, measured once more
+OUTPUT_SAMPLES = 5000  # training samples of the control `output_refit`, at most
 
 
 def split_for(config: TrainConfig, dataset: Dataset) -> Split:
@@ -32,8 +34,9 @@ class Budget:
     """A run in numbers; rows are hardware rows.
 
     steps: training steps; initial, training, checks, audits, test: rows of these parts, 0 where a
-    method does not measure. planned: rows before the test of a run that measures, whatever the
-    method: the device's age at the test.
+    method does not measure; test: with what else is measured after the training. planned: rows
+    before the test of a run that measures, whatever the method: the device's age at the test. Rows
+    of sentinels are not foreseen.
     """
 
     steps: int
@@ -46,7 +49,7 @@ class Budget:
 
 
 def budget(config: TrainConfig, parts: Split) -> Budget:
-    """Return what a run with these rows costs; ConfigError is not raised here."""
+    """Return what a run that trains, checks and tests on these samples costs."""
     rows, samples = config.rows_a_sample, len(parts.train_idx)
     forwards = FORWARDS.get(config.method, 1)
     initial = min(samples, config.initial_rows) * rows
@@ -55,19 +58,29 @@ def budget(config: TrainConfig, parts: Split) -> Budget:
     if config.rows is not None:
         steps = max(1, config.rows // (min(config.batch, samples) * rows * forwards))
         training = samples_of(steps, samples, config.batch) * rows * forwards
-    digital = config.method in DIGITAL_METHODS or config.control in ("identity", "identity_clamped")
+    identity = config.control in ("identity", "identity_clamped")
+    digital = config.method in DIGITAL_METHODS or identity
     every = audit_every(config)
     return Budget(
         steps=steps,
         initial=0 if digital else initial,
         training=0 if digital else training,
-        checks=config.checks * len(parts.validation_idx) * rows,
+        checks=0 if identity else config.checks * len(parts.validation_idx) * rows,
         audits=0 if every is None else (steps - 1) // every * rows_of_audit(config),
-        test=0
-        if config.control in ("identity", "identity_clamped")
-        else len(parts.test_idx) * rows,
+        test=0 if identity else _test_samples(config, parts) * rows,
         planned=initial + training,
     )
+
+
+def _test_samples(config: TrainConfig, parts: Split) -> int:
+    """Return how many samples are measured after the training."""
+    tested = len(parts.test_idx)
+    samples = tested + min(tested, SHOWN)
+    if config.test_span_s:
+        samples += tested
+    if config.control == "output_refit":
+        samples += min(len(parts.train_idx), OUTPUT_SAMPLES)
+    return samples
 
 
 def samples_of(steps: int, samples: int, batch: int) -> int:

@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from lab.errors import ConfigError
 from lab.network_config import NetworkConfig, Theta
 from lab.pat import Measure, PhysicalLayer
 from lab.stages import Encoder, Seen, Sizes, Stage, build_stages
@@ -157,15 +158,20 @@ def build_network(
 ) -> PhysicalNetwork:
     """Return the network of a config; random starts follow from `seed`.
 
-    Raises ValueError where sizes do not fit.
+    Raises ConfigError where sizes do not fit.
     """
     if config.layers > 1 and y_size != x_size:
-        raise ValueError(f"layers of {x_size} inputs cannot follow layers of {y_size} outputs")
+        raise ConfigError(
+            f"network.layers: layers of {x_size} inputs cannot follow layers of {y_size} outputs"
+        )
     thetas = torch.Generator().manual_seed(seed)
     generator = torch.Generator().manual_seed(seed + _STAGE_SEED)
     channels = x_size + theta_size if config.theta == "data" else x_size
     if config.layers > 1 and channels != x_size:
-        raise ValueError("theta = 'data' takes twice the outputs of a layer: one layer only")
+        raise ConfigError(
+            f"network.theta: 'data' fills {channels} inputs, more than the {y_size} outputs of a "
+            "layer before: one layer only"
+        )
     entering = Sizes(config.parallel, channels, classes)
     leaving = Sizes(config.parallel, y_size, classes)
     encoder = Encoder(config.first, entering, features, generator)

@@ -9,26 +9,32 @@ neither torch nor drivers.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Repeat(_Strict):
+class _Stage(_Strict):
+    def model_post_init(self, _context: object) -> None:
+        """Count `kind` as given: a stage that is written without its defaults still says it."""
+        self.model_fields_set.add("kind")
+
+
+class Repeat(_Stage):
     """Repeat each feature to fill the channels of x, the rest is ones; 0..1 stays 0..1."""
 
     kind: Literal["repeat"] = "repeat"
 
 
-class Series(_Strict):
+class Series(_Stage):
     """Write the features (0..1) as a series around 0, from -0.5 to 0.5, with silence after it."""
 
     kind: Literal["series"] = "series"
 
 
-class Linear(_Strict):
+class Linear(_Stage):
     """Mix everything with a trained matrix and offset, the only stage that mixes digitally.
 
     As the first stage every output starts with the given mean and spread (standard deviation) over
@@ -41,7 +47,7 @@ class Linear(_Strict):
     decay: float = Field(0.0, ge=0)
 
 
-class Rescale(_Strict):
+class Rescale(_Stage):
     """Multiply and shift each channel of each pass by trained numbers.
 
     start: "spread" gives every channel mean 0.5 and the given standard deviation over the training
@@ -54,13 +60,13 @@ class Rescale(_Strict):
     spread: float = Field(0.2, gt=0)
 
 
-class BrightnessFree(_Strict):
+class BrightnessFree(_Stage):
     """Divide each measured row by its mean: pulse energy drops out."""
 
     kind: Literal["brightness-free"] = "brightness-free"
 
 
-class Standardise(_Strict):
+class Standardise(_Stage):
     """Subtract each channel's mean and divide by a standard deviation, then times `spread`.
 
     Both are constants from the training samples, measured once. by: one deviation for each
@@ -72,7 +78,7 @@ class Standardise(_Strict):
     spread: float = Field(1.0, gt=0)
 
 
-class Skip(_Strict):
+class Skip(_Stage):
     """Mix in, past the measurement, `share` of the network's encoded input or the layer's own."""
 
     kind: Literal["skip"] = "skip"
@@ -81,13 +87,13 @@ class Skip(_Strict):
     trained: bool = False
 
 
-class Permute(_Strict):
+class Permute(_Stage):
     """Reorder the channels by one fixed random permutation, the same for all passes and layers."""
 
     kind: Literal["permute"] = "permute"
 
 
-class Windows(_Strict):
+class Windows(_Stage):
     """Read the logits as means over windows of neighbouring channels, one for each class.
 
     margin: channels at either end that carry no class. weighted: with a trained weight for each
@@ -128,3 +134,11 @@ class NetworkConfig(_Strict):
     before: tuple[Between, ...] = ()
     after: tuple[Between, ...] = (BrightnessFree(), Rescale(), Skip())
     last: tuple[Last, ...] = (BrightnessFree(), Windows())
+
+    @field_validator("last")
+    @classmethod
+    def _ends_with_logits(cls, last: tuple[Last, ...]) -> tuple[Last, ...]:
+        reads = [isinstance(stage, (Windows, Linear)) for stage in last]
+        if sum(reads) != 1 or not reads[-1]:
+            raise ValueError("the logits come from windows or linear: one of them, as the last")
+        return last

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lab.errors import ConfigError
 from lab.network_config import (
     Between,
     BrightnessFree,
@@ -67,21 +68,17 @@ def brightness_free(y: Tensor) -> Tensor:
 
 
 def repeat(features: Tensor, channels: int) -> Tensor:
-    """Repeat features (rows, n) to (rows, channels), filled up with ones; ValueError if n is more.
+    """Repeat features (rows, n) to (rows, channels), filled up with ones; n is at most channels.
 
     0..1 in, 0..1 out.
     """
     repeats, rest = divmod(channels, features.shape[1])
-    if repeats == 0:
-        raise ValueError(f"{features.shape[1]} features do not fit into {channels} channels")
     repeated = features.repeat_interleave(repeats, dim=1)
     return nn.functional.pad(repeated, (0, rest), value=1.0)
 
 
 def series(features: Tensor, channels: int) -> Tensor:
-    """Write features (rows, n) as series (rows, channels) around 0; ValueError if n is more."""
-    if features.shape[1] > channels:
-        raise ValueError(f"{features.shape[1]} features do not fit into {channels} samples")
+    """Write features (rows, n) as series (rows, channels) around 0; n is at most channels."""
     return nn.functional.pad(features - 0.5, (0, channels - features.shape[1]))
 
 
@@ -91,7 +88,12 @@ class Encoder(nn.Module):
     def __init__(
         self, config: First, sizes: Sizes, features: int, generator: torch.Generator
     ) -> None:
+        """Build for so many features; raise ConfigError where they do not fit into the channels."""
         super().__init__()
+        if not isinstance(config, Linear) and features > sizes.channels:
+            raise ConfigError(
+                f"network.first: {features} features do not fit into {sizes.channels} channels"
+            )
         self._config = config
         self._sizes = sizes
         if isinstance(config, Linear):
@@ -219,8 +221,9 @@ class WindowsStage(Stage):
         super().__init__()
         inner = torch.arange(config.margin, sizes.channels - config.margin)
         if len(inner) < sizes.classes:
-            raise ValueError(
-                f"{sizes.classes} classes do not fit into {len(inner)} channels between margins"
+            raise ConfigError(
+                f"network.last: {sizes.classes} classes do not fit into {len(inner)} channels "
+                "between the margins"
             )
         self._margin = config.margin
         self._sizes = [len(window) for window in inner.tensor_split(sizes.classes)]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lab.apparatus import Apparatus
 from lab.auditing import Auditor, AuditPoint, audit_every
 from lab.baselines import logistic_regression
-from lab.budget import budget, rows_to_measure, split_for
+from lab.budget import OUTPUT_SAMPLES, SHOWN, budget, rows_to_measure, split_for
 from lab.config import TrainConfig
 from lab.controls import freeze, refit_output
 from lab.datasets import Dataset
@@ -42,8 +42,6 @@ _AUDIT_STREAM = 1 << 42  # and of audits
 _SENTINEL_STREAM = 1 << 43  # and of sentinels
 _REPORTS_AN_EPOCH = 10  # where epochs are long
 _LONG_EPOCH = 100  # steps
-_SHOWN = 100  # test samples by which the twin and the clamp are judged
-_OUTPUT_ROWS = 5000  # training samples of the control `output_refit`, at most
 
 
 def train(
@@ -309,7 +307,7 @@ class _Run:
             self.ledger["output_refit"] = tester.rows
         tested_from = tester.rows
         predicted = predict(self.network, features)
-        shown = self._show(tester, features[:_SHOWN])
+        shown = self._show(tester, features[:SHOWN])
         spread = self._spread_accuracy(tester, features, labels)
         self.ledger["test"] = tester.rows - tested_from
         d = self.apparatus.description
@@ -359,7 +357,7 @@ class _Run:
     def _refit_output(self) -> None:
         rows = torch.from_numpy(self.split.train_idx)
         generator = torch.Generator().manual_seed(self.config.seed)
-        pick = rows[torch.randperm(len(rows), generator=generator)[:_OUTPUT_ROWS]]
+        pick = rows[torch.randperm(len(rows), generator=generator)[:OUTPUT_SAMPLES]]
         refit_output(self.network, self.features[pick], self.labels[pick], seed=self.config.seed)
 
 

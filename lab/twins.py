@@ -83,7 +83,7 @@ def new_twin(
     if kind == "filter":
         if description.drives != "series":
             raise ValueError(f"a filter twin is for series; '{family}' has channels")
-        return FilterTwin(description.x.shape[0])
+        return FilterTwin(description.x.shape[0], seed=seed)
     if family not in STRUCTURED:
         raise ValueError(f"no structured twin for '{family}'; use kind = 'neural'")
     twin = STRUCTURED[family]()

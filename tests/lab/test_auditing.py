@@ -21,7 +21,13 @@ from twins.fitting import TwinError
 from twins.optics import OpticsTwin
 
 BENCH = Path(__file__).parents[2] / "bench.toml"
-SIZES = {"sentinels": False, "epochs": 2, "batch": 8, "path": "plant", "network": NetworkConfig(layers=1)}
+SIZES = {
+    "sentinels": False,
+    "epochs": 2,
+    "batch": 8,
+    "path": "plant",
+    "network": NetworkConfig(layers=1),
+}
 
 
 def blobs(rows: int = 40) -> Dataset:

@@ -9,7 +9,7 @@ neither torch nor drivers.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator, field_validator
 
 
 class _Strict(BaseModel):
@@ -134,6 +134,15 @@ class NetworkConfig(_Strict):
     before: tuple[Between, ...] = ()
     after: tuple[Between, ...] = (BrightnessFree(), Rescale(), Skip())
     last: tuple[Last, ...] = (BrightnessFree(), Windows())
+
+    @model_validator(mode="after")
+    def _layers_follow(self) -> "NetworkConfig":
+        if self.theta == "data" and self.layers > 1:
+            raise ValueError(
+                f"theta = 'data' fills x and theta, more than a layer puts out: not {self.layers} "
+                "layers but 1"
+            )
+        return self
 
     @field_validator("last")
     @classmethod

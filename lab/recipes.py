@@ -64,6 +64,7 @@ _HYBRID_SETTINGS: dict[str, Any] = {
     "initial_rows": 1000,
 }
 _DRIFT_PERIOD_S = {"circuit": 1000.0, "plate": 10_000.0}
+_MNIST = ("mnist", "mnist28")
 _IMAGES = ("mnist", "mnist28", "digits")
 _QUICK: dict[str, dict[str, Any]] = {"optics": {"epochs": 8}, "plate": {"epochs": 4}}
 _TWINS: dict[str, dict[str, Any]] = {
@@ -79,7 +80,7 @@ def recipe(family: str, task: str) -> dict[str, Any]:
         settings = {**_ON_SERIES, "test_span_s": _DRIFT_PERIOD_S[family]}
         if task not in _IMAGES:
             settings |= {"epochs": 60, "batch": 32}
-    elif family == "optics" and task in _IMAGES:
+    elif family == "optics" and task in _MNIST:
         settings = dict(_HYBRID_SETTINGS)
     if family in _TWINS:
         settings["twin"] = _TWINS[family]
@@ -101,7 +102,7 @@ def is_possible(config: TrainConfig) -> bool:
 
 def measures_much(config: TrainConfig) -> bool:
     """Say whether a simulated system should rather be measured without driver and wire."""
-    return config.network.theta == "data" and config.task in _IMAGES
+    return config.network.theta == "data" and config.task in _MNIST
 
 
 def completed(config: TrainConfig, family: str) -> TrainConfig:

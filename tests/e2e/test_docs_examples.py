@@ -176,6 +176,19 @@ def test_watching_for_drift(
     assert "DriftEvent(" in capsys.readouterr().out
 
 
+def test_a_network_of_ones_own(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = "Describe your own network"
+    (network,) = blocks("how-to.md", "toml", section)
+    (submit,) = blocks("how-to.md", "sh", section)
+    (tmp_path / "network.toml").write_text(network)
+    monkeypatch.chdir(tmp_path)
+    assert "accuracy on the device" in pnnlab(submit, url, "--epochs", "1")
+    with Client(url) as client:
+        config = client.jobs()[0]["config"]
+    assert (config["network"]["layers"], config["network"]["parallel"]) == (2, 2)
+    assert [stage["kind"] for stage in config["network"]["last"]] == ["standardise", "linear"]
+
+
 def test_data_of_ones_own(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,10 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from lab.comparison.plan import Outcome
+from lab.datasets import Dataset
 from lab.errors import ConfigError, LabError
+from lab.models import build_network
+from lab.recipes import completed
 from server import demo
 from server.demo import open_service, run_demo
 from server.interrupts import ended_by_signals
@@ -90,6 +96,20 @@ def test_without_the_vowels_it_says_so_and_takes_the_digits(
     assert plans[0].task == "digits"
     # 1,213 digits train where 175 vowels do: as many rows on the device, not seven times as many
     assert 0.7 < plans[0].epochs * 1213 / (60 * 175) < 1.3
+
+
+@pytest.mark.parametrize("task", ["vowels", "digits"])
+def test_a_quick_demo_is_a_network_that_can_be_built(task: str) -> None:
+    features, classes = (12, 7) if task == "vowels" else (49, 10)
+    labels = np.arange(40) % classes
+    dataset = Dataset(
+        task, np.zeros((40, features)), labels, tuple("abcdefghij"[:classes]), None, "made up"
+    )
+    plan = demo._plan(dataset, quick=True)
+    for config in plan.configs(plan.twin_fields(40)):
+        network = completed(config, "optics").network
+        sizes = {"x_size": 50, "theta_size": 50, "y_size": 50, "classes": classes}
+        build_network(torch.add, nn.Identity(), network, features=features, **sizes, seed=0)
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")

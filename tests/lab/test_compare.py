@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,10 +18,11 @@ from lab.comparison.local import LocalRuns, open_scheduler, scheduled_apparatus
 from lab.comparison.plan import Comparison, Outcome, Progress, compare, plan_comparison, summarise
 from lab.comparison.service import ServiceRuns
 from lab.comparison.table import comparison_text
-from lab.config import BenchConfig, load_bench
+from lab.config import BenchConfig, TrainConfig, load_bench
 from lab.datasets import Dataset
 from lab.errors import ConfigError, Conflict, SystemClosed
 from lab.events import Event
+from lab.network_config import NetworkConfig
 from lab.rigs import with_rigs
 
 BENCH = Path(__file__).parents[2] / "bench.toml"
@@ -39,13 +41,22 @@ def quietly(progress: Progress) -> None:
     """Show no progress."""
 
 
-def result(method: str, seed: int) -> dict[str, Any]:
-    on_device = {"pat-refit": 0.9, "in-silico": 0.4}[method] + 0.02 * seed
+def result(method: str, seed: int, control: str | None = None) -> dict[str, Any]:
+    on_device = {"pat-refit": 0.9, "in-silico": 0.4, "pat": 0.3}[method] + 0.02 * seed
     return {
         "method": method,
+        "control": control,
         "seed": seed,
         "test_accuracy": on_device,
         "twin_accuracy": 0.95 if method == "in-silico" else None,
+        "spread_accuracy": None,
+        "clamped_fraction": None if control == "identity" else 0.1 + 0.2 * seed,
+        "twin_error_task": None if control == "identity" else 0.05,
+        "confusion": [[20, 1], [0, 14]],
+        "checks": [],
+        "ledger": {"twin": 500, "initialisation": 0, "training": 4000, "test": 350},
+        "path": "wire",
+        "train_images": 175,
         "baseline": 0.96 + 0.01 * seed,
         "rows": 4000 if method == "pat-refit" else 0,
         "seconds": 10.0 + seed,
@@ -54,15 +65,16 @@ def result(method: str, seed: int) -> dict[str, Any]:
 
 
 PLAN = plan_comparison(methods=("pat-refit", "in-silico"), seeds=2)
-OUTCOME = Outcome(TWIN, [result(m, s) for m in PLAN.methods for s in range(2)], gap=1.0)
+CONFIG = TrainConfig().model_dump(mode="json")
+OUTCOME = Outcome(TWIN, [result(m, s) for m in PLAN.methods for s in range(2)], CONFIG, gap=1.0)
 
 
 # the plan
 
 
 def test_every_method_gets_every_seed_and_the_same_twin() -> None:
-    twin = PLAN.twin_config(500)
-    assert (twin.rows, twin.seed) == (500, 0)
+    twin = PLAN.twin_fields(500)
+    assert twin == {"rows": 500, "seed": 0}
     configs = PLAN.configs(twin)
     assert [(c.method, c.seed) for c in configs] == [
         ("pat-refit", 0),
@@ -70,8 +82,55 @@ def test_every_method_gets_every_seed_and_the_same_twin() -> None:
         ("in-silico", 0),
         ("in-silico", 1),
     ]
-    assert {c.twin for c in configs} == {twin}
-    assert {c.epochs for c in configs} == {60}
+    assert {(c.twin.rows, c.twin.seed) for c in configs} == {(500, 0)}
+
+
+def test_what_the_plan_leaves_open_the_configs_leave_open_too() -> None:
+    """So that the recipe of the system and the task fills it, here as on a service."""
+    given = {"system", "task", "method", "seed", "split", "twin"}
+    for config in PLAN.configs(PLAN.twin_fields(None)):
+        assert config.model_fields_set == given
+        assert config.twin.model_fields_set == {"seed"}
+    plan = plan_comparison(
+        methods=("pat",),
+        layers=2,
+        epochs=4,
+        rows=900,
+        checks=3,
+        path="plant",
+        quick=True,
+        train_images=100,
+        test_images=50,
+        twin_kind="filter",
+    )
+    (config,) = plan.configs(plan.twin_fields(None))
+    assert config.model_fields_set == given | {
+        "network",
+        "epochs",
+        "rows",
+        "checks",
+        "path",
+        "quick",
+        "train_images",
+        "test_images",
+    }
+    assert config.network.model_fields_set == {"layers"}
+    assert config.twin.kind == "filter"
+
+
+def test_controls_are_runs_of_their_own_seeds() -> None:
+    plan = plan_comparison(
+        methods=("pat",), seeds=3, controls=("identity", "output_refit"), control_seeds=2
+    )
+    configs = plan.configs(plan.twin_fields(None))
+    assert [(c.control, c.method, c.seed) for c in configs[3:]] == [
+        ("identity", "pat", 0),
+        ("identity", "pat", 1),
+        ("output_refit", "in-silico", 0),
+        ("output_refit", "in-silico", 1),
+    ]
+    assert all(c.control is None for c in configs[:3])
+    assert plan.runs == len(configs) == 7
 
 
 @pytest.mark.parametrize(
@@ -84,6 +143,9 @@ def test_every_method_gets_every_seed_and_the_same_twin() -> None:
         ({"methods": ("pat",), "twin_rows": ("300", "3")}, "twin_rows.1"),
         ({"methods": ("pat",), "twin_rows": ("many",)}, "twin_rows.0"),
         ({"methods": ("pat",), "task": "chess"}, "task"),
+        ({"methods": ("pat",), "controls": ("placebo",)}, "controls.0"),
+        ({"methods": ("pat",), "path": "air"}, "path"),
+        ({"methods": ("pat",), "rows": 0}, "rows"),
         ({"methods": ("pat",), "epoch": 3}, "epoch"),
     ],
 )
@@ -96,7 +158,7 @@ def test_a_bad_option_is_named(options: dict[str, Any], named: str) -> None:
 
 
 def test_summary_holds_what_a_reader_compares() -> None:
-    summary = json.loads(json.dumps(summarise(PLAN, 300, OUTCOME)))
+    summary = json.loads(json.dumps(summarise(PLAN, OUTCOME)))
     assert (summary["system"], summary["task"], summary["split"]) == ("optics", "vowels", "random")
     assert (summary["gap"], summary["twin_rows"], summary["epochs"]) == (1.0, 300, 60)
     assert summary["twin"] == TWIN
@@ -115,31 +177,69 @@ def test_summary_holds_what_a_reader_compares() -> None:
     silico = summary["methods"]["in-silico"]
     assert (silico["twin_accuracy"], silico["twin_accuracy_mean"]) == ([0.95, 0.95], 0.95)
     assert silico["rows"] == 0
+    assert refit["ledger_per_seed"] == [OUTCOME.results[0]["ledger"]] * 2
+    assert (summary["path"], summary["train_images"], summary["test_images"]) == ("wire", 175, 35)
+    assert (summary["layers"], summary["parallel"], summary["batch"]) == (5, 1, 32)
+    assert summary["row_budget"] is None
+    assert summary["clamped_fraction"] == pytest.approx(0.2)  # of the first method's runs
+    assert summary["twin_error_task"] == pytest.approx(0.05)
+    assert summary["controls"] == {}
+    assert "checks_per_seed" not in refit
+    assert "spread_accuracy" not in refit
+
+
+def test_the_summary_says_what_the_runs_used_where_the_plan_left_it_open() -> None:
+    used = TrainConfig(epochs=7, rows=900, network=NetworkConfig(layers=3, parallel=2))
+    outcome = Outcome(TWIN, OUTCOME.results, used.model_dump(mode="json"), gap=None)
+    summary = summarise(PLAN, outcome)
+    assert (summary["epochs"], summary["layers"], summary["parallel"]) == (7, 3, 2)
+    assert summary["row_budget"] == 900
+
+
+def test_checks_and_the_spread_test_are_listed_by_seed_where_there_were_any() -> None:
+    checks = [{"step": 3, "rows": 900, "accuracy": 0.5}]
+    results = [{**r, "checks": checks, "spread_accuracy": 0.8} for r in OUTCOME.results]
+    refit = summarise(PLAN, Outcome(TWIN, results, CONFIG, 1.0))["methods"]["pat-refit"]
+    assert refit["checks_per_seed"] == [checks, checks]
+    assert refit["spread_accuracy"] == [0.8, 0.8]
+    assert refit["spread_accuracy_mean"] == pytest.approx(0.8)
+
+
+def test_controls_stand_beside_the_methods_not_among_them() -> None:
+    plan = PLAN.model_copy(update={"controls": ("identity", "physics_only")})
+    results = [*OUTCOME.results, result("pat", 0, control="identity")]
+    summary = summarise(plan, Outcome(TWIN, results, CONFIG, 1.0))
+    assert summary["methods"] == summarise(PLAN, OUTCOME)["methods"]
+    identity = summary["controls"]["identity"]
+    assert (identity["mean"], identity["clamped_fraction"]) == (0.3, None)
+    left_out = summary["controls"]["physics_only"]
+    assert left_out["mean"] is None
+    assert "no physical parameters" in left_out["reason"]
 
 
 def test_one_seed_has_no_standard_error() -> None:
     plan = plan_comparison(methods=("pat-refit",), seeds=1)
-    summary = summarise(plan, 300, Outcome(TWIN, [result("pat-refit", 0)], gap=None))
+    summary = summarise(plan, Outcome(TWIN, [result("pat-refit", 0)], CONFIG, gap=None))
     assert summary["methods"]["pat-refit"]["standard_error"] is None
     assert summary["gap"] is None
 
 
 def test_several_numbers_of_twin_rows_give_several_runs() -> None:
-    asked: list[int] = []
+    asked: list[int | None] = []
 
-    def run(rows: int) -> Outcome:
+    def run(rows: int | None) -> Outcome:
         asked.append(rows)
-        return OUTCOME
+        return replace(OUTCOME, twin={**TWIN, "rows": rows or 300})
 
     one = compare(PLAN, run)
     assert one["twin_rows"] == 300
     several = compare(PLAN.model_copy(update={"twin_rows": (300, 600)}), run)
     assert [r["twin_rows"] for r in several["runs"]] == [300, 600]
-    assert asked == [300, 300, 600]
+    assert asked == [None, 300, 600]
 
 
 def test_the_table_shows_accuracy_cost_and_baseline() -> None:
-    lines = comparison_text(summarise(PLAN, 300, OUTCOME)).splitlines()
+    lines = comparison_text(summarise(PLAN, OUTCOME)).splitlines()
     cells = {line.split("  ")[0]: line for line in lines}
     assert lines[0] == "vowels on optics, gap 1, split random: 5 layers, 60 epochs"
     assert "300 rows (500 measured with those for its errors), normalised error" in lines[1]
@@ -153,7 +253,9 @@ def test_the_table_shows_accuracy_cost_and_baseline() -> None:
 
 def test_several_tables_end_with_what_calibration_changes() -> None:
     plan = PLAN.model_copy(update={"twin_rows": (300, 5000)})
-    text = comparison_text(compare(plan, lambda rows: OUTCOME))
+    text = comparison_text(
+        compare(plan, lambda rows: replace(OUTCOME, twin={**TWIN, "rows": rows}))
+    )
     last = text[text.index("What calibration changes") :].splitlines()
     assert last[2].split("  ")[0] == "twin rows"
     assert last[-1].split() == ["5,000", "6.1", "%", "91.0", "%", "41.0", "%"]
@@ -206,13 +308,16 @@ def test_methods_share_one_twin_and_rows_are_counted(bench: BenchConfig, dataset
     assert outcome.twin["rows"] == 20
     assert outcome.twin["task"] is not None
     assert outcome.gap == 1.0
-    trained = [(p.run, p.done) for p in seen if p.stage == "train"]
+    trained = [(p.run, p.done, p.total) for p in seen if p.stage == "train"]
+    # a batch of 27 samples is one step an epoch
     assert trained == [
-        ("pat-refit seed 0", 1),
-        ("pat-refit seed 0", 2),
-        ("in-silico seed 0", 1),
-        ("in-silico seed 0", 2),
+        ("pat-refit seed 0", 1, 2),
+        ("pat-refit seed 0", 2, 2),
+        ("in-silico seed 0", 1, 2),
+        ("in-silico seed 0", 2, 2),
     ]
+    assert outcome.config["epochs"] == 2
+    assert outcome.config["network"]["layers"] == 1
     assert seen[0].stage == "fit"
 
 
@@ -235,7 +340,7 @@ def test_a_run_that_fails_in_a_process_fails_the_comparison(
 
     with pytest.raises(ConfigError, match="names no talkers"):
         LocalRuns(plan, bench, dataset, quietly, workers=2)._train_in_processes(
-            plan.configs(plan.twin_config(20)), cast(Any, None)
+            plan.configs(plan.twin_fields(20)), cast(Any, None)
         )
 
 
@@ -278,7 +383,7 @@ def test_the_scheduler_is_closed_at_the_end_of_the_block(bench: BenchConfig) -> 
     half = torch.full((1, 50), 0.5)
     with open_bench(bench, start=False) as opened:
         with open_scheduler(opened) as scheduler:
-            device = scheduled_apparatus(opened, scheduler, "optics").open_device(0, 0)
+            device = scheduled_apparatus(opened, scheduler, TrainConfig()).open_device(0, 0)
             assert device(half, half).shape == (1, 50)
             assert scheduler.status("optics").rows_done == 1
         with pytest.raises(SystemClosed):
@@ -312,8 +417,8 @@ class FakeService:
 
     def submit(self, config: Any) -> dict[str, Any]:
         job_id = f"{config.method}/{config.seed}"
-        self.configs[job_id] = config.model_dump()
-        return {"id": job_id}
+        self.configs[job_id] = config.model_dump(exclude_unset=True)
+        return {"id": job_id, "config": CONFIG}
 
     def watch(self, job_id: str) -> Iterator[Event]:
         yield Event("state", None, {"state": "running"})
@@ -321,7 +426,7 @@ class FakeService:
             yield Event("metric", 1, {"kind": "fit", "done": 0, "of": 1000, "loss": 1.0})
             yield Event("end", None, {"state": "succeeded", "error": ""})
             return
-        metric = {"kind": "epoch", "epoch": 1, "accuracy": 0.5}
+        metric = {"kind": "epoch", "epoch": 1, "step": 6, "of": 360, "accuracy": 0.5}
         yield Event("metric", 1, metric)
         method, _, seed = job_id.partition("/")
         state = self.endings.get((method, int(seed)), "succeeded")
@@ -347,7 +452,6 @@ def test_a_service_gets_the_twin_first_and_then_every_run() -> None:
     assert outcome.gap is None
     assert service.configs.pop("fit") == {
         "system": "optics",
-        "kind": "structured",
         "rows": 300,
         "seed": 0,
         "task": "vowels",
@@ -358,7 +462,8 @@ def test_a_service_gets_the_twin_first_and_then_every_run() -> None:
     assert sorted(p.run for p in seen[1:]) == sorted(
         f"{m} seed {s}" for m in PLAN.methods for s in range(2)
     )
-    assert seen[1].total == 60
+    assert (seen[1].done, seen[1].total) == (6, 360)
+    assert outcome.config == CONFIG
     assert (service.cancelled, service.open) == ([], 0)
 
 

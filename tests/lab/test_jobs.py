@@ -66,7 +66,7 @@ async def jobs(tmp_path):
 
 
 def training(**fields) -> TrainConfig:
-    small = {"task": "digits", "method": "pat", "epochs": 2, "network": {"layers": 1}}
+    small = {"task": "vowels", "method": "pat", "epochs": 2, "network": {"layers": 1}}
     return TrainConfig.model_validate({**small, "twin": {"rows": 20}, **fields})
 
 

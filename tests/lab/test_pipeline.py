@@ -13,11 +13,12 @@ from drivers.row_key import RowKey
 from drivers.spec import Array
 from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import open_bench
-from lab.config import Method, NetworkConfig
+from lab.config import Method, TrainConfig
 from lab.errors import PassCancelled
 from lab.measure import DeviceMeasure, DirectRun, Share
 from lab.methods import MethodParts, choose_method
 from lab.models import PhysicalNetwork, build_network
+from lab.network_config import NetworkConfig
 from lab.pat import PhysicalLayer
 from lab.pipeline import Pipeline, replica
 from lab.systems.base import PhysicalSystem, never
@@ -77,12 +78,13 @@ def run_steps(apparatus: Apparatus, method: Method, micro_batches: int, epochs: 
     device = apparatus.open_device(0, 0)
     twin = frozen(OpticsTwin().double())
     parts = choose_method(
-        method, device, twin, twin_error=0.1, open_oracle=apparatus.open_oracle, seed=0
+        TrainConfig(method=method), device, twin, twin_error=0.1, open_oracle=apparatus.open_oracle
     )
     network = build_network(
         parts.measure,
         parts.differentiate,
         NetworkConfig(layers=LAYERS),
+        features=5,
         x_size=50,
         theta_size=50,
         y_size=50,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lab.comparison.plan import Outcome, plan_comparison, summarise
+from lab.config import TrainConfig
 from lab.report.figures import COLOURS
 from lab.report.report import finding, report, write_report
 
@@ -22,10 +23,18 @@ def result(method: str, seed: int) -> dict[str, Any]:
     curve = [{"epoch": e, "loss": 1 / e, "accuracy": 0.2 * e} for e in range(1, 5)]
     return {
         "method": method,
+        "control": None,
         "seed": seed,
         "classes": CLASSES,
         "test_accuracy": on_device + 0.02 * seed,
         "twin_accuracy": 0.95 if method == "in-silico" else None,
+        "spread_accuracy": None,
+        "clamped_fraction": 0.1,
+        "twin_error_task": 0.05,
+        "checks": [],
+        "ledger": {"training": 4000},
+        "path": "wire",
+        "train_images": 175,
         "baseline": 0.97,
         "confusion": [[7, 1, 0], [0, 8, 2], [3, 0, 9]],
         "curve": curve,
@@ -40,7 +49,8 @@ def result(method: str, seed: int) -> dict[str, Any]:
 
 
 RESULTS = [result(method, seed) for method in PLAN.methods for seed in range(2)]
-SUMMARY = summarise(PLAN, 300, Outcome(TWIN, RESULTS, gap=1.0))
+CONFIG = TrainConfig(epochs=4).model_dump(mode="json")
+SUMMARY = summarise(PLAN, Outcome(TWIN, RESULTS, CONFIG, gap=1.0))
 FACTS = {"Versions": "pnnlab <0.1>", "Data": "made up"}
 WAVELENGTHS_NM = np.linspace(773.4, 776.6, 50).tolist()
 

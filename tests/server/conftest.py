@@ -49,7 +49,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 def job_body() -> dict[str, Any]:
     """Return a training config that takes a moment."""
     twin = {"rows": 20, "kind": "neural"}
-    small = {"task": "digits", "method": "pat", "epochs": 2, "network": {"layers": 1}}
+    small = {"task": "vowels", "method": "pat", "epochs": 2, "network": {"layers": 1}}
     return {**small, "twin": twin}
 
 

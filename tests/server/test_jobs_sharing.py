@@ -168,7 +168,7 @@ async def test_as_many_rows_are_measured_as_are_planned(
 
 
 async def test_a_fit_says_how_many_rows_it_measures(app, http, follow):
-    for task, rows in ((None, 120), ("digits", 136)):
+    for task, rows in ((None, 120), ("vowels", 136)):
         job_id = await submitted(http, {"kind": "neural", "rows": 20, "task": task}, "/twins")
         progress = app.state.lab.jobs._live[job_id].rows
         assert (await follow(job_id))["state"] == "succeeded"

@@ -1,5 +1,6 @@
 """Online refit: better on the rows it sees, and never worse at the gate."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -130,3 +131,16 @@ def test_without_rows_a_step_does_nothing() -> None:
     refit = OnlineRefit(new_twin(), device, seed=0)
     refit.step()
     assert refit.updates == 0
+
+
+@pytest.mark.parametrize(("rows", "kept"), [(64, 64), (65, 33), (1000, 63), (6, 6)])
+def test_of_a_large_call_at_most_so_many_rows_are_kept_evenly_taken(rows: int, kept: int) -> None:
+    """Each layer's rows of a large batch would otherwise fill the memory with look-alikes."""
+    x, theta = draw(rows, 0)
+    refit = OnlineRefit(new_twin(), device, seed=0, settings=RefitSettings(kept=64))
+    y = refit.measure(x, theta)
+    assert torch.equal(y, device(x, theta))  # all of them are measured
+    remembered = torch.cat([part.x for part in (*refit._train, *refit._gate)])
+    assert len(remembered) == kept
+    every = -(-rows // 64)
+    assert sorted(map(tuple, remembered.tolist())) == sorted(map(tuple, x[::every].tolist()))

@@ -15,6 +15,7 @@ from lab.config import Control, MeasurePath, Method, Split, Task, TrainConfig, T
 from lab.errors import ConfigError
 
 TWIN_SEED = 0
+_LEVEL = 0.9  # of the first method's final accuracy: where learning speed is compared
 
 
 def _without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -217,7 +218,10 @@ def summarise(plan: Comparison, outcome: Outcome) -> dict[str, Any]:
         "clamped_fraction": _mean([r["clamped_fraction"] for r in first]),
         "twin_error_task": _mean([r["twin_error_task"] for r in first]),
         "baseline": {"logistic_regression": _accuracy([r["baseline"] for r in first])},
-        "methods": {method: _method(results) for method, results in by_method.items()},
+        "methods": {
+            method: _method(results) | _rows_to_level(results, first)
+            for method, results in by_method.items()
+        },
         "controls": {
             control: _control([r for r in outcome.results if r["control"] == control])
             for control in plan.controls
@@ -247,6 +251,29 @@ def _method(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if results[0]["checks"]:
         summary["checks_per_seed"] = [r["checks"] for r in results]
     return summary
+
+
+def _rows_to_level(
+    results: Sequence[Mapping[str, Any]], first: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the rows to 90 % of the first method's final accuracy, by checks on validation rows.
+
+    Of each seed, the twin's rows included; None where a run never gets there.
+    """
+    if not first[0]["checks"]:
+        return {}
+    level = _LEVEL * statistics.fmean(r["checks"][-1]["accuracy"] for r in first)
+    return {
+        "level": level,
+        "rows_to_level_per_seed": [
+            next((r["ledger"]["twin"] + rows for rows in _rows_above(r, level)), None)
+            for r in results
+        ],
+    }
+
+
+def _rows_above(result: Mapping[str, Any], level: float) -> list[int]:
+    return [c["rows"] for c in result["checks"] if c["accuracy"] >= level]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

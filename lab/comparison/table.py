@@ -19,10 +19,11 @@ def heading(run: Mapping[str, Any]) -> str:
     """Return what was compared, and how good the twin is."""
     gap = "a bench of unknown gap" if run["gap"] is None else f"gap {run['gap']:g}"
     trained = f"{run['epochs']} epochs" if run["row_budget"] is None else "equal hardware rows"
+    passes = f" of {run['parallel']} passes" if run["parallel"] > 1 else ""
     return (
-        f"{run['task']} on {run['system']}, {gap}, split {run['split']}: "
-        f"{run['layers']} layers of {run['parallel']}, {trained} of {run['train_images']:,} "
-        f"samples, measured by {run['path']}{', quick' if run['quick'] else ''}\n{twin_text(run)}"
+        f"{run['task']} on {run['system']}, {gap}, split {run['split']}: {run['layers']} "
+        f"layers{passes}, {trained} of {run['train_images']:,} samples, measured by "
+        f"{run['path']}{', quick' if run['quick'] else ''}\n{twin_text(run)}"
     )
 
 

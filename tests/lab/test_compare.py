@@ -54,6 +54,7 @@ def result(method: str, seed: int, control: str | None = None) -> dict[str, Any]
         "twin_error_task": None if control == "identity" else 0.05,
         "confusion": [[20, 1], [0, 14]],
         "checks": [],
+        "audits": [],
         "ledger": {"twin": 500, "initialisation": 0, "training": 4000, "test": 350},
         "path": "wire",
         "train_images": 175,
@@ -227,7 +228,7 @@ def test_one_seed_has_no_standard_error() -> None:
 def test_several_numbers_of_twin_rows_give_several_runs() -> None:
     asked: list[int | None] = []
 
-    def run(rows: int | None) -> Outcome:
+    def run(rows: int | None, gap: float | None) -> Outcome:
         asked.append(rows)
         return replace(OUTCOME, twin={**TWIN, "rows": rows or 300})
 
@@ -241,7 +242,9 @@ def test_several_numbers_of_twin_rows_give_several_runs() -> None:
 def test_the_table_shows_accuracy_cost_and_baseline() -> None:
     lines = comparison_text(summarise(PLAN, OUTCOME)).splitlines()
     cells = {line.split("  ")[0]: line for line in lines}
-    assert lines[0] == "vowels on optics, gap 1, split random: 5 layers, 60 epochs"
+    assert lines[0] == (
+        "vowels on optics, gap 1, split random: 5 layers, 60 epochs of 175 samples, measured by wire"
+    )
     assert "300 rows (500 measured with those for its errors), normalised error" in lines[1]
     assert "error 6.1 % on random inputs and 5.0 % on the task's" in lines[1]
     assert cells["pat-refit"].split() == (
@@ -254,7 +257,7 @@ def test_the_table_shows_accuracy_cost_and_baseline() -> None:
 def test_several_tables_end_with_what_calibration_changes() -> None:
     plan = PLAN.model_copy(update={"twin_rows": (300, 5000)})
     text = comparison_text(
-        compare(plan, lambda rows: replace(OUTCOME, twin={**TWIN, "rows": rows}))
+        compare(plan, lambda rows, gap: replace(OUTCOME, twin={**TWIN, "rows": rows}))
     )
     last = text[text.index("What calibration changes") :].splitlines()
     assert last[2].split("  ")[0] == "twin rows"

@@ -32,6 +32,7 @@ def result(method: str, seed: int) -> dict[str, Any]:
         "clamped_fraction": 0.1,
         "twin_error_task": 0.05,
         "checks": [],
+        "audits": [],
         "ledger": {"training": 4000},
         "path": "wire",
         "train_images": 175,

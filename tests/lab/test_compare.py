@@ -243,7 +243,8 @@ def test_the_table_shows_accuracy_cost_and_baseline() -> None:
     lines = comparison_text(summarise(PLAN, OUTCOME)).splitlines()
     cells = {line.split("  ")[0]: line for line in lines}
     assert lines[0] == (
-        "vowels on optics, gap 1, split random: 5 layers, 60 epochs of 175 samples, measured by wire"
+        "vowels on optics, gap 1, split random: 5 layers, 60 epochs of 175 samples, "
+        "measured by wire"
     )
     assert "300 rows (500 measured with those for its errors), normalised error" in lines[1]
     assert "error 6.1 % on random inputs and 5.0 % on the task's" in lines[1]

@@ -1,5 +1,6 @@
 """Drift sentinels during a training run: a change of the device is told, not hidden."""
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from twins.base import DigitalTwin, frozen
 
 WATCHED_METHODS = ("pat", "pat-refit", "pat-sharpness", "ideal")
 ROWS = 8  # of a look
-SHARE = 0.01  # of the rows of training
+SHARE = 0.01  # of the rows of training, at most
+LEAST_STEPS = 10  # between looks: where a step has thousands of rows, a look costs time, not rows
 _SEED = 0  # the same rows in every run
 _SETTINGS = SentinelSettings()
 ARMING_ROWS = (1 + _SETTINGS.looks) * ROWS
@@ -34,7 +36,8 @@ def look_every(config: TrainConfig) -> int | None:
     """Return the steps between looks, None where a run has none."""
     if not config.sentinels or config.method not in WATCHED_METHODS or config.control is not None:
         return None
-    return max(1, round(ROWS / (SHARE * config.batch * config.rows_a_sample)))
+    by_rows = math.ceil(ROWS / (SHARE * config.batch * config.rows_a_sample))
+    return max(LEAST_STEPS, by_rows)
 
 
 class DriftWatch:

@@ -4,11 +4,17 @@ import math
 from dataclasses import dataclass
 
 from lab.auditing import audit_every, rows_of_audit
-from lab.config import DIGITAL_METHODS, TrainConfig
+from lab.config import DIGITAL_METHODS, Method, TrainConfig
 from lab.datasets import Dataset, Split, split
+from lab.rules import local, pepg, spsa
 
 # Forward passes of a batch in one step, where it is not one.
-FORWARDS: dict[str, int] = {}
+FORWARDS: dict[Method, int] = {
+    "spsa": 2 * spsa.PROBES,
+    "pepg": 2 * pepg.PAIRS,
+    "pat-sharpness": 2,
+    "phyll": local.PASSES,
+}
 SHOWN = 100  # test samples by which the twin and the clamp are judged, measured once more
 OUTPUT_SAMPLES = 5000  # training samples of the control `output_refit`, at most
 

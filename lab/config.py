@@ -14,9 +14,32 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from lab.errors import ConfigError
 from lab.network_config import NetworkConfig
 
-Method = Literal["pat", "pat-refit", "in-silico", "in-silico-noise", "ideal"]
-METHODS: tuple[Method, ...] = ("pat", "pat-refit", "in-silico", "in-silico-noise", "ideal")
+Method = Literal[
+    "pat",
+    "pat-refit",
+    "in-silico",
+    "in-silico-noise",
+    "ideal",
+    "dfa",
+    "spsa",
+    "pepg",
+    "pat-sharpness",
+    "phyll",
+]
+METHODS: tuple[Method, ...] = (
+    "pat",
+    "pat-refit",
+    "in-silico",
+    "in-silico-noise",
+    "ideal",
+    "dfa",
+    "spsa",
+    "pepg",
+    "pat-sharpness",
+    "phyll",
+)
 DIGITAL_METHODS: tuple[Method, ...] = ("in-silico", "in-silico-noise")  # the test apart
+TWIN_FREE_METHODS: tuple[Method, ...] = ("spsa", "pepg", "phyll")  # a twin is only compared
 TASKS = ("vowels", "vowels12", "digits", "mnist", "mnist28")
 UPLOAD_BYTES = 64 * 2**20  # of a data set that a service takes
 Split = Literal["random", "talker"]

@@ -6,6 +6,18 @@ pat-refit        the same, and the twin keeps learning from what training measur
 in-silico        the twin measures and differentiates; the device is met at the test only
 in-silico-noise  the same, with Gaussian noise of half the twin's error on its outputs
 ideal            the device measures, the plant's own adjoint differentiates (simulated benches)
+dfa              as pat, but each block gets the output error by a random matrix
+                 (Nokland, NeurIPS 2016; Nakajima et al., Nat. Commun. 13, 7847, 2022)
+spsa             the device measures, nothing differentiates: pairs of random steps
+                 (Spall, IEEE Trans. Automatic Control 37, 332, 1992)
+pepg             the same, from a population of networks around the trained one
+                 (Sehnke et al., Neural Networks 23, 551, 2010)
+pat-sharpness    as pat, with the gradient where the loss nearby is worst
+                 (Foret et al., ICLR 2021; for physical networks Nat. Commun. 2026)
+phyll            the device measures, nothing differentiates it: digital matrices between layers
+                 learn by losses of their own (Momeni et al., Science 382, 1297, 2023)
+
+How a batch becomes a gradient is the method's update rule (`lab.rules`).
 """
 
 from collections.abc import Callable
@@ -26,8 +38,8 @@ from twins.base import DigitalTwin
 class MethodParts:
     """What a network's layers get; `refit` where the twin keeps learning.
 
-    share: what the layers get in one micro-batch of a step; None where nothing is measured, so
-    that a step has nothing to wait for.
+    share: what the layers get in one micro-batch of a step; None where steps are not split: nothing
+    is measured, so that there is nothing to wait for, or the rule needs the whole batch at once.
     """
 
     measure: Measure
@@ -87,6 +99,18 @@ def _choose(
                 return part, open_oracle(part)
 
             return MethodParts(device, open_oracle(device), truth)
+        case "dfa" | "pat-sharpness":
+            return MethodParts(device, twin)  # steps are not split
+        case "spsa" | "pepg" | "phyll":
+            return MethodParts(device, NoTwin())
+
+
+class NoTwin(nn.Module):
+    """Differentiate nothing: the method must do without."""
+
+    def forward(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Raise RuntimeError: a method that needs no twin has asked for a gradient."""
+        raise RuntimeError("this method measures only: its physics has no gradient")
 
 
 class NoisyTwin:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lab.errors import ConfigError
 from lab.network_config import NetworkConfig, Theta
 from lab.pat import Measure, PhysicalLayer
-from lab.stages import Encoder, Seen, Sizes, Stage, build_stages
+from lab.stages import Encoder, Seen, Sizes, Stage, build_between, build_stages
 
 _STAGE_SEED = 1 << 32  # keeps the stages' random starts apart from theta's
 
@@ -43,16 +43,25 @@ class Block(nn.Module):
     def forward(self, h: Tensor, encoded: Tensor, visit: Visit = _pass_by) -> Tensor:
         """Return what leaves the block for h (samples, passes, channels)."""
         y = self.measure(h, encoded, visit)
-        return _through(self.after, y, Seen(encoded, h), visit)
+        return self.follow(y, h, encoded, visit)
 
     def measure(self, h: Tensor, encoded: Tensor, visit: Visit = _pass_by) -> Tensor:
         """Return the measurement alone."""
+        return self.measure_drive(self.drive(h, encoded, visit))
+
+    def drive(self, h: Tensor, encoded: Tensor, visit: Visit = _pass_by) -> Tensor:
+        """Return what the layer is given, normalised; the layer itself clamps it to 0..1."""
         h = _through(self.before, h, Seen(encoded, h), visit)
-        if not self._signed:
-            measured: Tensor = self.layer(h)
-            return measured
-        y: Tensor = self.layer((h + 1) / 2)
-        return 2 * y - 1
+        return (h + 1) / 2 if self._signed else h
+
+    def measure_drive(self, x: Tensor) -> Tensor:
+        """Return the measurement for a drive, from -1 to 1 where the block is signed."""
+        y: Tensor = self.layer(x)
+        return 2 * y - 1 if self._signed else y
+
+    def follow(self, y: Tensor, h: Tensor, encoded: Tensor, visit: Visit = _pass_by) -> Tensor:
+        """Return what leaves the block for a measurement of h."""
+        return _through(self.after, y, Seen(encoded, h), visit)
 
 
 def _through(stages: nn.ModuleList, h: Tensor, seen: Seen, visit: Visit) -> Tensor:
@@ -82,6 +91,21 @@ class PhysicalNetwork(nn.Module):
             h = block(h, encoded)
         return h
 
+    def cut_outputs(self, features: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return what enters each block but the first, and what leaves each block.
+
+        What enters is the output before, cut off: no gradient goes from block to block.
+        """
+        h = encoded = self.encode(features)
+        cuts: list[Tensor] = []
+        outputs: list[Tensor] = []
+        for block in self.physical_blocks():
+            if outputs:
+                h, encoded = outputs[-1].detach().requires_grad_(), encoded.detach()
+                cuts.append(h)
+            outputs.append(block(h, encoded))
+        return cuts, outputs
+
     @torch.no_grad()
     def initialise(self, features: Tensor) -> None:
         """Let every stage take its constants from training samples, layer by layer."""
@@ -93,7 +117,7 @@ class PhysicalNetwork(nn.Module):
     def last_output(self, features: Tensor) -> Tensor:
         """Return the last layer's measurement, (samples, passes, y_size), for `read_output`."""
         h = encoded = self.encode(features)
-        *earlier, last = self._blocks()
+        *earlier, last = self.physical_blocks()
         for block in earlier:
             h = block(h, encoded)
         return last.measure(h, encoded)
@@ -110,7 +134,7 @@ class PhysicalNetwork(nn.Module):
     @property
     def layers(self) -> list[PhysicalLayer]:
         """Get the physical layers, first one first."""
-        return [block.layer for block in self._blocks()]
+        return [block.layer for block in self.physical_blocks()]
 
     @property
     def penalty(self) -> Tensor:
@@ -128,7 +152,7 @@ class PhysicalNetwork(nn.Module):
 
     def output_stages(self) -> nn.ModuleList:
         """Return the stages after the last measurement."""
-        return self._blocks()[-1].after
+        return self.physical_blocks()[-1].after
 
     def decays(self) -> list[tuple[nn.Parameter, float]]:
         """Return the parameters with a weight decay above 0, and that decay."""
@@ -140,7 +164,8 @@ class PhysicalNetwork(nn.Module):
         for layer in self.layers:
             layer.set_physics(measure)
 
-    def _blocks(self) -> list[Block]:
+    def physical_blocks(self) -> list[Block]:
+        """Return the blocks, first one first."""
         return [block for block in self.blocks if isinstance(block, Block)]
 
 
@@ -160,30 +185,26 @@ def build_network(
 
     Raises ConfigError where sizes do not fit.
     """
-    if config.layers > 1 and y_size != x_size:
+    if config.layers > 1 and y_size != x_size and not config.mixes_between:
         raise ConfigError(
             f"network.layers: layers of {x_size} inputs cannot follow layers of {y_size} outputs"
         )
     thetas = torch.Generator().manual_seed(seed)
     generator = torch.Generator().manual_seed(seed + _STAGE_SEED)
     channels = x_size + theta_size if config.theta == "data" else x_size
-    if config.layers > 1 and channels != x_size:
-        raise ConfigError(
-            f"network.theta: 'data' fills {channels} inputs, more than the {y_size} outputs of a "
-            "layer before: one layer only"
-        )
     entering = Sizes(config.parallel, channels, classes)
     leaving = Sizes(config.parallel, y_size, classes)
     encoder = Encoder(config.first, entering, features, generator)
     blocks = []
     for i in range(config.layers):
         theta = _theta(config.theta, config.parallel, theta_size, thetas)
-        after = config.after if i < config.layers - 1 else config.last
         blocks.append(
             Block(
                 build_stages(config.before, entering, generator),
                 PhysicalLayer(theta, measure, twin, x_size=x_size),
-                build_stages(after, leaving, generator),
+                build_between(config.after, leaving, entering, generator)
+                if i < config.layers - 1
+                else build_stages(config.last, leaving, generator),
                 signed=config.signed,
             )
         )

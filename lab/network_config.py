@@ -37,8 +37,10 @@ class Series(_Stage):
 class Linear(_Stage):
     """Mix everything with a trained matrix and offset, the only stage that mixes digitally.
 
-    As the first stage every output starts with the given mean and spread (standard deviation) over
-    the training samples; as the last it starts at zero. decay: weight decay of the matrix.
+    As the first stage and between two layers every output starts with the given mean and spread
+    (standard deviation) over the training samples; as the last it starts at zero. Between two
+    layers it goes from a layer's outputs to the next one's inputs. decay: weight decay of the
+    matrix.
     """
 
     kind: Literal["linear"] = "linear"
@@ -110,6 +112,9 @@ First = Annotated[Repeat | Series | Linear, Field(discriminator="kind")]
 Between = Annotated[
     Rescale | BrightnessFree | Standardise | Skip | Permute, Field(discriminator="kind")
 ]
+After = Annotated[
+    Rescale | BrightnessFree | Standardise | Skip | Permute | Linear, Field(discriminator="kind")
+]
 Last = Annotated[
     BrightnessFree | Standardise | Permute | Windows | Linear, Field(discriminator="kind")
 ]
@@ -132,15 +137,20 @@ class NetworkConfig(_Strict):
     signed: bool = False
     first: First = Repeat()
     before: tuple[Between, ...] = ()
-    after: tuple[Between, ...] = (BrightnessFree(), Rescale(), Skip())
+    after: tuple[After, ...] = (BrightnessFree(), Rescale(), Skip())
     last: tuple[Last, ...] = (BrightnessFree(), Windows())
+
+    @property
+    def mixes_between(self) -> bool:
+        """Say whether a digital matrix stands between two layers."""
+        return self.layers > 1 and any(isinstance(stage, Linear) for stage in self.after)
 
     @model_validator(mode="after")
     def _layers_follow(self) -> "NetworkConfig":
-        if self.theta == "data" and self.layers > 1:
+        if self.theta == "data" and self.layers > 1 and not self.mixes_between:
             raise ValueError(
                 f"theta = 'data' fills x and theta, more than a layer puts out: not {self.layers} "
-                "layers but 1"
+                "layers but 1, unless a linear stage stands between them"
             )
         return self
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lab.errors import ConfigError
 from lab.network_config import (
+    After,
     Between,
     BrightnessFree,
     First,
@@ -82,6 +83,36 @@ def series(features: Tensor, channels: int) -> Tensor:
     return nn.functional.pad(features - 0.5, (0, channels - features.shape[1]))
 
 
+class Mixing(nn.Module):
+    """A matrix and an offset: values (samples, n) -> h (samples, passes, channels)."""
+
+    def __init__(
+        self, config: Linear, inputs: int, sizes: Sizes, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self._spread, self._decay, self._sizes = config.spread, config.decay, sizes
+        outputs = sizes.passes * sizes.channels
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, generator=generator))
+        self.offset = nn.Parameter(torch.full((outputs,), config.mean))
+        self.centre: Tensor
+        self.register_buffer("centre", torch.zeros(inputs))
+
+    def initialise(self, values: Tensor) -> None:
+        """Take the mean sample, and scale the matrix so that each output has the stated spread."""
+        self.centre.copy_(values.mean(0))
+        spread = ((values - self.centre) @ self.weight.T).std(0).clamp_min(1e-6)
+        self.weight.mul_((self._spread / spread)[:, None])
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the mixed values."""
+        mixed: Tensor = nn.functional.linear(values - self.centre, self.weight, self.offset)
+        return mixed.reshape(-1, self._sizes.passes, self._sizes.channels)
+
+    def decays(self) -> list[tuple[nn.Parameter, float]]:
+        """Return the matrix with its weight decay."""
+        return [(self.weight, self._decay)]
+
+
 class Encoder(nn.Module):
     """The first stage: features (samples, n) to h (samples, passes, channels)."""
 
@@ -96,32 +127,27 @@ class Encoder(nn.Module):
             )
         self._config = config
         self._sizes = sizes
+        self.mixing = None
         if isinstance(config, Linear):
-            outputs = sizes.passes * sizes.channels
-            self.weight = nn.Parameter(torch.randn(outputs, features, generator=generator))
-            self.offset = nn.Parameter(torch.full((outputs,), config.mean))
-            self.centre: Tensor
-            self.register_buffer("centre", torch.zeros(features))
+            self.mixing = Mixing(config, features, sizes, generator)
 
     def initialise(self, features: Tensor) -> None:
         """Take the mean sample, and scale the matrix so that each output has the stated spread."""
-        if isinstance(self._config, Linear):
-            self.centre.copy_(features.mean(0))
-            spread = ((features - self.centre) @ self.weight.T).std(0).clamp_min(1e-6)
-            self.weight.mul_((self._config.spread / spread)[:, None])
+        if self.mixing is not None:
+            self.mixing.initialise(features)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the encoded samples."""
+        if self.mixing is not None:
+            mixed: Tensor = self.mixing(features)
+            return mixed
         s = self._sizes
-        if isinstance(self._config, Linear):
-            mixed: Tensor = nn.functional.linear(features - self.centre, self.weight, self.offset)
-            return mixed.reshape(-1, s.passes, s.channels)
         encode = repeat if isinstance(self._config, Repeat) else series
         return encode(features, s.channels)[:, None].expand(-1, s.passes, -1)
 
     def decays(self) -> list[tuple[nn.Parameter, float]]:
         """Return the matrix with its weight decay."""
-        return [(self.weight, self._config.decay)] if isinstance(self._config, Linear) else []
+        return [] if self.mixing is None else self.mixing.decays()
 
 
 class RescaleStage(Stage):
@@ -272,11 +298,48 @@ class LinearStage(Stage):
         return [(self.weight, self._decay)]
 
 
+class MixStage(Stage):
+    """All passes and channels of a layer mixed to those of the next layer."""
+
+    def __init__(
+        self, config: Linear, sizes: Sizes, following: Sizes, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.mixing = Mixing(config, sizes.passes * sizes.channels, following, generator)
+
+    def initialise(self, h: Tensor, seen: Seen) -> None:
+        """Give every output the stated spread."""
+        self.mixing.initialise(h.flatten(1))
+
+    def forward(self, h: Tensor, seen: Seen) -> Tensor:
+        """Return the mixed h."""
+        mixed: Tensor = self.mixing(h.flatten(1))
+        return mixed
+
+    def decays(self) -> list[tuple[nn.Parameter, float]]:
+        """Return the matrix with its weight decay."""
+        return self.mixing.decays()
+
+
 def build_stages(
     configs: Sequence[Between | Last], sizes: Sizes, generator: torch.Generator
 ) -> nn.ModuleList:
     """Return the stages' modules; random starts are drawn in their order."""
     return nn.ModuleList(_build(config, sizes, generator) for config in configs)
+
+
+def build_between(
+    configs: Sequence[After], sizes: Sizes, following: Sizes, generator: torch.Generator
+) -> nn.ModuleList:
+    """Return the stages between a layer of `sizes` and the next one, of `following`."""
+    stages: list[Stage] = []
+    for config in configs:
+        if isinstance(config, Linear):
+            stages.append(MixStage(config, sizes, following, generator))
+            sizes = following
+        else:
+            stages.append(_build(config, sizes, generator))
+    return nn.ModuleList(stages)
 
 
 def _build(config: Between | Last, sizes: Sizes, generator: torch.Generator) -> Stage:

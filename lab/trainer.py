@@ -11,24 +11,25 @@ from copy import deepcopy
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lab.apparatus import Apparatus
 from lab.auditing import Auditor, AuditPoint, audit_every
 from lab.baselines import logistic_regression
 from lab.budget import OUTPUT_SAMPLES, SHOWN, budget, rows_to_measure, split_for
-from lab.config import TrainConfig
+from lab.config import TWIN_FREE_METHODS, TrainConfig
 from lab.controls import freeze, refit_output
 from lab.datasets import Dataset
 from lab.errors import Stopped
 from lab.evaluation import Shown, Witness, accuracy, confusion, predict, share, spread_accuracy
+from lab.labels import network_features
 from lab.measure import DeviceMeasure
 from lab.methods import MethodParts, choose_method
 from lab.micro_batches import AutoMicroBatches
 from lab.models import PhysicalNetwork, build_network
 from lab.pipeline import Pipeline, replica
-from lab.rules.base import Rule, Sums
-from lab.rules.choose import choose_rule
+from lab.rules.base import Objective, Rule, Sums
+from lab.rules.choose import RATE_FACTORS, choose_rule, refuse_impossible
 from lab.systems.base import never
 from lab.train_result import Check, EpochMetric, TrainResult
 from lab.twins import FittedTwin
@@ -57,7 +58,8 @@ def train(
     """Train and test; the fitted twin itself is not changed (a copy is).
 
     The test split is read once, at the end. Raises Stopped when `stop` says so (asked between
-    steps), and whatever measuring raises. on_event hears of audits and of a device that changes.
+    steps), ConfigError where the method cannot train the network, and whatever measuring raises.
+    on_event hears of audits and of a device that changes.
     """
     return _Run(config, dataset, fitted, apparatus, on_metric, on_event, stop).execute()
 
@@ -75,6 +77,7 @@ class _Run:
         on_event: Callable[[AuditPoint | DriftPoint], None] | None,
         stop: Callable[[], bool],
     ) -> None:
+        refuse_impossible(config)
         self.config = config
         self.dataset = dataset
         self.fitted = fitted
@@ -84,7 +87,7 @@ class _Run:
         self.stop = stop
         self.split = split_for(config, dataset)
         self.budget = budget(config, self.split)
-        self.features = torch.from_numpy(dataset.features).float()
+        self.features = network_features(config, dataset)
         self.labels = torch.from_numpy(dataset.labels).long()
         self.twin: DigitalTwin = frozen(deepcopy(fitted.twin))
         self.device = apparatus.open_device(config.seed, 0)
@@ -97,12 +100,13 @@ class _Run:
         )
         self.network: PhysicalNetwork = self._build()
         self.pipeline = self._open_pipeline()
-        self.rule: Rule = choose_rule(config, self.network, self.pipeline, self._loss)
+        self.rule: Rule = choose_rule(config, self.network, self.pipeline, self._objective())
         self.curve: list[EpochMetric] = []
         self.checks: list[Check] = []
         self.auditor = self._open_auditor()
         self.sentinels = self._open_sentinels()
-        self.ledger = {"twin": fitted.hardware_rows}
+        twin_free = config.method in TWIN_FREE_METHODS
+        self.ledger = {"twin": 0 if twin_free else fitted.hardware_rows}
         self.start = time.perf_counter()
 
     def _build(self) -> PhysicalNetwork:
@@ -190,9 +194,13 @@ class _Run:
     def _optimiser(self) -> torch.optim.Optimizer:
         decays = {id(p): decay for p, decay in self.network.decays()}
         digital = [p for p in self.network.digital_parameters() if id(p) not in decays]
-        rate = self.config.rate_digital
+        factor = RATE_FACTORS.get(self.config.method, 1.0)
+        rate = factor * self.config.rate_digital
         groups = [
-            {"params": self.network.physical_parameters(), "lr": self.config.rate_theta},
+            {
+                "params": self.network.physical_parameters(),
+                "lr": factor * self.config.rate_theta,
+            },
             {"params": digital, "lr": rate},
             *(
                 {"params": [p], "lr": rate, "weight_decay": decay}
@@ -212,17 +220,9 @@ class _Run:
                 yield batch
                 given += 1
 
-    def _loss(self, network: PhysicalNetwork, batch: Tensor) -> tuple[Tensor, Sums]:
-        """Return the mean loss to be minimised over some samples, and the sums for the metric."""
-        labels = self.labels[batch]
-        logits = network(self.features[batch])
-        loss = nn.functional.cross_entropy(logits, labels)
-        penalty = network.penalty
-        return loss + self.config.penalty * penalty, Sums(
-            loss=float(loss.detach()) * len(batch),
-            penalty=float(penalty.detach()) * len(batch),
-            correct=int((logits.argmax(1) == labels).sum()),
-        )
+    def _objective(self) -> Objective:
+        classes = len(self.dataset.classes)
+        return Objective(self.features, self.labels, classes, self.config.penalty)
 
     def _report(self, epoch: int, step: int, sums: list[Sums], samples: int) -> None:
         refit = self.parts.refit

@@ -12,6 +12,7 @@ from lab.budget import split_for
 from lab.config import TrainConfig, TwinConfig, TwinKind
 from lab.datasets import Dataset
 from lab.drives import random_drives
+from lab.labels import network_features
 from lab.measure import DeviceMeasure
 from lab.models import build_network
 from lab.systems.base import SystemDescription
@@ -141,7 +142,7 @@ def task_drives(config: TrainConfig, dataset: Dataset, description: SystemDescri
     rows = torch.from_numpy(split_for(config, dataset).train_idx)
     generator = torch.Generator().manual_seed(config.seed)
     pick = rows[torch.randperm(len(rows), generator=generator)[:_TASK_ROWS]]
-    features = torch.from_numpy(dataset.features).float()
+    features = network_features(config, dataset)
     sent: list[Drives] = []
 
     def remember(x: Tensor, theta: Tensor) -> Tensor:

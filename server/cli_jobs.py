@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lab.client import Client
+from lab.config import METHODS
 from lab.errors import ConfigError
 from server.job_bar import follow
 
@@ -26,9 +27,7 @@ def submit(
     ] = None,
     system: Annotated[str | None, typer.Option(help="Physical system.")] = None,
     task: Annotated[str | None, typer.Option(help="Which data, such as vowels.")] = None,
-    method: Annotated[
-        str | None, typer.Option(help="pat, pat-refit, in-silico, in-silico-noise or ideal.")
-    ] = None,
+    method: Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,
     split: Annotated[str | None, typer.Option(help="random or talker.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,

@@ -36,6 +36,7 @@ from lab.errors import ConfigError
 from lab.plant_run import plant_run
 from lab.recipes import completed, is_possible, measures_much
 from lab.rigs import gap, is_simulated, with_rigs
+from lab.rules.choose import refuse_impossible
 from lab.scheduling.scheduled_run import ScheduledRun
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.systems.base import never
@@ -98,6 +99,8 @@ class LocalRuns:
         configs = [completed(c, family) for c in plan.configs(plan.twin_fields(twin_rows))]
         if plan.path is None and is_simulated(self.bench) and measures_much(configs[0]):
             configs = [c.model_copy(update={"path": "plant"}) for c in configs]
+        for config in configs:
+            refuse_impossible(config)
         return [c for c in configs if is_possible(c)]
 
     def _fit(

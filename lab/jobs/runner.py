@@ -21,6 +21,7 @@ from lab.jobs.state_files import checkpoint_file, load_state, save_state, twin_f
 from lab.jobs.store import Store
 from lab.measure import Run
 from lab.recipes import completed, completed_fit
+from lab.rules.choose import refuse_impossible
 from lab.scheduling.scheduled_run import ScheduledRun
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.train_result import TrainResult
@@ -76,6 +77,7 @@ class JobRunner:
         if config.deadline_s is not None and config.deadline_s <= time.time():
             raise DeadlineMissed("the job's deadline has passed before it was submitted")
         if isinstance(config, TrainConfig):
+            refuse_impossible(config)
             if config.method == "ideal" and self.bench.plant(config.system) is None:
                 raise ConfigError("method: 'ideal' needs a simulated bench")
             if config.twin.id is not None:

@@ -25,11 +25,11 @@ COLOURS = {
     "in-silico": "#d55e00",
     "in-silico-noise": "#b4558f",
     "ideal": "#5c5c5c",
-    "pat-sharpness": "#56b4e9",
-    "dfa": "#e69f00",
-    "spsa": "#8c564b",
-    "pepg": "#b8a800",
-    "phyll": "#1d2733",
+    "dfa": "#56b4e9",
+    "spsa": "#e69f00",
+    "pepg": "#a07800",
+    "pat-sharpness": "#005a43",
+    "phyll": "#8c3b00",
 }
 INK, FAINT, GRID, PAPER = "#1d2733", "#66707c", "#e3e7eb", "#fbfbfa"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))

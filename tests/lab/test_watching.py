@@ -83,4 +83,4 @@ def test_only_training_on_the_device_is_watched(changes: dict[str, object], watc
 def test_looks_cost_at_most_1_percent_of_an_mnist_runs_rows() -> None:
     every = look_every(TrainConfig.model_validate({"batch": 100, "network": {"parallel": 7}}))
     assert every is not None
-    assert ROWS <= 0.01 * every * 100 * 35
+    assert 0.01 * every * 100 * 35 >= ROWS

@@ -8,13 +8,11 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from lab.apparatus import Apparatus
-from lab.auditing import Auditor, AuditPoint, audit_every
 from lab.baselines import logistic_regression
 from lab.budget import OUTPUT_SAMPLES, SHOWN, budget, rows_to_measure, split_for
 from lab.config import TWIN_FREE_METHODS, TrainConfig
@@ -27,20 +25,17 @@ from lab.measure import DeviceMeasure
 from lab.methods import MethodParts, choose_method
 from lab.micro_batches import AutoMicroBatches
 from lab.models import PhysicalNetwork, build_network
-from lab.pipeline import Pipeline, replica
+from lab.onlookers import Event, Onlookers
+from lab.pipeline import Pipeline
 from lab.rules.base import Objective, Rule, Sums
 from lab.rules.choose import RATE_FACTORS, choose_rule, refuse_impossible
 from lab.systems.base import never
-from lab.train_result import Check, EpochMetric, TrainResult
+from lab.train_result import EpochMetric, TrainResult
 from lab.twins import FittedTwin
-from lab.watching import DriftPoint, DriftWatch, look_every
 from twins.base import DigitalTwin, frozen
 
 __all__ = ["rows_to_measure", "train"]
 
-_CHECK_STREAM = 1 << 41  # noise streams of checks, apart from those of the training
-_AUDIT_STREAM = 1 << 42  # and of audits
-_SENTINEL_STREAM = 1 << 43  # and of sentinels
 _REPORTS_AN_EPOCH = 10  # where epochs are long
 _LONG_EPOCH = 100  # steps
 
@@ -52,7 +47,7 @@ def train(
     apparatus: Apparatus,
     *,
     on_metric: Callable[[EpochMetric], None] | None = None,
-    on_event: Callable[[AuditPoint | DriftPoint], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
     stop: Callable[[], bool] = never,
 ) -> TrainResult:
     """Train and test; the fitted twin itself is not changed (a copy is).
@@ -74,7 +69,7 @@ class _Run:
         fitted: FittedTwin,
         apparatus: Apparatus,
         on_metric: Callable[[EpochMetric], None] | None,
-        on_event: Callable[[AuditPoint | DriftPoint], None] | None,
+        on_event: Callable[[Event], None] | None,
         stop: Callable[[], bool],
     ) -> None:
         refuse_impossible(config)
@@ -83,7 +78,6 @@ class _Run:
         self.fitted = fitted
         self.apparatus = apparatus
         self.on_metric = on_metric
-        self.on_event = on_event
         self.stop = stop
         self.split = split_for(config, dataset)
         self.budget = budget(config, self.split)
@@ -102,9 +96,19 @@ class _Run:
         self.pipeline = self._open_pipeline()
         self.rule: Rule = choose_rule(config, self.network, self.pipeline, self._objective())
         self.curve: list[EpochMetric] = []
-        self.checks: list[Check] = []
-        self.auditor = self._open_auditor()
-        self.sentinels = self._open_sentinels()
+        self.onlookers = Onlookers(
+            config,
+            apparatus,
+            self.device,
+            self.twin,
+            steps=self.budget.steps,
+            refit=self.parts.refit,
+            features=self.features,
+            labels=self.labels,
+            split=self.split,
+            tested_by=self._tested_by,
+            on_event=on_event,
+        )
         twin_free = config.method in TWIN_FREE_METHODS
         self.ledger = {"twin": 0 if twin_free else fitted.hardware_rows}
         self.start = time.perf_counter()
@@ -125,19 +129,6 @@ class _Run:
         for layer in network.layers:
             layer.clamped = self.config.control != "identity"
         return network
-
-    def _open_auditor(self) -> Auditor | None:
-        every = audit_every(self.config)
-        if every is None:
-            return None
-        rows = torch.from_numpy(self.split.train_idx)
-        return Auditor(self.config, self.features, self.labels, rows, every)
-
-    def _open_sentinels(self) -> DriftWatch | None:
-        every = look_every(self.config)
-        if every is None:
-            return None
-        return DriftWatch(self.twin, every, partial(self._open_aside, _SENTINEL_STREAM))
 
     def _open_pipeline(self) -> Pipeline[PhysicalNetwork]:
         number: int | AutoMicroBatches
@@ -186,9 +177,7 @@ class _Run:
             if at_end or (step % steps_an_epoch) % report_every == 0:
                 self._report(epoch, step, sums, samples)
                 sums, samples = [], 0
-            self._check(step)
-            self._audit(step)
-            self._watch(step)
+            self.onlookers.after(step, self.network)
         self.ledger["training"] = self.device.rows - self.ledger["initialisation"]
 
     def _optimiser(self) -> torch.optim.Optimizer:
@@ -242,49 +231,6 @@ class _Run:
         if self.on_metric is not None:
             self.on_metric(metric)
 
-    def _check(self, step: int) -> None:
-        """Measure the accuracy on the validation rows, so often as asked, evenly spaced."""
-        checks, steps = self.config.checks, self.budget.steps
-        if step * checks // steps == (step - 1) * checks // steps:
-            return
-        rows = self.split.validation_idx
-        seen = self.ledger.get("checks", 0)
-        tester = self._open_aside(_CHECK_STREAM, seen)
-        network = replica(self.network)
-        network.set_measure(self._tested_by(tester))
-        checked = accuracy(network, self.features[rows], self.labels[rows])
-        self.ledger["checks"] = seen + tester.rows
-        self.checks.append(Check(step, self.device.rows, checked))
-
-    def _audit(self, step: int) -> None:
-        """Audit the twin's gradient where that is due; none after the last step."""
-        if self.auditor is None or not self.auditor.due(step) or step == self.budget.steps:
-            return
-        seen = self.ledger.get("audits", 0)
-        device = self._open_aside(_AUDIT_STREAM, seen)
-        refit = self.parts.refit
-        point = self.auditor.audit(
-            step, self.network, device, None if refit is None else refit.catch_up
-        )
-        self.ledger["audits"] = seen + device.rows
-        if self.on_event is not None:
-            self.on_event(point)
-
-    def _watch(self, step: int) -> None:
-        """Let the sentinels look where that is due."""
-        if self.sentinels is None or step == self.budget.steps:
-            return
-        drift = self.sentinels.after(step)
-        self.ledger["sentinels"] = self.sentinels.rows
-        if drift is not None and self.on_event is not None:
-            self.on_event(drift)
-
-    def _open_aside(self, stream: int, seen: int) -> DeviceMeasure:
-        """Open the device on another noise stream, from row `seen` on, at its age in training."""
-        device = self.apparatus.open_device(stream + self.config.seed, seen)
-        device.wait(max(0.0, self.device.time_s - device.time_s))
-        return device
-
     def _tested_by(self, device: DeviceMeasure) -> Callable[[Tensor, Tensor], Tensor]:
         """Return what tests: the device, unless a control has put something in its place."""
         if self.config.control in ("identity", "identity_clamped"):
@@ -322,13 +268,13 @@ class _Run:
             baseline=logistic_regression(self.dataset, self.split),
             confusion=confusion(predicted, labels, len(self.dataset.classes)),
             curve=self.curve,
-            checks=self.checks,
-            drifts=[] if self.sentinels is None else self.sentinels.points,
-            audits=[] if self.auditor is None else self.auditor.points,
+            checks=self.onlookers.checks,
+            audits=self.onlookers.audits,
+            drifts=self.onlookers.drifts,
             micro_batches=self.pipeline.micro_batches,
             rows=self.device.rows,
             test_rows=self.ledger["test"],
-            ledger=self.ledger,
+            ledger=self.ledger | self.onlookers.rows,
             path=self.config.path,
             train_images=len(self.split.train_idx),
             clamped_fraction=shown.clamped_fraction,

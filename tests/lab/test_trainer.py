@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import Bench, open_bench
-from lab.config import METHODS, Method, TrainConfig, TwinConfig
+from lab.config import Method, TrainConfig, TwinConfig
 from lab.datasets import Dataset, split
 from lab.errors import Stopped
 from lab.measure import DeviceMeasure
@@ -60,8 +60,8 @@ def quick(method: Method, **changes: object) -> TrainConfig:
     return TrainConfig(network=NetworkConfig(layers=2), **{**values, **changes})
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_trains_and_counts_its_rows(apparatus: Apparatus, method: Method) -> None:
+@pytest.mark.parametrize("method", ["pat", "pat-refit", "in-silico", "in-silico-noise", "ideal"])
+def test_every_pair_of_measure_and_gradient_trains_and_counts_its_rows(apparatus: Apparatus, method: Method) -> None:
     seen: list[EpochMetric] = []
     result = train(quick(method), blobs(), unfitted(), apparatus, on_metric=seen.append)
     trained = sum(map(sum, result.confusion))
@@ -85,7 +85,8 @@ def test_training_is_reproducible_bit_for_bit(apparatus: Apparatus) -> None:
         assert torch.equal(value, results[1].network_state[name])
     assert results[0].twin_digest == results[1].twin_digest
     other = train(quick("pat-refit", seed=1), blobs(), unfitted(), apparatus)
-    assert not torch.equal(other.network_state["shift"], results[0].network_state["shift"])
+    shift = "blocks.0.after.1.shift"
+    assert not torch.equal(other.network_state[shift], results[0].network_state[shift])
 
 
 def test_the_shared_twin_is_not_changed(apparatus: Apparatus) -> None:
@@ -165,7 +166,7 @@ def test_the_oracles_value_is_the_noise_free_device(tmp_path: Path) -> None:
 
 
 def test_ideal_is_refused_where_nothing_is_simulated(bench: Bench) -> None:
-    with pytest.raises(ValueError, match="simulated bench"):
+    with pytest.raises(ValueError, match="the ideal gradient needs the simulated"):
         open_oracle(bench.system("optics"), None, bench.measure("optics"))
 
 

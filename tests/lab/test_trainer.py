@@ -61,7 +61,7 @@ def quick(method: Method, **changes: object) -> TrainConfig:
 
 
 @pytest.mark.parametrize("method", ["pat", "pat-refit", "in-silico", "in-silico-noise", "ideal"])
-def test_every_pair_of_measure_and_gradient_trains_and_counts_its_rows(apparatus: Apparatus, method: Method) -> None:
+def test_every_pair_trains_and_counts_its_rows(apparatus: Apparatus, method: Method) -> None:
     seen: list[EpochMetric] = []
     result = train(quick(method), blobs(), unfitted(), apparatus, on_metric=seen.append)
     trained = sum(map(sum, result.confusion))

@@ -1,5 +1,7 @@
 """Follow one job with a progress bar on the terminal."""
 
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -17,6 +19,8 @@ def follow(lab: Client, job_id: str) -> dict[str, Any]:
             if event.kind == "metric":
                 if event.data["kind"] in ("fit", "epoch"):
                     _advance(bar, job_id, event)
+                else:
+                    bar.write(f"{job_id} {_said(event.data)}", file=sys.stderr)
             else:
                 job = event.data
                 bar.set_description_str(f"{job_id} {job['state']}")
@@ -35,6 +39,20 @@ def _advance(bar: Any, job_id: str, event: Event) -> None:
     bar.set_description_str(f"{job_id} {what}", refresh=False)
     bar.total, bar.n = total, done
     bar.refresh()
+
+
+def _said(metric: Mapping[str, Any]) -> str:
+    """Return in words what looked on in training."""
+    if metric["kind"] == "drift":
+        return (
+            f"step {metric['step']}: the device has changed ({metric['statistic']}, "
+            f"{_number(metric['value'])} standard deviations, {metric['time_s']:.0f} s)"
+        )
+    return (
+        f"step {metric['step']}: the twin's gradient has a cosine of {_number(metric['cosine'])} "
+        f"({_number(metric['low'])} to {_number(metric['high'])}) with the true one"
+        + ("; its twin was refitted" if metric["refit"] else "")
+    )
 
 
 def _number(value: float | None) -> str:

@@ -8,7 +8,10 @@ rows only; docs/results.md says how.
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from lab.config import TrainConfig
+from lab.errors import ConfigError
 from lab.jobs.records import FitConfig
 from lab.network_config import (
     Linear,
@@ -89,7 +92,7 @@ def recipe(family: str, task: str) -> dict[str, Any]:
 
 def quick(family: str, task: str) -> dict[str, Any]:
     """Return what a quick run changes: minutes on two cores, figures of its own."""
-    if task not in _IMAGES:
+    if task not in _MNIST:
         return {"epochs": 30} if family == "optics" else {}
     return {"train_images": 6000, "test_images": 2000, **_QUICK.get(family, {})}
 
@@ -106,12 +109,19 @@ def measures_much(config: TrainConfig) -> bool:
 
 
 def completed(config: TrainConfig, family: str) -> TrainConfig:
-    """Return the config with everything that it leaves open set by the recipe."""
+    """Return the config with everything that it leaves open set by the recipe.
+
+    Raises ConfigError where what is set does not go with the recipe's rest.
+    """
     known = recipe(family, config.task)
     if config.quick:
         known = _merged(known, quick(family, config.task))
     chosen = _merged(known, config.model_dump(exclude_unset=True))
-    return TrainConfig.model_validate(chosen)
+    try:
+        return TrainConfig.model_validate(chosen)
+    except ValidationError as error:
+        reasons = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError("; ".join(reasons)) from error
 
 
 def completed_fit(config: FitConfig, family: str) -> FitConfig:

@@ -83,9 +83,7 @@ def _plan(dataset: Dataset, quick: bool) -> Comparison:
     if dataset.name != "vowels":
         options["epochs"] = _DIGITS_EPOCHS
     if quick:
-        options |= {"epochs": 1, "twin_rows": (40,), "twin_kind": "neural"}
-        if dataset.name == "vowels":
-            options["layers"] = 2  # the digits' network has one
+        options |= {"epochs": 1, "layers": 2, "twin_rows": (40,), "twin_kind": "neural"}
     return plan_comparison(**options)
 
 

@@ -12,7 +12,7 @@ from server.demo import open_service
 
 BENCH = Path(__file__).parents[2] / "bench.toml"
 SMALL = ["--methods", "pat-refit,in-silico", "--seeds", "1", "--epochs", "1", "--layers", "1"]
-SMALL += ["--twin-kind", "neural"]
+SMALL += ["--twin-kind", "neural", "--controls", "none"]
 
 
 def run(*options: str) -> tuple[int, str, str]:
@@ -35,7 +35,7 @@ def test_on_a_bench_file(data_folder: Path) -> None:
     assert refit["instrument_hours"] == pytest.approx(350 * 0.75 / 3600)
     assert len(silico["twin_accuracy"]) == 1
     assert "twin_accuracy" not in refit
-    assert "pat-refit seed 0: epoch 1 of 1, training accuracy" in err
+    assert "pat-refit seed 0: step 6 of 6, training accuracy" in err
 
 
 def test_on_a_service_that_is_stopped_even_after_an_error(data_folder: Path) -> None:

@@ -78,7 +78,7 @@ def parse(words: list[str]) -> None:
     name, command, rest = group.resolve_command(context, words)
     given = command.make_context(name, rest, parent=context).params
     if name == "compare":
-        lists = {key: tuple(given[key].split(",")) for key in ("methods", "twin_rows")}
+        lists = {key: tuple(given[key].split(",")) for key in ("methods", "twin_rows", "controls")}
         plan_comparison(**lists, **{key: given[key] for key in ("seeds", "split", "task")})
 
 

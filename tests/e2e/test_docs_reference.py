@@ -20,10 +20,22 @@ from drivers.row_key import RowKey
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from lab.client import Client
-from lab.config import BenchConfig, TrainConfig
+from lab.comparison.plan import Outcome, plan_comparison, summarise
+from lab.config import CONTROLS, BenchConfig, TrainConfig
 from lab.datasets.own import DatasetInfo
 from lab.jobs.records import FitConfig, JobEstimate
 from lab.measurement import Measurement
+from lab.network_config import (
+    BrightnessFree,
+    Linear,
+    Permute,
+    Repeat,
+    Rescale,
+    Series,
+    Skip,
+    Standardise,
+    Windows,
+)
 from lab.problems import PREFIX, problem_type
 from lab.scheduling.reservations import Reservation
 from lab.scheduling.status import QueuedPass, SystemStatus
@@ -42,14 +54,25 @@ def settings(driver: type) -> dict[str, Any]:
     return {key: p.default for key, p in parameters.items() if key not in others | limits}
 
 
+STAGES = (Repeat, Series, Linear, Rescale, BrightnessFree, Standardise, Skip, Permute, Windows)
+
+
 def defaults(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, field in model.model_fields.items():
-        if isinstance(field.default, BaseModel):
+        if isinstance(field.default, tuple):
+            found[prefix + key] = [kind(stage) for stage in field.default]
+        elif isinstance(field.default, STAGES):
+            found[prefix + key] = kind(field.default)
+        elif isinstance(field.default, BaseModel):
             found |= defaults(type(field.default), f"{prefix}{key}.")
         else:
             found[prefix + key] = field.default
     return found
+
+
+def kind(stage: BaseModel) -> dict[str, str]:
+    return {"kind": type(stage).model_fields["kind"].default}
 
 
 def without_tables(keys: dict[str, Any]) -> dict[str, Any]:
@@ -85,6 +108,35 @@ def test_every_key_is_listed_with_its_default(heading: str, expected: dict[str, 
     assert shown == {key: as_shown(default) for key, default in expected.items()}
 
 
+def test_every_stage_is_listed_with_its_keys() -> None:
+    expected = {}
+    for stage in STAGES:
+        for key, field in stage.model_fields.items():
+            name = field.default if key == "kind" else f"{stage.model_fields['kind'].default}.{key}"
+            expected[name] = "" if key == "kind" else as_shown(field.default)
+    assert {key: cells[0] for key, cells in table("Stages").items()} == expected
+
+
+def test_every_control_is_listed() -> None:
+    assert tuple(table("Controls")) == CONTROLS
+
+
+def test_a_comparisons_json_is_listed() -> None:
+    result = {f.name: None for f in fields(TrainResult)}
+    result |= {"method": "pat", "test_accuracy": 0.9, "twin_accuracy": 0.9, "spread_accuracy": 0.9}
+    result |= {"baseline": 0.9, "confusion": [[1]], "checks": [1], "audits": [1]}
+    result |= {"rows": 1, "seconds": 1.0, "instrument_hours": 1.0}
+    plan = plan_comparison(methods=("pat",))
+    config = TrainConfig().model_dump()
+    summary = summarise(plan, Outcome({"rows": 300}, [result], config, None))
+    assert list(table("A comparison")) == list(summary)
+    method = {
+        key for key in summary["methods"]["pat"] if not re.search(r"\w_(mean|per_seed)$", key)
+    }
+    lists = {"ledger_per_seed", "checks_per_seed", "audits_per_seed"}
+    assert set(table("A method of a comparison")) == method | lists
+
+
 @pytest.mark.parametrize(
     ("heading", "kind"),
     [
@@ -110,7 +162,7 @@ def test_every_option_is_listed_with_its_default(name: str) -> None:
     shown = table(heading)
     assert shown.keys() == options.keys()
     for option, (default, *_) in shown.items():
-        if name != "submit" and options[option].default is not None:
+        if name != "submit" and options[option].default not in (None, ""):
             assert default.strip("`").replace("off", "False") == str(options[option].default)
 
 

@@ -28,17 +28,25 @@ from lab.apparatus import open_apparatus
 from lab.bench import open_bench
 from lab.config import TrainConfig
 from lab.datasets import load
+from lab.network_config import BrightnessFree, NetworkConfig, Rescale, Skip
 from lab.trainer import train
 from lab.twins import fit_stream, fit_system_twin
 
 BENCH = Path(__file__).resolve().parents[2] / "bench.toml"
 
+
+def network(spread: float = 0.2, skip: float = 0.3) -> dict[str, Any]:
+    """Return the default network with other stages between its layers."""
+    after = (BrightnessFree(), Rescale(spread=spread), Skip(share=skip))
+    return {"network": NetworkConfig(after=after).model_dump()}
+
+
 CANDIDATES: dict[str, dict[str, Any]] = {
     "default": {},
-    "skip 0": {"network": {"skip": 0.0}},
-    "skip 0.5": {"network": {"skip": 0.5}},
-    "spread 0.1": {"network": {"spread": 0.1}},
-    "spread 0.3": {"network": {"spread": 0.3}},
+    "skip 0": network(skip=0.0),
+    "skip 0.5": network(skip=0.5),
+    "spread 0.1": network(spread=0.1),
+    "spread 0.3": network(spread=0.3),
     "rates / 2": {"rate_theta": 0.015, "rate_digital": 0.025},
     "rates * 2": {"rate_theta": 0.06, "rate_digital": 0.1},
 }

@@ -31,7 +31,7 @@ def blobs(rows: int = 40) -> Dataset:
 
 
 def config(**fields: object) -> TrainConfig:
-    small = {"epochs": 2, "batch": 8, "initial_rows": 9, "method": "pat"}
+    small = {"sentinels": False, "epochs": 2, "batch": 8, "initial_rows": 9, "method": "pat"}
     network = NetworkConfig(layers=2, parallel=2)
     return TrainConfig.model_validate({**small, "network": network, **fields})
 

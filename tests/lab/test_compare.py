@@ -55,6 +55,7 @@ def result(method: str, seed: int, control: str | None = None) -> dict[str, Any]
         "confusion": [[20, 1], [0, 14]],
         "checks": [],
         "audits": [],
+        "drifts": [],
         "ledger": {"twin": 500, "initialisation": 0, "training": 4000, "test": 350},
         "path": "wire",
         "train_images": 175,
@@ -226,17 +227,19 @@ def test_one_seed_has_no_standard_error() -> None:
 
 
 def test_several_numbers_of_twin_rows_give_several_runs() -> None:
-    asked: list[int | None] = []
+    asked: list[tuple[int | None, float | None]] = []
 
     def run(rows: int | None, gap: float | None) -> Outcome:
-        asked.append(rows)
+        asked.append((rows, gap))
         return replace(OUTCOME, twin={**TWIN, "rows": rows or 300})
 
     one = compare(PLAN, run)
     assert one["twin_rows"] == 300
     several = compare(PLAN.model_copy(update={"twin_rows": (300, 600)}), run)
     assert [r["twin_rows"] for r in several["runs"]] == [300, 600]
-    assert asked == [None, 300, 600]
+    gaps = compare(PLAN.model_copy(update={"gaps": (0.0, 1.0)}), run)
+    assert len(gaps["runs"]) == 2
+    assert asked == [(None, None), (300, None), (600, None), (None, 0.0), (None, 1.0)]
 
 
 def test_the_table_shows_accuracy_cost_and_baseline() -> None:

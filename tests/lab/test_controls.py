@@ -74,7 +74,14 @@ class Counting:
 def run(
     apparatus: Apparatus, control: Control | None, method: Method = "pat", **changes: object
 ) -> tuple[TrainResult, Counting, TrainConfig]:
-    values = {"epochs": 2, "batch": 8, "network": NETWORK, "method": method, "control": control}
+    values = {
+        "sentinels": False,
+        "epochs": 2,
+        "batch": 8,
+        "network": NETWORK,
+        "method": method,
+        "control": control,
+    }
     config = TrainConfig.model_validate({**values, **changes})
     counting = Counting(apparatus)
     return train(config, blobs(), fitted(), counting.apparatus), counting, config

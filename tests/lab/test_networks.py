@@ -183,6 +183,11 @@ def test_what_does_not_fit_is_refused_by_its_key(
         build(config, **sizes)
 
 
+def test_data_in_the_place_of_theta_is_for_one_layer_only() -> None:
+    with pytest.raises(ValidationError, match="not 2 layers but 1"):
+        NetworkConfig(layers=2, theta="data")
+
+
 @pytest.mark.parametrize("last", [(), (BrightnessFree(),), (Windows(), BrightnessFree())])
 def test_a_network_ends_with_logits(last: tuple[object, ...]) -> None:
     with pytest.raises(ValidationError, match="logits come from windows or linear"):

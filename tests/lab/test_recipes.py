@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lab.config import TASKS, TrainConfig
+from lab.errors import ConfigError
 from lab.jobs.records import FitConfig
 from lab.models import build_network
 from lab.network_config import Linear, NetworkConfig
@@ -81,6 +82,20 @@ def test_a_value_that_is_the_default_wins_too_where_it_is_set() -> None:
     open_, set_ = TrainConfig(task="mnist"), TrainConfig(task="mnist", epochs=60)
     assert completed(open_, "optics").epochs != 60
     assert completed(set_, "optics").epochs == 60
+
+
+def test_what_does_not_go_with_the_recipe_is_refused_by_its_key() -> None:
+    deep = TrainConfig.model_validate({"task": "mnist", "network": {"layers": 3}})
+    with pytest.raises(ConfigError, match=r"network: .*not 3 layers but 1"):
+        completed(deep, "optics")
+
+
+@pytest.mark.parametrize("task", DATA)
+@pytest.mark.parametrize("family", SIZES)
+def test_a_quick_run_takes_no_more_samples_than_there_are(family: str, task: str) -> None:
+    config = completed(TrainConfig(task=task, quick=True), family)
+    # of 60,000 and 10,000 images; the other data are fewer than a quick run's of these
+    assert (config.train_images is not None) == (task == "mnist")
 
 
 def test_a_stage_is_replaced_whole() -> None:

@@ -33,6 +33,7 @@ def result(method: str, seed: int) -> dict[str, Any]:
         "twin_error_task": 0.05,
         "checks": [],
         "audits": [],
+        "drifts": [],
         "ledger": {"training": 4000},
         "path": "wire",
         "train_images": 175,

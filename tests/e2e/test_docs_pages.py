@@ -13,7 +13,7 @@ import typer
 from documentation import ADDRESS, DOCS, OPENAPI, ROOT, TEXT, blocks, table
 from lab.bench import open_bench
 from lab.comparison.plan import plan_comparison
-from lab.config import BenchConfig, TrainConfig
+from lab.config import CONTROLS, BenchConfig, TrainConfig
 from server.cli import app
 from server.views import PassRequest
 
@@ -78,8 +78,13 @@ def parse(words: list[str]) -> None:
     name, command, rest = group.resolve_command(context, words)
     given = command.make_context(name, rest, parent=context).params
     if name == "compare":
-        lists = {key: tuple(given[key].split(",")) for key in ("methods", "twin_rows", "controls")}
-        plan_comparison(**lists, **{key: given[key] for key in ("seeds", "split", "task")})
+        words = {key: given[key] for key in ("methods", "twin_rows", "controls", "gap")}
+        lists = {key: tuple(text.split(",")) for key, text in words.items() if text}
+        lists["gaps"] = lists.pop("gap", (None,))
+        if lists["controls"] in (("all",), ("none",)):
+            lists["controls"] = CONTROLS
+        plain = {key: given[key] for key in ("seeds", "split", "task") if given[key] is not None}
+        plan_comparison(**lists, **plain)
 
 
 @pytest.mark.parametrize("text", [block for page in TEXT for block in blocks(page, "toml")])

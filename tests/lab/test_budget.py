@@ -7,7 +7,7 @@ import pytest
 
 from lab.apparatus import Apparatus
 from lab.budget import budget, rows_to_measure, samples_of, split_for
-from lab.config import METHODS, TrainConfig
+from lab.config import METHODS, TWIN_FREE_METHODS, TrainConfig
 from lab.datasets import Dataset, split
 from lab.errors import ConfigError
 from lab.measure import DeviceMeasure
@@ -36,7 +36,7 @@ def config(**fields: object) -> TrainConfig:
     return TrainConfig.model_validate({**small, "network": network, **fields})
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "phyll"])  # needs another network
 @pytest.mark.parametrize(
     "fields",
     [
@@ -65,7 +65,8 @@ def test_as_many_rows_are_measured_as_are_said(
     result = train(run, blobs(), twin, seen)
     assert sum(device.rows for device in devices) == rows_to_measure(run, blobs())
     # and the ledger says what for, the twin's fit included
-    assert sum(result.ledger.values()) == rows_to_measure(run, blobs()) + 220
+    twin_rows = 0 if method in TWIN_FREE_METHODS else 220
+    assert sum(result.ledger.values()) == rows_to_measure(run, blobs()) + twin_rows
     assert result.ledger["initialisation"] + result.ledger["training"] == result.rows
     assert result.curve[-1].step == result.curve[-1].of
 

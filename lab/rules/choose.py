@@ -14,7 +14,7 @@ from lab.rules.spsa import SimultaneousPerturbation
 
 # Factor on the config's learning rates, where it is not 1: Adam takes steps of the same size
 # however uncertain a gradient is, and these are estimates from few losses.
-RATE_FACTORS: dict[Method, float] = {"spsa": 0.3, "pepg": 0.3}
+RATE_FACTORS: dict[Method, float] = {"spsa": 0.1, "pepg": 0.1}
 
 
 def choose_rule(

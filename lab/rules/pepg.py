@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from lab.models import PhysicalNetwork
 from lab.rules.base import Loss, Sums, mean, moved, size, trained
 
-PAIRS = 8
-SIGMA = 0.1  # at the start, of the root mean square of each parameter tensor
+PAIRS = 4
+SIGMA = 0.03  # at the start, of the root mean square of each parameter tensor
 SIGMA_RATE = 0.05
 
 

@@ -265,16 +265,17 @@ class WindowsStage(Stage):
 
     def initialise(self, h: Tensor, seen: Seen) -> None:
         """Measure mean and deviation of each window's mean."""
-        means = self._means(h)
+        means = self.means(h)
         self.mean.copy_(means.mean(0))
         self.deviation.copy_(means.std(0).clamp_min(_LEAST_SPREAD))
 
     def forward(self, h: Tensor, seen: Seen) -> Tensor:
         """Return the logits."""
-        logits = self.gain * (self._means(h) - self.mean) / self.deviation
+        logits = self.gain * (self.means(h) - self.mean) / self.deviation
         return logits if self.offset is None else logits + self.offset
 
-    def _means(self, h: Tensor) -> Tensor:
+    def means(self, h: Tensor) -> Tensor:
+        """Return each window's mean, (samples, classes)."""
         weighted = h if self.weight is None else h * self.weight
         inner = weighted.mean(1)[:, self._margin : self._margin + sum(self._sizes)]
         return torch.stack([w.mean(1) for w in inner.split(self._sizes, dim=1)], dim=1)

@@ -1,7 +1,8 @@
 """Tend a trained network: a short physics-aware fine-tuning on a device that has changed.
 
 The network keeps what it has learned; a few steps follow the device, while the twin is refitted
-to the rows that these steps measure.
+to the rows that these steps measure. `fine_tune` measures in every step. `tend` gets more out of
+few rows: one measurement rematches every channel (`lab.rematch`) and serves several steps.
 """
 
 from collections.abc import Iterator
@@ -11,8 +12,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from lab.models import PhysicalNetwork
 from lab.pat import PhysicalLayer
 from lab.refit import OnlineRefit
+from lab.rematch import rematch, remember
+from twins.fitting import MeasuredRows
 
 
 class Tended(Protocol):
@@ -51,7 +55,23 @@ class TuneSettings:
     penalty: float = 5.0
 
 
-def tuner(network: Tended, settings: TuneSettings) -> torch.optim.Adam:
+@dataclass(frozen=True)
+class TendSettings:
+    """How to tend with one measurement: Adam, `updates` steps on its samples, at constant rates.
+
+    refits: updates of the twin before the steps; ridge: see `lab.rematch.rematch`; the others as
+    in `TuneSettings`.
+    """
+
+    updates: int = 10
+    refits: int = 20
+    ridge: float = 1e-3
+    rate_theta: float = 0.002
+    rate_digital: float = 0.003
+    penalty: float = 5.0
+
+
+def tuner(network: Tended, settings: TuneSettings | TendSettings) -> torch.optim.Adam:
     """Return the optimiser; kept from one fine-tuning to the next, it remembers the gradients."""
     layers = [m for m in network.modules() if isinstance(m, PhysicalLayer)]
     theta = [layer.theta for layer in layers if layer.theta is not None]
@@ -102,3 +122,64 @@ def _batches(samples: int, size: int, generator: torch.Generator) -> Iterator[Te
         order = torch.randperm(samples, generator=generator)
         whole = samples - samples % size if samples >= size else samples
         yield from order[:whole].split(size)
+
+
+class Corrected(nn.Module):
+    """A twin plus what it missed on measured rows: exact there, the twin's gradient around."""
+
+    def __init__(self, twin: nn.Module, rows: MeasuredRows) -> None:
+        """Keep the residual y - twin(x, theta) of each row, (rows, y_size)."""
+        super().__init__()
+        self._twin = (twin,)  # in a tuple: a part of nobody's parameters
+        with torch.no_grad():
+            self._missed = rows.y - twin(rows.x, rows.theta)
+
+    def forward(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Predict the same rows, in the same order, at an x and theta near the measured ones."""
+        predicted: Tensor = self._twin[0](x, theta)
+        return predicted + self._missed
+
+
+def tend(
+    network: PhysicalNetwork,
+    refit: OnlineRefit,
+    features: Tensor,
+    labels: Tensor,
+    wanted: list[Tensor],
+    optimiser: torch.optim.Optimizer,
+    settings: TendSettings,
+) -> list[Tensor]:
+    """Rematch and fine-tune in place on one measurement of these samples; return what it gives now.
+
+    features (rows, n), labels (rows,), wanted as from `remember` for these samples. Each layer is
+    measured once, with `refit.measure`, while the stages are rematched; the twin catches up; then
+    `settings.updates` steps of physics-aware training share that measurement: the first has the
+    measured values and the twin's gradient, the later ones the values that the twin, corrected by
+    what it missed in each row, expects after the steps before. What is returned is expected so,
+    too, not measured: hand it in as `wanted` next time. The layers are left measuring with what
+    they had before, differentiated by the refit's twin. Raises what `rematch` raises.
+    """
+    before = [layer.physics for layer in network.layers]
+    measured: list[MeasuredRows] = []
+
+    def record(x: Tensor, theta: Tensor) -> Tensor:
+        y = refit.measure(x, theta)
+        measured.append(MeasuredRows(x.clone(), theta.clone(), y.clone()))
+        return y
+
+    try:
+        network.set_measure(record)
+        rematch(network, features, wanted, ridge=settings.ridge)
+        refit.catch_up(settings.refits)
+        for layer, (_, twin), rows in zip(network.layers, before, measured, strict=True):
+            corrected = Corrected(twin, rows)
+            layer.set_physics(corrected, corrected)
+        for _ in range(settings.updates):
+            optimiser.zero_grad()
+            loss = nn.functional.cross_entropy(network(features), labels)
+            (loss + settings.penalty * network.penalty).backward()
+            optimiser.step()
+        return remember(network, features)
+    finally:
+        for layer, (measure, twin) in zip(network.layers, before, strict=True):
+            layer.set_physics(measure, twin)

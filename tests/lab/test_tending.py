@@ -4,10 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lab.config import NetworkConfig
+from lab.models import PhysicalNetwork, build_network
 from lab.pat import PhysicalLayer
 from lab.refit import OnlineRefit
-from lab.tending import TuneSettings, fine_tune, tuner
+from lab.rematch import remember
+from lab.tending import Corrected, TendSettings, TuneSettings, fine_tune, tend, tuner
 from twins.base import DigitalTwin, frozen
+from twins.fitting import MeasuredRows
 
 
 class Device:
@@ -116,3 +120,80 @@ def test_samples_without_labels_are_refused() -> None:
             settings,
             generator=torch.Generator(),
         )
+
+
+def test_a_corrected_twin_is_exact_at_the_measured_rows_and_has_the_twins_slope() -> None:
+    device, twin = Device(), Twin()
+    device.offset = torch.tensor([0.3, -0.2])
+    x = torch.rand(8, 2, generator=torch.Generator().manual_seed(0))
+    theta = torch.full((8, 2), 0.5)
+    corrected = Corrected(twin, MeasuredRows(x, theta, device(x, theta)))
+    assert torch.allclose(corrected(x, theta), device(x, theta), atol=1e-6)
+    moved = x + 0.1
+    assert torch.allclose(
+        corrected(moved, theta) - corrected(x, theta),
+        twin(moved, theta) - twin(x, theta),
+        atol=1e-6,
+    )
+
+
+def deep() -> tuple[Device, PhysicalNetwork, OnlineRefit, Tensor, Tensor]:
+    """Return two layers of the device, trained on it as it was, and their samples."""
+    device, twin = Device(), Twin()
+    frozen(twin)
+    refit = OnlineRefit(twin, device, seed=0)
+    config = NetworkConfig.model_validate(
+        {
+            "layers": 2,
+            "after": ({"kind": "rescale"},),
+            "last": ({"kind": "windows", "margin": 0},),
+        }
+    )
+    network = build_network(
+        refit.measure, twin, config, features=2, x_size=2, theta_size=2, y_size=2, classes=2, seed=0
+    )
+    features, labels = samples()
+    network.initialise(features)
+    optimiser = tuner(network, TuneSettings(rate_theta=0.02, rate_digital=0.02))
+    tune = TuneSettings(steps=40)
+    generator = torch.Generator().manual_seed(0)
+    fine_tune(network, refit, features, labels, optimiser, tune, generator=generator)
+    network.set_measure(device)
+    return device, network, refit, features, labels
+
+
+def cross_entropy(network: PhysicalNetwork, features: Tensor, labels: Tensor) -> float:
+    with torch.no_grad():
+        return float(nn.functional.cross_entropy(network(features), labels))
+
+
+def test_one_measurement_brings_a_network_back_to_its_device() -> None:
+    settings = TendSettings()
+    device, network, refit, features, labels = deep()
+    trained, wanted = cross_entropy(network, features, labels), remember(network, features)
+    device.offset = torch.tensor([0.3, -0.2])
+    drifted = cross_entropy(network, features, labels)
+    device.rows = 0
+    optimiser = tuner(network, settings)
+    expected = tend(network, refit, features, labels, wanted, optimiser, settings)
+    assert device.rows == 2 * len(features)
+    tended = cross_entropy(network, features, labels)
+    assert drifted - trained > 0.1
+    assert tended - trained < 0.5 * (drifted - trained)
+    # what is expected after the steps is near what the device then gives
+    now = remember(network, features)
+    assert all((a - b).abs().mean() < 0.05 * b.std() for a, b in zip(expected, now, strict=True))
+
+
+def test_a_failed_measurement_leaves_the_layers_with_their_device() -> None:
+    settings = TendSettings()
+    device, network, _, features, labels = deep()
+    wanted = remember(network, features)
+
+    def broken(x: Tensor, theta: Tensor) -> Tensor:
+        raise RuntimeError("lamp off")
+
+    refit = OnlineRefit(Twin(), broken, seed=0)
+    with pytest.raises(RuntimeError, match="lamp off"):
+        tend(network, refit, features, labels, wanted, tuner(network, settings), settings)
+    assert all(layer.physics[0] is device for layer in network.layers)

@@ -132,12 +132,12 @@ class Corrected(nn.Module):
         super().__init__()
         self._twin = (twin,)  # in a tuple: a part of nobody's parameters
         with torch.no_grad():
-            self._missed = rows.y - twin(rows.x, rows.theta)
+            self._missed: Tensor = rows.y - twin(rows.x, rows.theta)
 
     def forward(self, x: Tensor, theta: Tensor) -> Tensor:
         """Predict the same rows, in the same order, at an x and theta near the measured ones."""
-        predicted: Tensor = self._twin[0](x, theta)
-        return predicted + self._missed
+        predicted: Tensor = self._twin[0](x, theta) + self._missed
+        return predicted
 
 
 def tend(

@@ -186,6 +186,7 @@ def _tend(bed: Bed) -> Record:
     tended, untouched = bed.network(device), bed.network(device)
     start_s, record = device.time_s, Record(allowed_rows=allowed_rows)
     features, labels = bed.features[bed.train_rows], bed.labels[bed.train_rows]
+    at_start = bed.accuracy(untouched, start_s)  # before the keeper's first rows take their time
     keeper = Keeper(tended, bed.twin, device, features, labels, seed=day.seed)
     record.rows.append(device.rows)
     for tick in range(round(day.hours * 3600 / LOOK_S) + 1):
@@ -193,8 +194,8 @@ def _tend(bed: Bed) -> Record:
         device.wait(max(0.0, start_s + now_s - device.time_s))
         if now_s % EVALUATION_S == 0:
             record.hours.append(now_s / 3600)
-            record.tended.append(bed.accuracy(tended, device.time_s))
-            record.untouched.append(bed.accuracy(untouched, device.time_s))
+            for network, shares in ((tended, record.tended), (untouched, record.untouched)):
+                shares.append(bed.accuracy(network, device.time_s) if tick else at_start)
         if 0 < now_s < day.hours * 3600:
             hour, before = int(now_s // 3600), device.rows
             record.rows += [0] * (hour + 1 - len(record.rows))

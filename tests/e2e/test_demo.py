@@ -56,7 +56,7 @@ def test_four_jobs_a_table_and_a_report(
     assert "all instruments simulated" in html
     shown = capfd.readouterr().err
     for run in ("pat-refit seed 0", "pat-refit seed 1", "in-silico seed 0", "in-silico seed 1"):
-        assert re.search(rf"{run}: epoch 1 of 1, training accuracy 0\.\d\d", shown)
+        assert re.search(rf"{run}: step (\d+) of \1, training accuracy 0\.\d\d", shown)
 
 
 def test_a_service_that_does_not_start_says_why(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,6 +168,14 @@ def test_one_twin_for_several_jobs(url: str, capsys: pytest.CaptureFixture[str])
     assert "shape_r2" in capsys.readouterr().out
 
 
+def test_rows_without_driver_and_wire(monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = blocks("simulated-bench.md", "python")
+    monkeypatch.chdir(ROOT)  # where bench.toml is
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["device"].rows == 0
+
+
 def test_watching_for_drift(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,6 +251,7 @@ def test_a_fourth_system(oscillators_url: str, capsys: pytest.CaptureFixture[str
 def test_no_python_block_is_left_out() -> None:
     count = {page: len(blocks(page, "python")) for page in TEXT}
     assert {page: n for page, n in count.items() if n} == {
+        "simulated-bench.md": 1,
         "tutorial.md": 2,
         "how-to.md": 6,
         "fourth-system.md": 7,  # six are parts of its file

@@ -124,7 +124,8 @@ def test_every_control_is_listed() -> None:
 def test_a_comparisons_json_is_listed() -> None:
     result = {f.name: None for f in fields(TrainResult)}
     result |= {"method": "pat", "test_accuracy": 0.9, "twin_accuracy": 0.9, "spread_accuracy": 0.9}
-    result |= {"baseline": 0.9, "confusion": [[1]], "checks": [1], "audits": [1]}
+    result |= {"baseline": 0.9, "confusion": [[1]], "checks": [{"accuracy": 0.9, "rows": 1}]}
+    result |= {"audits": [1], "ledger": {"twin": 1}}
     result |= {"rows": 1, "seconds": 1.0, "instrument_hours": 1.0}
     plan = plan_comparison(methods=("pat",))
     config = TrainConfig().model_dump()

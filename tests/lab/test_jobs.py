@@ -105,7 +105,7 @@ async def test_training_is_kept_as_it_happens(jobs, tmp_path):
     assert result["curve"] == [{k: v for k, v in m.items() if k != "kind"} for m in epochs]
     assert np.sum(result["confusion"]) == 8  # the held-out samples
     checkpoint = load_state(checkpoint_file(tmp_path, record.id))
-    assert checkpoint["network"]["layers.0.theta"].shape == (50,)
+    assert checkpoint["network"]["blocks.0.layer.theta"].shape == (1, 50)
     assert checkpoint["twin_id"] == result["twin"]
     assert TrainConfig.model_validate(checkpoint["config"]) == training(seed=4)
 

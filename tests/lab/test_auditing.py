@@ -49,7 +49,7 @@ def run(config: TrainConfig) -> tuple[TrainResult, list[AuditPoint]]:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Audit after every third step instead of once in two thousand."""
-    for module in ("lab.trainer", "lab.budget"):
+    for module in ("lab.onlookers", "lab.budget"):
         monkeypatch.setattr(f"{module}.audit_every", lambda c: 3 if c.audit else None)
 
 

@@ -133,7 +133,9 @@ def test_a_frozen_matrix_does_not_decay(apparatus: Apparatus, started: dict[str,
         {**NETWORK.model_dump(), "first": {"kind": "linear", "decay": 1.0}}
     )
     result, _, _ = run(apparatus, "physics_only", network=network)
-    assert torch.equal(started["encoder.weight"], result.network_state["encoder.weight"])
+    assert torch.equal(
+        started["encoder.mixing.weight"], result.network_state["encoder.mixing.weight"]
+    )
 
 
 def test_refitting_the_output_changes_the_output_only(apparatus: Apparatus) -> None:

@@ -171,7 +171,6 @@ def test_without_the_device_nothing_but_its_outputs_is_needed_to_start_the_outpu
     ("config", "sizes", "named"),
     [
         (NetworkConfig(layers=2), {"y_size": 8}, "10 inputs cannot follow layers of 8 outputs"),
-        (HYBRID.model_copy(update={"layers": 2}), {}, r"network\.theta: 'data'.*one layer only"),
         (NetworkConfig(), {"features": 11}, "11 features do not fit into 10 channels"),
         (NetworkConfig(), {}, r"network\.last: 4 classes do not fit into 2 channels"),
     ],
@@ -211,7 +210,6 @@ def test_a_stage_is_named_in_what_only_was_set() -> None:
         ({"kind": "blur"}, "blur"),
         ({"kind": "skip", "share": 1.5}, "share"),
         ({"kind": "skip", "shares": 0.5}, "shares"),
-        ({"kind": "linear"}, "linear"),  # between layers nothing mixes digitally
     ],
 )
 def test_a_stage_that_there_is_not_is_refused(stage: dict[str, object], named: str) -> None:

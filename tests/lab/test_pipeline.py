@@ -164,12 +164,11 @@ def test_refit_parts_may_arrive_in_any_order() -> None:
     with optics(1.0) as apparatus:
         for order in ([(0, 1), (0, 1)], [(1, 1), (0, 0)], [(1, 0), (1, 0)]):
             refit = choose_method(
-                "pat-refit",
+                TrainConfig(method="pat-refit"),
                 apparatus.open_device(0, 0),
                 OpticsTwin(),
                 twin_error=0.1,
                 open_oracle=apparatus.open_oracle,
-                seed=0,
             ).refit
             assert refit is not None
             parts = [refit.part(measure, first) for first in (0, 7)]

@@ -44,7 +44,7 @@ def run(config: TrainConfig, drift_per_hour: float) -> tuple[TrainResult, list[D
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.trainer.look_every", lambda c: 4 if c.sentinels else None)
+    monkeypatch.setattr("lab.onlookers.look_every", lambda c: 4 if c.sentinels else None)
 
 
 def test_a_drift_is_told_and_a_quiet_device_is_not() -> None:

@@ -1,31 +1,13 @@
 """When to audit the twin's gradient in training, and when an audit asks for a refit of the twin."""
 
-import math
 from dataclasses import dataclass, field
 
-from lab.audit import PROBES, Audit, evaluations
+from lab.audit import Audit
 
 SHARE = 0.02
 """Of the rows of training, what audits may measure beside them."""
 THRESHOLD = 0.5
 """A cosine below which the twin is to be refitted: the gradient is off by more than 60 degrees."""
-
-
-def steps_between_audits(
-    batch: int, audit_batch: int, *, probes: int = PROBES, share: float = SHARE
-) -> int:
-    """Return after how many steps of `batch` samples an audit costs at most `share` of their rows.
-
-    An audit passes `audit_batch` samples through the network `evaluations(probes)` times; layers
-    count alike on both sides. Raises ValueError unless all of that is above 0.
-    """
-    if min(batch, audit_batch, share) <= 0 or probes < 2:
-        raise ValueError(
-            f"audits of {audit_batch} samples and {probes} probes beside batches of {batch}, "
-            f"{share:g} of their rows: all must be above 0, the probes at least 2"
-        )
-    # the margin is for the rounding of a share such as 0.02
-    return math.ceil(evaluations(probes) * audit_batch / (share * batch) * (1 - 1e-12))
 
 
 @dataclass

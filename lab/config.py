@@ -7,7 +7,7 @@ import hashlib
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,18 +26,7 @@ Method = Literal[
     "pat-sharpness",
     "phyll",
 ]
-METHODS: tuple[Method, ...] = (
-    "pat",
-    "pat-refit",
-    "in-silico",
-    "in-silico-noise",
-    "ideal",
-    "dfa",
-    "spsa",
-    "pepg",
-    "pat-sharpness",
-    "phyll",
-)
+METHODS: tuple[Method, ...] = get_args(Method)
 DIGITAL_METHODS: tuple[Method, ...] = ("in-silico", "in-silico-noise")  # the test apart
 TWIN_FREE_METHODS: tuple[Method, ...] = ("spsa", "pepg", "phyll")  # a twin is only compared
 TASKS = ("vowels", "vowels12", "digits", "mnist", "mnist28")
@@ -47,13 +36,7 @@ Holdout = Literal["test", "validation"]
 TwinKind = Literal["structured", "filter", "neural"]
 MeasurePath = Literal["wire", "plant"]
 Control = Literal["identity", "identity_clamped", "output_refit", "physics_only", "digital_only"]
-CONTROLS: tuple[Control, ...] = (
-    "identity",
-    "identity_clamped",
-    "output_refit",
-    "physics_only",
-    "digital_only",
-)
+CONTROLS: tuple[Control, ...] = get_args(Control)
 
 _OWN_TASK = re.compile(r"file:.+|upload:[0-9a-f]{16}")
 

@@ -115,8 +115,8 @@ def completed(config: TrainConfig, family: str) -> TrainConfig:
     """
     known = recipe(family, config.task)
     if config.quick:
-        known = _merged(known, quick(family, config.task))
-    chosen = _merged(known, config.model_dump(exclude_unset=True))
+        known = merged(known, quick(family, config.task))
+    chosen = merged(known, config.model_dump(exclude_unset=True))
     try:
         return TrainConfig.model_validate(chosen)
     except ValidationError as error:
@@ -131,11 +131,12 @@ def completed_fit(config: FitConfig, family: str) -> FitConfig:
     )
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the fields of `over`, part by part; a stage is replaced whole."""
+    both = dict(base)
     for key, value in over.items():
-        known = merged.get(key)
+        known = both.get(key)
         if isinstance(known, Mapping) and isinstance(value, Mapping) and key != "first":
-            value = _merged(known, value)  # a stage is replaced whole
-        merged[key] = value
-    return merged
+            value = merged(known, value)
+        both[key] = value
+    return both

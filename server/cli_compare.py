@@ -17,6 +17,7 @@ from lab.config import CONTROLS, METHODS, load_bench
 from lab.errors import ConfigError
 from lab.rigs import is_simulated, with_rigs
 from server.cli_bench import AsJson, BenchFile, find_bench
+from server.config_files import read_config
 from server.interrupts import ended_by_signals
 from server.run_bars import CountBar
 
@@ -37,6 +38,9 @@ def compare(
     epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
     rows: Annotated[
         int | None, typer.Option(help="Equal hardware rows for all, instead of equal epochs.")
+    ] = None,
+    network: Annotated[
+        Path | None, typer.Option(help="TOML or JSON file with a [network], instead of the usual.")
     ] = None,
     layers: Annotated[int | None, typer.Option(help="Physical layers.")] = None,
     train_images: Annotated[int | None, typer.Option(help="Training samples. [all]")] = None,
@@ -82,6 +86,7 @@ def compare(
         split=split,
         epochs=epochs,
         rows=rows,
+        network=None if network is None else read_config(network).get("network"),
         layers=layers,
         train_images=train_images,
         test_images=test_images,

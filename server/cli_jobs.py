@@ -3,7 +3,6 @@
 import json
 import re
 import time
-import tomllib
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,8 @@ import typer
 
 from lab.client import Client
 from lab.config import METHODS
-from lab.errors import ConfigError
+from lab.recipes import merged
+from server.config_files import read_config
 from server.job_bar import follow
 
 Url = Annotated[str, typer.Option("--url", envvar="PNNLAB_URL", help="Address of the service.")]
@@ -61,7 +61,7 @@ def submit(
         "deadline_s": None if deadline is None else _time_s(deadline),
     }
     with Client(url) as lab:
-        job = lab.submit(_merged(_read(config), _given(fields)))
+        job = lab.submit(merged(read_config(config), _given(fields)))
         if watching:
             _watch(lab, job["id"], as_json)
             return
@@ -146,32 +146,6 @@ def _time_s(text: str) -> float:
         raise typer.BadParameter(f"'{text}' is {hint}", param_hint="--deadline") from error
 
 
-def _read(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        text = path.read_text(encoding="utf-8")
-        read = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # of either format, and of text that is not UTF-8
-        raise ConfigError(f"{path}: not valid {path.suffix or 'TOML'} ({error})") from error
-    if not isinstance(read, dict):
-        raise ConfigError(f"{path}: an object is needed, not a {type(read).__name__}")
-    return read
-
-
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
     """Drop what was not given."""
     return {name: value for name, value in fields.items() if value not in (None, {})}
-
-
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with the fields of `over`, part by part."""
-    merged = dict(base)
-    for name, value in over.items():
-        old = merged.get(name)
-        if isinstance(old, dict) and isinstance(value, dict):
-            value = {**old, **value}
-        merged[name] = value
-    return merged

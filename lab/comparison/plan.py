@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from lab.config import Control, MeasurePath, Method, Split, Task, TrainConfig, TwinKind
 from lab.errors import ConfigError
+from lab.network_config import NetworkConfig
 
 TWIN_SEED = 0
 _LEVEL = 0.9  # of the first method's final accuracy: where learning speed is compared
@@ -28,8 +29,9 @@ class Comparison(BaseModel):
     """The plan: every method with the seeds 0 to seeds-1, for each gap and number of twin rows.
 
     What is None is chosen by what works for the system and the task (`lab.recipes`). controls: each
-    is run with seed 0 to control_seeds-1. rows: equal hardware rows for all methods, instead of
-    equal epochs. quick: a small run with fewer samples (`lab.recipes.quick`).
+    is run with seed 0 to control_seeds-1. network: what it settles wins over the recipe's. rows:
+    equal hardware rows for all methods, instead of equal epochs. quick: a small run with fewer
+    samples (`lab.recipes.quick`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,6 +56,7 @@ class Comparison(BaseModel):
     split: Split = "random"
     epochs: int | None = Field(None, ge=1, le=10_000)
     rows: int | None = Field(None, ge=1)
+    network: NetworkConfig | None = None
     layers: int | None = Field(None, ge=1, le=50)
     train_images: int | None = Field(None, ge=2)
     test_images: int | None = Field(None, ge=1)
@@ -89,6 +92,7 @@ class Comparison(BaseModel):
     def _config(
         self, twin: Mapping[str, Any], method: Method, control: Control | None, seed: int
     ) -> TrainConfig:
+        network = {} if self.network is None else self.network.model_dump(exclude_unset=True)
         return TrainConfig.model_validate(
             _given(
                 {
@@ -105,7 +109,7 @@ class Comparison(BaseModel):
                     "checks": self.checks or None,
                     "path": self.path,
                     "quick": self.quick or None,
-                    "network": _given({"layers": self.layers}),
+                    "network": {**network, **_given({"layers": self.layers})},
                     "twin": dict(twin),
                 }
             )

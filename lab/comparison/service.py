@@ -1,6 +1,6 @@
 """Run a comparison on a lab service, over REST: fit the twin, submit every run, watch them all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -8,7 +8,9 @@ from typing import Any
 
 from lab.client import Client, ServiceError
 from lab.comparison.plan import Comparison, OnProgress, Outcome, Progress, fit_name, run_name
+from lab.config import TrainConfig
 from lab.errors import Conflict
+from lab.recipes import is_possible
 
 _WATCHED_AT_ONCE = 16
 
@@ -41,6 +43,8 @@ class ServiceRuns:
             first: dict[str, Any] = {}
             try:
                 for config in configs:
+                    if first and not is_possible(_completed_like(first, config)):
+                        continue
                     job = client.submit(config)
                     jobs[job["id"]] = run_name(config)
                     first = first or job["config"]
@@ -90,6 +94,11 @@ class ServiceRuns:
                 state, error = event.data["state"], event.data["error"]
                 raise ServiceError(f"{run} (job {job_id}): {state}: {error}")
         return client.result(job_id)
+
+
+def _completed_like(first: Mapping[str, Any], config: TrainConfig) -> TrainConfig:
+    """Return the control's config, its network as the service completed it for the first run."""
+    return TrainConfig.model_validate({**first, "control": config.control})
 
 
 def _progress(run: str, metric: dict[str, Any]) -> Progress:

@@ -135,6 +135,14 @@ def test_controls_are_runs_of_their_own_seeds() -> None:
     assert plan.runs == len(configs) == 7
 
 
+def test_a_network_of_ones_own_goes_to_every_run() -> None:
+    network = {"after": [{"kind": "linear"}]}
+    plan = plan_comparison(methods=("phyll", "pat"), network=network, layers=2)
+    for config in plan.configs({}):
+        sent = config.model_dump(mode="json", exclude_unset=True)["network"]
+        assert sent == {"after": [{"kind": "linear"}], "layers": 2}
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -406,6 +414,7 @@ class FakeService:
 
     def __init__(self, endings: dict[tuple[str, int], str] | None = None) -> None:
         self.endings = endings or {}
+        self.network = CONFIG["network"]
         self.configs: dict[str, dict[str, Any]] = {}
         self.cancelled: list[str] = []
         self.open = 0
@@ -425,7 +434,7 @@ class FakeService:
     def submit(self, config: Any) -> dict[str, Any]:
         job_id = f"{config.method}/{config.seed}"
         self.configs[job_id] = config.model_dump(exclude_unset=True)
-        return {"id": job_id, "config": CONFIG}
+        return {"id": job_id, "config": {**CONFIG, "network": self.network}}
 
     def watch(self, job_id: str) -> Iterator[Event]:
         yield Event("state", None, {"state": "running"})
@@ -448,6 +457,18 @@ class FakeService:
     def cancel(self, job_id: str) -> None:
         self.cancelled.append(job_id)
         raise Conflict(f"job {job_id} has ended")
+
+
+@pytest.mark.parametrize(("theta", "trained"), [("dark", 2), ("data", 1)])
+def test_a_service_gets_no_control_that_its_network_leaves_no_room_for(
+    theta: str, trained: int
+) -> None:
+    service = FakeService()
+    service.network = {"layers": 1, "theta": theta}
+    plan = plan_comparison(methods=("in-silico",), controls=("digital_only",))
+    ServiceRuns(plan, service.client, quietly)(None)
+    service.configs.pop("fit")
+    assert len(service.configs) == trained
 
 
 def test_a_service_gets_the_twin_first_and_then_every_run() -> None:

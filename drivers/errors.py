@@ -6,7 +6,8 @@ DriverError
 ├── InstrumentTimeout     no answer within the instrument's timeout
 ├── ProtocolError         an answer that is not what the manual promises (garbage, truncated)
 ├── InstrumentRefused     the instrument answered and said no (rc, HTTP status, error queue)
-└── IdentityError         another instrument answers than the bench file expects
+├── IdentityError         another instrument answers than the bench file expects
+└── Aborted               somebody asked the operation to end; the instrument is to be started again
 
 Every message names the instrument, what was asked, what happened, and the limit with its unit.
 """
@@ -46,3 +47,7 @@ class InstrumentRefused(DriverError):
 
 class IdentityError(DriverError):
     """The instrument at this address is not the one the bench file expects."""
+
+
+class Aborted(DriverError):
+    """The operation ended early because somebody asked for it (`Instrument.abort`)."""

@@ -11,17 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from drivers.audio import AudioPlate
 from drivers.errors import LimitError
-from drivers.import_path import imported
 from drivers.instrument import Instrument
-from drivers.mcc import MccUsb1208HS
-from drivers.transport import Rig, open_audio, open_board, open_http, open_rigs, open_visa
-from drivers.waveshaper import WaveShaperA
-from drivers.yokogawa import YokogawaAQ6370
-from lab.config import BenchConfig, InstrumentConfig, SystemConfig, TwinKind, load_bench
+from drivers.transport import Rig, open_rigs
+from lab.config import BenchConfig, SystemConfig, TwinKind, load_bench
 from lab.errors import ConfigError, UnknownName
 from lab.measure import DeviceMeasure, DirectRun
+from lab.openers import imported_for, open_instrument
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.systems import SYSTEMS
 from lab.systems.base import PhysicalSystem
@@ -29,66 +25,6 @@ from lab.twins import new_twin
 from twins.base import DigitalTwin
 
 T = TypeVar("T")
-Opener = Callable[[str, InstrumentConfig, Mapping[str, Rig], bool], Any]
-"""Opens one driver: its name, its part of the bench file, the rigs, whether to wait row_time_s."""
-
-
-def _open_waveshaper(
-    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
-) -> WaveShaperA:
-    return WaveShaperA(
-        open_http(config.address, rigs, timeout_s=config.timeout_s),
-        name=name,
-        expect_idn=config.expect_idn,
-        settling_time_s=config.row_time_s if waits else 0.0,
-        **_settings(config),
-    )
-
-
-def _open_yokogawa(
-    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
-) -> YokogawaAQ6370:
-    return YokogawaAQ6370(
-        open_visa(config.address, rigs, timeout_s=config.timeout_s),
-        name,
-        expect_idn=config.expect_idn,
-        **_settings(config),
-    )
-
-
-def _open_mcc(
-    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
-) -> MccUsb1208HS:
-    return MccUsb1208HS(
-        open_board(config.address, rigs),
-        name=name,
-        expect_idn=config.expect_idn,
-        timeout_s=config.timeout_s,
-        **_settings(config),
-    )
-
-
-def _open_audio_plate(
-    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
-) -> AudioPlate:
-    return AudioPlate(
-        open_audio(config.address, rigs, timeout_s=config.timeout_s),
-        name=name,
-        expect_idn=config.expect_idn,
-        **_settings(config),
-    )
-
-
-def _settings(config: InstrumentConfig) -> dict[str, Any]:
-    return {**config.settings, **config.limits}
-
-
-DRIVERS: dict[str, Opener] = {
-    "WaveShaperA": _open_waveshaper,
-    "YokogawaAQ6370": _open_yokogawa,
-    "MccUsb1208HS": _open_mcc,
-    "AudioPlate": _open_audio_plate,
-}
 
 
 class Bench:
@@ -158,7 +94,7 @@ def open_bench(bench: Path | str | BenchConfig, *, start: bool = True) -> Iterat
         instruments: dict[str, Instrument] = {}
         for name in config.instruments:
             key = f"instruments.{name}"
-            open_it = partial(_open_instrument, config, name, rigs)
+            open_it = partial(open_instrument, config, name, rigs)
             instruments[name] = _checked(source, key, open_it)
             stack.callback(instruments[name].close)
         systems = {
@@ -184,16 +120,6 @@ def _checked(source: str, key: str, build: Callable[[], T]) -> T:
         raise ConfigError(f"{source}: {key}: {error}") from error
 
 
-def _open_instrument(config: BenchConfig, name: str, rigs: Mapping[str, Rig]) -> Instrument:
-    part = config.instruments[name]
-    opener = DRIVERS.get(part.driver) or _import("driver", part.driver, DRIVERS)
-    waits = True
-    if part.rig in config.rigs:
-        waits = config.rigs[part.rig].honour_times
-    instrument: Instrument = opener(name, part, rigs, waits)
-    return instrument
-
-
 def _build_system(
     config: BenchConfig,
     name: str,
@@ -201,7 +127,7 @@ def _build_system(
     instruments: Mapping[str, Instrument],
     rigs: Mapping[str, Rig],
 ) -> PhysicalSystem:
-    build: Any = SYSTEMS.get(part.system) or _import("system", part.system, SYSTEMS)
+    build: Any = SYSTEMS.get(part.system) or imported_for("system", part.system, SYSTEMS)
     parts = [config.instruments[i] for i in part.instruments.values()]
     rig = next((part.rig for part in parts if part.rig is not None), None)
     system: PhysicalSystem = build(
@@ -212,14 +138,3 @@ def _build_system(
     )
     system.narrow(part.limits)
     return system
-
-
-def _import(what: str, path: str, known: Mapping[str, object]) -> Any:
-    if ":" not in path:
-        raise ValueError(
-            f"{what} = '{path}' is none of {', '.join(known)} and no import path (module:name)"
-        )
-    try:
-        return imported(path)
-    except ValueError as error:
-        raise ValueError(f"{what} = {error}") from error

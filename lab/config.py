@@ -83,7 +83,7 @@ class RigConfig(_Strict):
 
 
 class InstrumentConfig(_Strict):
-    """One instrument: driver (a name of `lab.bench.DRIVERS` or `module:opener`) and address.
+    """One instrument: driver (a name of `lab.openers.DRIVERS` or `module:opener`) and address.
 
     settings are passed to the driver's constructor; limits narrow its ranges, never widen them.
     row_time_s is the real time this instrument adds to a row (settling or sweep).

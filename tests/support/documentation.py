@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-DOCS = sorted((ROOT / "docs").glob("*.md"))
-TEXT = {page.name: page.read_text(encoding="utf-8") for page in DOCS}
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+TEXT = {
+    page.relative_to(ROOT / "docs").as_posix(): page.read_text(encoding="utf-8") for page in DOCS
+}
 REFERENCE = TEXT["reference.md"]
 OPENAPI = json.loads((ROOT / "server" / "openapi.json").read_text(encoding="utf-8"))
 ADDRESS = "http://127.0.0.1:8000"

@@ -1,0 +1,101 @@
+"""Open the drivers that a bench file names; imports no torch, so that a guard starts fast."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from drivers.audio import AudioPlate
+from drivers.import_path import imported
+from drivers.instrument import Instrument
+from drivers.mcc import MccUsb1208HS
+from drivers.transport import Rig, open_audio, open_board, open_http, open_visa
+from drivers.waveshaper import WaveShaperA
+from drivers.yokogawa import YokogawaAQ6370
+from lab.config import BenchConfig, InstrumentConfig
+
+Opener = Callable[[str, InstrumentConfig, Mapping[str, Rig], bool], Any]
+"""Opens one driver: its name, its part of the bench file, the rigs, whether to wait row_time_s."""
+
+
+def _open_waveshaper(
+    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
+) -> WaveShaperA:
+    return WaveShaperA(
+        open_http(config.address, rigs, timeout_s=config.timeout_s),
+        name=name,
+        expect_idn=config.expect_idn,
+        settling_time_s=config.row_time_s if waits else 0.0,
+        **_settings(config),
+    )
+
+
+def _open_yokogawa(
+    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
+) -> YokogawaAQ6370:
+    return YokogawaAQ6370(
+        open_visa(config.address, rigs, timeout_s=config.timeout_s),
+        name,
+        expect_idn=config.expect_idn,
+        **_settings(config),
+    )
+
+
+def _open_mcc(
+    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
+) -> MccUsb1208HS:
+    return MccUsb1208HS(
+        open_board(config.address, rigs),
+        name=name,
+        expect_idn=config.expect_idn,
+        timeout_s=config.timeout_s,
+        **_settings(config),
+    )
+
+
+def _open_audio_plate(
+    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
+) -> AudioPlate:
+    return AudioPlate(
+        open_audio(config.address, rigs, timeout_s=config.timeout_s),
+        name=name,
+        expect_idn=config.expect_idn,
+        **_settings(config),
+    )
+
+
+def _settings(config: InstrumentConfig) -> dict[str, Any]:
+    return {**config.settings, **config.limits}
+
+
+DRIVERS: dict[str, Opener] = {
+    "WaveShaperA": _open_waveshaper,
+    "YokogawaAQ6370": _open_yokogawa,
+    "MccUsb1208HS": _open_mcc,
+    "AudioPlate": _open_audio_plate,
+}
+
+
+def open_instrument(config: BenchConfig, name: str, rigs: Mapping[str, Rig]) -> Instrument:
+    """Open one instrument of a bench by name.
+
+    Raises ValueError for a driver or an address that does not exist, LimitError or TypeError for
+    settings that the driver does not take, or the DriverError of one that cannot be reached.
+    """
+    part = config.instruments[name]
+    opener = DRIVERS.get(part.driver) or imported_for("driver", part.driver, DRIVERS)
+    waits = True
+    if part.rig in config.rigs:
+        waits = config.rigs[part.rig].honour_times
+    instrument: Instrument = opener(name, part, rigs, waits)
+    return instrument
+
+
+def imported_for(what: str, path: str, known: Mapping[str, object]) -> Any:
+    """Return what a bench file names by import path; raise ValueError that lists `known`."""
+    if ":" not in path:
+        raise ValueError(
+            f"{what} = '{path}' is none of {', '.join(known)} and no import path (module:name)"
+        )
+    try:
+        return imported(path)
+    except ValueError as error:
+        raise ValueError(f"{what} = {error}") from error

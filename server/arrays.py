@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from lab.measurement import ForwardPass, Measurement
+from lab.npy import UNREADABLE, read_npy_header
 from server.errors import InvalidRequest, field_errors
 from server.views import PassOptions, PassRequest
 
@@ -64,7 +65,7 @@ def pass_from_npz(
             if sum(sizes.values()) > max_bytes:
                 raise InvalidRequest(f"the archive unpacks to more than {max_bytes} bytes")
             x, theta = (_member(archive, sizes, name) for name in ("x", "theta"))
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, OSError) as error:
+    except UNREADABLE as error:
         raise InvalidRequest(f"the body is no npz archive ({error})") from error
     return _pass(system, x, theta, options, client)
 
@@ -74,7 +75,7 @@ def _member(archive: zipfile.ZipFile, sizes: dict[str, int], name: str) -> NDArr
         raise _unreadable(name, "the archive has no such array")
     try:
         content = archive.read(f"{name}.npy")
-    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, ImportError) as error:
+    except UNREADABLE as error:
         raise _unreadable(name, f"cannot be unpacked ({error})") from error
     return _array(name, content)
 
@@ -83,12 +84,8 @@ def _array(name: str, content: bytes) -> NDArray[np.float64]:
     """Read one npy file; its header is checked against its length before any memory is taken."""
     file = io.BytesIO(content)
     try:
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[np.lib.format.read_magic(file)]
-        shape, fortran, dtype = read(file)
-    except (ValueError, KeyError) as error:
+        shape, fortran, dtype = read_npy_header(file)
+    except UNREADABLE as error:
         raise _unreadable(name, f"no npy array of version 1 or 2 ({error})") from error
     data = content[file.tell() :]
     if dtype.kind not in "fiu" or math.prod(shape) * dtype.itemsize != len(data):

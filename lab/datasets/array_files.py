@@ -2,11 +2,7 @@
 
 import io
 import math
-import struct
-import tokenize
 import zipfile
-import zlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,30 +11,10 @@ from numpy.typing import NDArray
 from lab.datasets.arrays import ARRAY_NAMES, MOST_VALUES, Arrays
 from lab.datasets.csv_table import from_csv
 from lab.errors import DataError
+from lab.npy import UNREADABLE, read_npy_header
 
 MOST_BYTES = 1_000_000_000  # of a file, and of what it unpacks to
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
-_HEADERS: dict[tuple[int, int], Callable[[Any], tuple[tuple[int, ...], bool, np.dtype[Any]]]] = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
-# what the standard library and numpy raise at bytes that are no archive, or no array
-_UNREADABLE = (
-    zipfile.BadZipFile,
-    zipfile.LargeZipFile,
-    zlib.error,
-    struct.error,
-    tokenize.TokenError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    OSError,
-    RuntimeError,  # also for an encrypted archive, or an unknown compression
-    MemoryError,
-)
 
 
 def read_arrays(content: bytes, where: str) -> Arrays:
@@ -75,7 +51,7 @@ def _from_npz(content: bytes, where: str) -> Arrays:
                 groups=_member(archive, "groups", where) if "groups" in names else None,
                 test=_member(archive, "test", where) if "test" in names else None,
             )
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"{where}: no whole npz archive ({error})") from error
 
 
@@ -92,14 +68,11 @@ def _member(archive: zipfile.ZipFile, name: str, where: str) -> NDArray[Any]:
     where = f"{where}: {name}"
     try:
         with archive.open(f"{name}.npy") as file:
-            version = np.lib.format.read_magic(file)
-            if version not in _HEADERS:
-                raise ValueError(f"npy version {version[0]}.{version[1]}, not 1.0 or 2.0")
-            shape, fortran, dtype = _HEADERS[version](file)
+            shape, fortran, dtype = read_npy_header(file)
             _check_header(shape, dtype, where)
             size = math.prod(shape) * dtype.itemsize
             data = file.read(size + 1)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"{where}: cannot be read ({error})") from error
     if len(data) != size:
         raise DataError(f"{where}: shape {shape} of {dtype} does not fit its bytes")

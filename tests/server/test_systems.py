@@ -174,17 +174,34 @@ async def test_an_archive_that_cannot_be_read_is_refused(http, content, says):
     assert says in response.json()["detail"]
 
 
-async def test_a_header_that_lies_about_the_size_takes_no_memory(http):
-
-    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000), }"
+def archive_with_header(header: bytes) -> bytes:
+    """Return an npz archive of x and theta with this npy header before 800 bytes of zeros."""
     header += b" " * (117 - len(header)) + b"\n"
     npy = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 800
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("x.npy", npy)
         archive.writestr("theta.npy", npy)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("header", [b"{'descr': (((", b"{'descr'", b'"""', b"\0", b"[" * 100, b"1"])
+async def test_a_header_that_cannot_be_parsed_is_refused(http, header):
     response = await http.post(
-        "/systems/optics/passes", content=file.getvalue(), headers={"Content-Type": NPZ}
+        "/systems/optics/passes",
+        content=archive_with_header(header),
+        headers={"Content-Type": NPZ},
+    )
+    assert response.status_code == 422
+    assert "x: no npy array of version 1 or 2" in response.json()["detail"]
+
+
+async def test_a_header_that_lies_about_the_size_takes_no_memory(http):
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000), }"
+    response = await http.post(
+        "/systems/optics/passes",
+        content=archive_with_header(header),
+        headers={"Content-Type": NPZ},
     )
     assert response.status_code == 422
     assert "x: shape (1000000, 1000000) of float64 does not fit 800 bytes" in response.text

@@ -47,9 +47,9 @@ class OpticalPlant(OpticalMap):
 
         drift: beside the table's own; rows of a time at which it leaves no light raise ValueError.
         """
-        super().__init__(device_seed=device_seed, gap=gap, drift=drift)
         if not noise >= 0:
             raise ValueError(f"noise {noise} must be at least 0")
+        super().__init__(device_seed=device_seed, gap=gap, drift=drift)
         self.noise = noise
         self._noise = KeyedNoise(seed, _NOISE)
         self._dark = True

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from drivers.mock import optics, optics_drift
+from drivers.mock import optics_drift, optics_map
 from drivers.mock.optics import OpticalPlant
 from drivers.mock.optics_drift import DeclaredDrift
 from drivers.mock.optics_table import DriftRanges
@@ -29,7 +29,7 @@ def at(hours: float, rows: int = 1) -> Array:
 @pytest.mark.parametrize("gap", [0.0, 1.0, 3.0])
 def test_vjp_follows_the_drift(gap: float, monkeypatch: pytest.MonkeyPatch) -> None:
     # without the DAC's steps, whose derivative is taken as the identity by definition
-    monkeypatch.setattr(optics, "GAP_1", replace(optics.GAP_1, dac_step=0.0))
+    monkeypatch.setattr(optics_map, "GAP_1", replace(optics_map.GAP_1, dac_step=0.0))
     plant = OpticalPlant(gap=gap, drift=DeclaredDrift(0.05, 2 * HOUR_S))
     rng = np.random.default_rng(1)
     field, g = fields(4), rng.standard_normal((4, 50))

@@ -10,10 +10,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from lab.encoder import Encoder, Sizes
 from lab.errors import ConfigError
 from lab.network_config import NetworkConfig, Theta
 from lab.pat import Measure, PhysicalLayer
-from lab.stages import Encoder, Seen, Sizes, Stage, build_between, build_stages
+from lab.stages import Seen, Stage, build_between, build_stages
 
 _STAGE_SEED = 1 << 32  # keeps the stages' random starts apart from theta's
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lab.encoder import Encoder, Sizes
 from lab.errors import ConfigError
 from lab.network_config import (
     BrightnessFree,
@@ -16,7 +17,7 @@ from lab.network_config import (
     Standardise,
     Windows,
 )
-from lab.stages import Encoder, Seen, Sizes, Stage, build_stages
+from lab.stages import Seen, Stage, build_stages
 
 SIZES = Sizes(passes=3, channels=12, classes=4)
 # float32 sums over 500 samples: means and deviations are exact to about 1e-6

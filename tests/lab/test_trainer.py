@@ -13,13 +13,14 @@ from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import Bench, open_bench
 from lab.config import Method, TrainConfig, TwinConfig
 from lab.datasets import Dataset, split
+from lab.encoder import repeat
 from lab.errors import Stopped
 from lab.measure import DeviceMeasure
 from lab.models import build_network
 from lab.network_config import NetworkConfig
 from lab.oracle import open_oracle
 from lab.pat import pat
-from lab.stages import brightness_free, repeat
+from lab.stages import brightness_free
 from lab.train_result import EpochMetric
 from lab.trainer import train
 from lab.twins import FittedTwin, fit_stream, fit_system_twin

@@ -2,10 +2,16 @@
 
 import itertools
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from enum import Enum, auto
+from functools import partial
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pymeasure.adapters import Adapter
 from pyvisa.constants import StatusCode
 from pyvisa.errors import VisaIOError
@@ -18,7 +24,11 @@ from drivers.errors import (
     ProtocolError,
 )
 
+Block = bytes | bytearray | memoryview | NDArray[Any]
+"""Data of a block: anything that lies in one piece of memory."""
+
 _STALE_LINES_AT_MOST = 1000
+_RESYNCHRONISED_WITHIN_S = 2.0
 _MARKS = range(171, 251)  # *ESE takes 0 to 255
 
 
@@ -53,51 +63,86 @@ class ScpiLink:
         self._terminator = terminator.encode()
         self._marks = itertools.cycle(_MARKS)
         self._step = _Step.NEW
+        self._lock = threading.RLock()
+        # what our own adapters offer beyond PyMeasure's; others do with their exact `read_bytes`
+        self._read_into = getattr(adapter, "read_into", partial(_read_into, adapter))
+        self._write_parts = getattr(adapter, "write_parts", partial(_write_parts, adapter))
+        self._unread = getattr(adapter, "unread", lambda: False)
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._step is _Step.CLOSED
 
+    @property
+    def name(self) -> str:
+        """The instrument's name, as it stands in every error."""
+        return self._name
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """Keep other threads off the instrument for as long as the context lasts; reentrant.
+
+        Every method takes it for itself; a write with its reads, or a whole measurement, needs it.
+        """
+        return self._lock
+
     def write(self, command: str) -> None:
         """Send one command; its terminator is added."""
-        if self._step is not _Step.IN_STEP:
-            self._get_in_step(command)
-        with self._translated(command):
-            self._adapter.write(command)
+        with self._lock:
+            self._prepare(command)
+            self._send(command, self._adapter.write, command)
+
+    def write_block(self, command: str, data: Block) -> None:
+        """Send `command` and `data` as an IEEE 488.2 definite-length block, in one message."""
+        content = np.frombuffer(data, dtype=np.uint8) if len(data) else np.empty(0, np.uint8)
+        length = str(len(content))
+        head = f"{command} #{len(length)}{length}".encode("ascii")
+        with self._lock:
+            self._prepare(command)
+            self._send(command, self._write_parts, head, content.data, self._terminator)
 
     def read(self, asked: str = "answer") -> str:
         """Return one line without its terminator; `asked` is for the error message."""
-        with self._translated(asked):
-            line: str = self._adapter.read()
-        return line
+        with self._lock:
+            line: str = self._receive(asked, self._adapter.read)
+            return line
 
     def ask(self, query: str) -> str:
         """Send a query and return its one-line answer."""
-        self.write(query)
-        return self.read(query)
+        with self._lock:
+            self.write(query)
+            return self.read(query)
 
-    def ask_block(self, query: str, length: int) -> bytes:
+    def ask_block(self, query: str, length: int) -> memoryview:
         """Return the IEEE 488.2 definite-length block of exactly `length` bytes that is answered.
 
-        Raises ProtocolError if it is no block, has another length or stops early.
+        It is received where it stays, for `numpy.frombuffer` to look at, and belongs to the caller.
+        Raises ProtocolError if it is no block, has another length, stops early or goes on.
         """
-        self.write(query)
-        with self._translated(query):
-            head: bytes = self._adapter.read_bytes(2)
+        with self._lock:
+            self.write(query)
+            self._read_head(query, length)
+            whole = np.empty(length + len(self._terminator), dtype=np.uint8).data
+            try:
+                self._receive(query, self._read_into, whole)
+            except InstrumentTimeout as error:
+                raise self.distrust(query, f"the block of {length} bytes stops early") from error
+            if whole[length:] != self._terminator:
+                raise self.distrust(query, f"the block of {length} bytes is not terminated")
+            if self._unread():
+                raise self.distrust(query, f"more than the block of {length} bytes was answered")
+            return whole[:length]
+
+    def _read_head(self, query: str, length: int) -> None:
+        head: bytes = self._receive(query, self._adapter.read_bytes, 2)
         if re.fullmatch(rb"#[1-9]", head) is None:
             raise self.distrust(query, f"answered {head!r} instead of a data block")
         try:
-            with self._translated(query):
-                digits: bytes = self._adapter.read_bytes(int(head[1:]))
-                if not digits.isdigit() or int(digits) != length:
-                    raise self.distrust(query, f"{digits!r} bytes announced, not {length}")
-                data: bytes = self._adapter.read_bytes(length + len(self._terminator))
+            digits: bytes = self._receive(query, self._adapter.read_bytes, int(head[1:]))
         except InstrumentTimeout as error:
-            raise self.distrust(query, f"the block of {length} bytes stops early") from error
-        if len(data) != length + len(self._terminator) or not data.endswith(self._terminator):
-            raise self.distrust(query, f"the block of {length} bytes is not terminated")
-        return data[:length]
+            raise self.distrust(query, "the block's length stops early") from error
+        if not digits.isdigit() or int(digits) != length:
+            raise self.distrust(query, f"{digits!r} bytes announced, not {length}")
 
     def distrust(self, asked: str, what: str) -> ProtocolError:
         """Return the error for a wrong answer, and resynchronise before the next command."""
@@ -107,26 +152,34 @@ class ScpiLink:
 
     def recover(self) -> None:
         """Get in step with the instrument, over a new connection if the old one is of no use."""
-        if self._step is _Step.UNSURE:
-            try:
-                self._resynchronise()
-            except (InstrumentTimeout, ConnectionLost):
-                self._step = _Step.LOST
-        if self._step is _Step.LOST:
-            self._reopen()
-        self._get_in_step("start")
+        with self._lock:
+            if self._step is _Step.UNSURE or (self._step is _Step.IN_STEP and self._unread()):
+                try:
+                    self._resynchronise()
+                except (InstrumentTimeout, ConnectionLost):
+                    self._step = _Step.LOST
+            if self._step is _Step.LOST:
+                self._reopen()
+            self._get_in_step("start")
 
     def close(self) -> None:
         """Log out and release the connection; idempotent."""
-        if self.closed:
-            return
-        try:
-            if self._user is not None and self._step in (_Step.IN_STEP, _Step.UNSURE):
-                with self._translated("CLOSE"):
-                    self._adapter.write("CLOSE")
-        finally:
-            self._step = _Step.CLOSED
-            self._adapter.close()
+        with self._lock:
+            if self.closed:
+                return
+            try:
+                if self._user is not None and self._step in (_Step.IN_STEP, _Step.UNSURE):
+                    self._send("CLOSE", self._adapter.write, "CLOSE")
+            finally:
+                self._step = _Step.CLOSED
+                self._adapter.close()
+
+    def _prepare(self, asked: str) -> None:
+        """Get in step if need be; what nobody asked for must not be taken for the next answer."""
+        if self._step is _Step.IN_STEP and self._unread():
+            self._step = _Step.UNSURE
+        if self._step is not _Step.IN_STEP:
+            self._get_in_step(asked)
 
     def _get_in_step(self, asked: str) -> None:
         if self._step is _Step.CLOSED:
@@ -149,27 +202,28 @@ class ScpiLink:
 
     def _exchange_login(self, user: str) -> None:
         asked = f'OPEN "{user}"'
-        with self._translated(asked):
-            self._adapter.write(asked)
-            answer = self._adapter.read()
+        self._send(asked, self._adapter.write, asked)
+        answer: str = self._receive(asked, self._adapter.read)
         if answer != "AUTHENTICATE CRAM-MD5.":
             raise ProtocolError(self._name, f"{asked}: answered {answer!r}")
-        with self._translated("password"):
-            self._adapter.write(self._password)
-            answer = self._adapter.read()
+        self._send("password", self._adapter.write, self._password)
+        answer = self._receive("password", self._adapter.read)
         if answer != "READY":
             raise InstrumentRefused(self._name, f"login as '{user}': answered {answer!r}")
 
     def _resynchronise(self) -> None:
         mark = next(self._marks)
         wanted = re.compile(rb"(?<!\d)%d%s\Z" % (mark, re.escape(self._terminator)))
-        with self._translated("resynchronisation"):
-            self._adapter.write(f"*ESE {mark}")
-            self._adapter.write("*ESE?")
-            for _ in range(_STALE_LINES_AT_MOST):
-                if wanted.search(self._adapter.read_bytes(-1, break_on_termchar=True)):
-                    self._step = _Step.IN_STEP
-                    return
+        asked = "resynchronisation"
+        self._send(asked, self._adapter.write, f"*ESE {mark}")
+        self._send(asked, self._adapter.write, "*ESE?")
+        deadline = time.monotonic() + _RESYNCHRONISED_WITHIN_S
+        for _ in range(_STALE_LINES_AT_MOST):
+            if wanted.search(self._receive(asked, self._adapter.read_bytes, -1, True)):
+                self._step = _Step.IN_STEP
+                return
+            if time.monotonic() > deadline:
+                break
         self._step = _Step.LOST
         raise ProtocolError(self._name, "resynchronisation: answers do not come to an end")
 
@@ -177,18 +231,24 @@ class ScpiLink:
         reopen = getattr(self._adapter, "reopen", None)
         if reopen is None:
             raise ConnectionLost(self._name, "the connection was lost and cannot be reopened")
-        with self._translated("reconnecting"):
-            try:
-                reopen()
-            except ConnectionLost as error:
-                raise ConnectionLost(self._name, str(error)) from error
+        try:
+            reopen()
+        except ConnectionLost as error:
+            raise ConnectionLost(self._name, str(error)) from error
         self._step = _Step.NEW
 
-    @contextmanager
-    def _translated(self, asked: str) -> Iterator[None]:
+    def _send(self, asked: str, send: Callable[..., None], *arguments: Any) -> None:
+        try:
+            self._receive(asked, send, *arguments)
+        except InstrumentTimeout as error:
+            self._step = _Step.LOST  # half a message cannot be taken back
+            message = f"{asked}: not taken within the timeout; the connection is given up"
+            raise InstrumentTimeout(self._name, message) from error
+
+    def _receive(self, asked: str, receive: Callable[..., Any], *arguments: Any) -> Any:
         """Turn the adapter's exceptions into driver errors, and remember what they mean."""
         try:
-            yield
+            return receive(*arguments)
         except VisaIOError as error:
             if error.error_code == StatusCode.error_timeout:
                 self._step = _Step.UNSURE
@@ -206,3 +266,14 @@ class ScpiLink:
             # an interrupt between command and answer: the answer may still come
             self._step = _Step.UNSURE
             raise
+
+
+def _read_into(adapter: Adapter, whole: memoryview) -> None:
+    data = adapter.read_bytes(len(whole))
+    if len(data) != len(whole):
+        raise VisaIOError(StatusCode.error_timeout)
+    whole[:] = data
+
+
+def _write_parts(adapter: Adapter, *parts: bytes | memoryview) -> None:
+    adapter.write_bytes(b"".join(parts))

@@ -1,47 +1,151 @@
-"""VISA instruments over TCP sockets, through pyvisa-py."""
+"""VISA instruments over TCP sockets, fast and safe.
 
+pyvisa-py 0.8 moves a `TCPIP::...::SOCKET` at a small part of what the wire can carry: it leaves
+Nagle's algorithm on, ends a read at every 0x0A and receives 4 kB at a time. It takes a closed port
+for an open one and a closed connection for a silent instrument, and its writes know no timeout.
+`SocketAdapter` cures the sessions that it opens, and no others, by `drivers.visa_session`.
+
+With another version of pyvisa-py, another VISA library (`@ivi`) or another kind of resource the
+stock session is kept, and blocks are read by their exact length: as correct, but slower, and as
+safe as that library is.
+"""
+
+import os
+import re
+import select
 import socket
-from typing import Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
+import pyvisa
 from pymeasure.adapters import VISAAdapter
-from pyvisa.errors import Error as VisaError
 
 from drivers.errors import ConnectionLost
 
+if TYPE_CHECKING:
+    from drivers.visa_session import ExactSession
+
+LONGEST_CALL_S = 2.0
+"""No call on a wire waits longer, so that a safe state is never further away than that."""
+_CURED = re.compile(r"0\.8\.\d+\Z")  # the versions of pyvisa-py that ExactSession was tried with
+
 
 class SocketAdapter(VISAAdapter):  # type: ignore[misc]  # PyMeasure is untyped
-    """A VISA adapter on pyvisa-py that can be opened again after the connection was lost."""
+    """A VISA adapter that moves blocks fast and can be opened again after the connection was lost.
 
-    def __init__(self, address: str, timeout_s: float, terminator: str) -> None:
-        """Connect; raises ConnectionLost."""
-        self.connection: Any
+    `fast` says whether the session has been cured.
+    """
+
+    def __init__(
+        self, address: str, timeout_s: float, terminator: str, *, visa_library: str = "@py"
+    ) -> None:
+        """Connect; each wire call waits at most timeout_s, above 0, at most 2 s.
+
+        Raises ValueError for another timeout, ConnectionLost if nobody answers.
+        """
+        if not 0 < timeout_s <= LONGEST_CALL_S:
+            raise ValueError(
+                f"{address}: timeout_s {timeout_s:g} is outside (0, {LONGEST_CALL_S:g}] s"
+            )
+        super(VISAAdapter, self).__init__()  # VISAAdapter's own would open the session itself
+        self.connection: Any = None
+        self.resource_name = address
+        self._end = terminator.encode()
         self._options: dict[str, Any] = {
             "timeout": round(timeout_s * 1000),
             "open_timeout": round(timeout_s * 1000),
             "read_termination": terminator,
             "write_termination": terminator,
         }
-        try:
-            super().__init__(address, visa_library="@py", **self._options)
-        except (VisaError, OSError) as error:
-            raise ConnectionLost(address, f"cannot be opened: {error}") from error
-        self._send_at_once()
+        self._session: ExactSession | None = None
+        self.manager: Any = pyvisa.ResourceManager(visa_library)
+        self._open()
+
+    @property
+    def fast(self) -> bool:
+        """Say whether blocks go straight between socket and array."""
+        return self._session is not None
 
     def reopen(self) -> None:
         """Close and connect again; raises ConnectionLost."""
+        self._session = None
+        self.connection.close()
+        self._open()
+
+    def unread(self) -> bool:
+        """Say whether bytes have arrived that nobody has read, where that can be told."""
+        return self._session is not None and self._session.unread()
+
+    def read_into(self, whole: memoryview) -> None:
+        """Fill `whole` with the bytes that come next."""
+        if self._session is not None:
+            self._session.take_into(whole)
+            return
+        # with a termination character set, each 0x0A in the data would end a read
+        ends, self.connection.read_termination = self.connection.read_termination, None
         try:
-            self.connection.close()
+            whole[:] = self.connection.read_bytes(len(whole))
+        finally:
+            self.connection.read_termination = ends
+
+    def write_parts(self, *parts: bytes | memoryview) -> None:
+        """Send `parts` as one message; no terminator is added."""
+        if self._session is not None:
+            self._session.send(parts)
+        else:
+            self.connection.write_raw(b"".join(parts))
+
+    def _write(self, command: str, **kwargs: Any) -> None:
+        if self._session is not None:
+            self._session.send([command.encode("ascii") + self._end])
+        else:
+            super()._write(command, **kwargs)
+
+    def _write_bytes(self, content: bytes, **kwargs: Any) -> None:
+        self.write_parts(content)
+
+    def _read(self, **kwargs: Any) -> str:
+        if self._session is None:
+            line: str = super()._read(**kwargs)
+            return line
+        return self._session.take_line(self._end[-1:]).removesuffix(self._end).decode("ascii")
+
+    def _read_bytes(self, count: int, break_on_termchar: bool = False, **kwargs: Any) -> bytes:
+        if self._session is None or (count < 0) is not break_on_termchar:
+            received: bytes = super()._read_bytes(count, break_on_termchar, **kwargs)
+            return received
+        if count < 0:
+            return self._session.take_line(self._end[-1:])
+        return self._session.take(count)
+
+    def _open(self) -> None:
+        try:
             self.connection = self.manager.open_resource(self.resource_name, **self._options)
-        except (VisaError, OSError) as error:
+            sessions = getattr(self.manager.visalib, "sessions", {})
+            self._session = _cured(sessions.get(self.connection.session))
+        except Exception as error:  # pyvisa-py raises a bare one where nobody answers in time
+            if self.connection is not None:
+                self.connection.close()
             raise ConnectionLost(self.resource_name, f"cannot be opened: {error}") from error
-        self._send_at_once()
 
-    def _send_at_once(self) -> None:
-        """Switch off Nagle's algorithm, which delays a query after a command by about 40 ms.
 
-        pyvisa-py offers no VISA attribute for it; sessions of other kinds have no such socket.
-        """
-        session = self.manager.visalib.sessions.get(self.connection.session)
-        line = getattr(session, "interface", None)
-        if isinstance(line, socket.socket):
-            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def _cured(session: object) -> "ExactSession | None":
+    """Return the session as one that is fast and safe, or None where there is no cure for it.
+
+    Raises OSError for a socket that did not connect, which pyvisa-py takes for an open one.
+    """
+    line = getattr(session, "interface", None)
+    if not isinstance(line, socket.socket):
+        return None
+    refused = line.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if refused:
+        raise OSError(refused, os.strerror(refused))
+    line.getpeername()
+    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if not _CURED.match(version("pyvisa-py")) or not hasattr(select, "poll"):
+        return None
+    from pyvisa_py.tcpip import TCPIPSocketSession
+
+    from drivers.visa_session import ExactSession
+
+    return ExactSession.take_over(session) if type(session) is TCPIPSocketSession else None

@@ -31,6 +31,18 @@ class FirmwareAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped
         self.connection = self._firmware.connect()
         self._received = bytearray()
 
+    def unread(self) -> bool:
+        """Say whether bytes have arrived that nobody has read."""
+        return bool(self._received)
+
+    def read_into(self, whole: memoryview) -> None:
+        """Fill `whole` with the bytes that come next."""
+        whole[:] = self._read_bytes(len(whole))
+
+    def write_parts(self, *parts: bytes | memoryview) -> None:
+        """Send `parts` as one message; no terminator is added."""
+        self._write_bytes(b"".join(parts))
+
     def _write(self, command: str, **kwargs: Any) -> None:
         self._write_bytes(command.encode("ascii") + self._terminator)
 

@@ -1,0 +1,275 @@
+"""Compare queries and blocks over VISA with the same bytes over a raw socket and stock PyVISA.
+
+    python tests/benchmarks/visa_throughput.py [--json] [--rounds N]
+
+A server in a process of its own answers on the loopback. `ours` is what a driver calls: `ScpiLink`
+over a `SocketAdapter`. `raw` is the least that a program with a bare socket must do for the same: no
+timeout, the block's length known beforehand, float32 values received into a fresh array. A write
+is a block followed by a `*OPC?` of its own. Rounds are interleaved; the ratio is the median over
+the rounds of raw time over our time. `stock` is PyVISA on '@py' as its documentation uses it,
+`query_binary_values` into an ndarray, with the better of two chunk sizes.
+"""
+
+import argparse
+import json
+import multiprocessing
+import socket
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+import pyvisa
+
+from drivers.scpi import ScpiLink
+from drivers.visa_socket import SocketAdapter
+
+IDENTITY = b"PNNLAB,BENCHMARK,0,1\n"
+SIZES = {"4k": 4096, "64k": 65_536, "400k": 400_000, "4M": 4_000_000}
+STOCK_CHUNKS = (20 * 1024, 1 << 20)  # PyVISA's own, and one that holds the whole block
+GOALS = {
+    "query": 0.45,
+    **dict.fromkeys(("read_4k", "read_64k", "write_4k", "write_64k"), 0.5),
+    "read_400k": 0.7,
+    "write_400k": 0.6,
+    **dict.fromkeys(("read_4M", "write_4M"), 0.8),
+}
+GOAL_OVER_STOCK = 20.0
+SLICE_S = 0.02  # how long one side is measured before the other has its turn
+
+Action = Callable[[], object]
+
+
+# --- the server -------------------------------------------------------------------------------
+
+
+def serve(ready: Connection) -> None:
+    """Answer on a free loopback port, sent through `ready`, until the process is ended."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ready.send(listener.getsockname()[1])
+        while True:
+            line, _ = listener.accept()
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=answer, args=(line,), daemon=True).start()
+
+
+def answer(line: socket.socket) -> None:
+    """Answer one connection: `*IDN?`, `*OPC?`, `READ? <bytes>` and `WRITE #<block>`."""
+    blocks = {size: as_block(random_values(size)) for size in SIZES.values()}
+    here = bytearray()
+    while data := line.recv(65_536):
+        here += data
+        while here:
+            if here.startswith(b"WRITE #"):
+                if not swallow_block(line, here):
+                    break
+                continue
+            command, newline, rest = here.partition(b"\n")
+            if not newline:
+                break
+            here = rest
+            if command.startswith(b"READ? "):
+                line.sendall(blocks[int(command[6:])])
+            else:
+                line.sendall(IDENTITY if command == b"*IDN?" else b"1\n")
+
+
+def swallow_block(line: socket.socket, here: bytearray) -> bool:
+    """Receive the rest of a block that begins in `here`; say whether its header was there."""
+    head = 8 + int(here[7:8] or b"9")
+    if len(here) < head:
+        return False
+    missing = head + int(here[8:head]) + 1 - len(here)
+    if missing <= 0:
+        del here[: len(here) + missing]
+        return True
+    sink = memoryview(bytearray(missing))
+    while sink:
+        sink = sink[line.recv_into(sink) :]
+    here.clear()
+    return True
+
+
+def random_values(size: int) -> np.ndarray:
+    """Return values that fill `size` bytes, the same in every process."""
+    return np.random.default_rng(size).random(size // 4, dtype=np.float32)
+
+
+def as_block(values: np.ndarray) -> bytes:
+    """Return the values as a terminated block."""
+    return block_head(values.nbytes) + values.tobytes() + b"\n"
+
+
+def block_head(size: int) -> bytes:
+    """Return the header of a block of `size` bytes."""
+    return b"#%d%d" % (len(str(size)), size)
+
+
+# --- the three clients ------------------------------------------------------------------------
+
+
+def raw_query(line: socket.socket) -> bytes:
+    """Ask over a bare socket."""
+    line.sendall(b"*IDN?\n")
+    return line.recv(4096)
+
+
+def raw_read(line: socket.socket, size: int) -> np.ndarray:
+    """Read a block over a bare socket."""
+    head = block_head(size)
+    whole = np.empty(len(head) + size + 1, np.uint8)
+    line.sendall(b"READ? %d\n" % size)
+    missing = whole.data
+    while missing:
+        missing = missing[line.recv_into(missing) :]
+    if whole[: len(head)].tobytes() != head:
+        raise ValueError("not the block that was asked for")
+    return np.frombuffer(whole, "<f4", size // 4, len(head))
+
+
+def raw_write(line: socket.socket, values: np.ndarray) -> bytes:
+    """Write a block over a bare socket, and wait until it has been taken."""
+    head = b"WRITE " + block_head(values.nbytes)
+    sent = line.sendmsg([head, values, b"\n"])
+    if sent < len(head) + values.nbytes + 1:
+        line.sendall(values.view(np.uint8).data[sent - len(head) :])
+        line.sendall(b"\n")
+    line.sendall(b"*OPC?\n")
+    return line.recv(4096)
+
+
+def read(link: ScpiLink, size: int) -> np.ndarray:
+    """Read a block as a driver does."""
+    return np.frombuffer(link.ask_block(f"READ? {size}", size), "<f4")
+
+
+def write(link: ScpiLink, values: np.ndarray) -> str:
+    """Write a block as a driver does, and wait until it has been taken."""
+    link.write_block("WRITE", values)
+    return link.ask("*OPC?")
+
+
+def actions(line: socket.socket, link: ScpiLink) -> dict[str, tuple[Action, Action]]:
+    """Return for each case what the raw socket does and what a driver does."""
+    cases: dict[str, tuple[Action, Action]] = {
+        "query": (lambda: raw_query(line), lambda: link.ask("*IDN?")),
+    }
+    for name, size in SIZES.items():
+        cases[f"read_{name}"] = (
+            lambda size=size: raw_read(line, size),
+            lambda size=size: read(link, size),
+        )
+    for name, size in SIZES.items():
+        values = random_values(size)
+        cases[f"write_{name}"] = (
+            lambda values=values: raw_write(line, values),
+            lambda values=values: write(link, values),
+        )
+    return cases
+
+
+# --- measuring --------------------------------------------------------------------------------
+
+
+def seconds_each(action: Action, times: int) -> float:
+    """Return how long one of `times` takes, s."""
+    begin = time.perf_counter()
+    for _ in range(times):
+        action()
+    return (time.perf_counter() - begin) / times
+
+
+def times_for(action: Action) -> int:
+    """Return how often fits into one slice, after a warm-up."""
+    seconds_each(action, 3)
+    return max(3, round(SLICE_S / seconds_each(action, 3)))
+
+
+def compare(one: Action, other: Action, rounds: int) -> tuple[float, float, float]:
+    """Return the median time of each, s, and the median over the rounds of `one` over `other`."""
+    many, more = times_for(one), times_for(other)
+    found = []
+    for i in range(rounds):
+        if i % 2:
+            b = seconds_each(other, more)
+            found.append((seconds_each(one, many), b))
+        else:
+            a = seconds_each(one, many)
+            found.append((a, seconds_each(other, more)))
+    firsts, seconds = zip(*found, strict=True)
+    ratios = [a / b for a, b in found]
+    return statistics.median(firsts), statistics.median(seconds), statistics.median(ratios)
+
+
+def check_equal(line: socket.socket, link: ScpiLink, stock: Action) -> None:
+    """Raise ValueError unless all three read the same values."""
+    size = SIZES["400k"]
+    for values in (raw_read(line, size), read(link, size), stock()):
+        if not np.array_equal(values, random_values(size)):
+            raise ValueError("the clients do not read the same values")
+
+
+def measure(port: int, rounds: int) -> dict[str, object]:
+    """Print the table; return the figures."""
+    address = f"TCPIP0::127.0.0.1::{port}::SOCKET"
+    with ExitStack() as stack:
+        line = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        link = ScpiLink(SocketAdapter(address, 2.0, "\n"), "benchmark", None, "", "\n")
+        stack.enter_context(closing(link))
+        plain = stack.enter_context(
+            closing(
+                pyvisa.ResourceManager("@py").open_resource(
+                    address, timeout=10_000, read_termination="\n", write_termination="\n"
+                )
+            )
+        )
+        stocks = [
+            lambda chunk=chunk: plain.query_binary_values(
+                f"READ? {SIZES['400k']}", "f", container=np.ndarray, chunk_size=chunk
+            )
+            for chunk in STOCK_CHUNKS
+        ]
+        check_equal(line, link, stocks[0])
+        ratios = {}
+        print(f"{'':12}{'raw us':>10}{'ours us':>10}{'ratio':>8}{'goal':>7}", file=sys.stderr)
+        for case, (raw, ours) in actions(line, link).items():
+            a, b, ratios[case] = compare(raw, ours, rounds)
+            print(
+                f"{case:12}{1e6 * a:10.1f}{1e6 * b:10.1f}{ratios[case]:8.2f}{GOALS[case]:7.2f}",
+                file=sys.stderr,
+            )
+        ours = actions(line, link)["read_400k"][1]
+        over = min(compare(stock, ours, max(3, rounds // 4))[2] for stock in stocks)
+        print(f"read_400k over stock: {over:.0f} (goal {GOAL_OVER_STOCK:.0f})", file=sys.stderr)
+    return {"ratio_to_raw": ratios, "read_400k_over_stock": over}
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds per case")
+    options = parser.parse_args()
+    spawn = multiprocessing.get_context("spawn")
+    ready, theirs = spawn.Pipe()
+    server = spawn.Process(target=serve, args=(theirs,), daemon=True)
+    server.start()
+    try:
+        figures = measure(ready.recv(), options.rounds)
+    finally:
+        server.terminate()
+        server.join()
+    if options.json:
+        print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

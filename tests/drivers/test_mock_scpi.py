@@ -1,12 +1,16 @@
 """The simulated instruments' command language, after SCPI-1999 and IEEE 488.2."""
 
+import itertools
 import struct
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from drivers.mock import scpi_parser
 from drivers.mock.faults import ConnectionDropped, Fault
-from drivers.mock.scpi import spellings
+from drivers.mock.scpi import ScpiDevice, ScpiSession, block, spellings
 from drivers.mock.yokogawa import IDENTITY, AQ6370Firmware
 
 
@@ -249,3 +253,190 @@ def test_a_dropped_connection_stays_dropped_and_others_live(firmware):
     other.close()
     with pytest.raises(ConnectionDropped):
         other.receive(b"*OPC?\n")
+
+
+# --- the interpreter with an instrument of its own ----------------------------------------------
+
+
+COMMANDS = {
+    "SOUR#:FUNC": lambda a: a.connection.settings.update({f"func{a.suffixes[0]}": a.single()}),
+    "SOUR#:FUNC?": lambda a: a.connection.settings.get(f"func{a.suffixes[0]}", "SINE"),
+    "OUTPUT:STATE?": lambda _: "both",
+    "OUTPUT#:STATE?": lambda a: f"one {a.suffixes[0]}",
+    "ACQ:SOUR#:DATA?": lambda a: block(bytes(a.suffixes)),
+    ":MATRix#:CELL#[:VALue]?": lambda a: "{},{}".format(*a.suffixes),
+    ":TRACe:Y1?": lambda _: "one",
+    ":TRACe:Y2?": lambda _: "two",
+    ":DATA": lambda a: a.connection.settings.update(data=a[-1]),
+    ":DATA?": lambda a: block(a.connection.settings.get("data", "").encode("latin-1")),
+    ":LEVel": lambda a: a.connection.settings.update(level=str(a.integer(-5, 5))),
+    ":LEVel?": lambda a: a.connection.settings.get("level", "0"),
+    ":COUNt?": lambda a: str(len(a)),
+    ":ECHO?": lambda a: block(",".join(a).encode("latin-1")),
+}
+
+
+def bench(**options):
+    return ScpiDevice("MAKER,MODEL,1,1", COMMANDS, **options)
+
+
+def session(device=None, **options):
+    return ScpiSession(device or bench(), login=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("query", "answer"),
+    [
+        (b"ACQ:SOUR2:DATA?", b"#11\x02"),
+        (b"acq:sour:data?", b"#11\x01"),
+        (b"OUTPUT:STATE?", b"both"),
+        (b"OUTPUT2:STATE?", b"one 2"),
+        (b"MATR3:CELL4?", b"3,4"),
+        (b"MATRIX:CELL12:VAL?", b"1,12"),
+        (b"TRAC:Y1?;Y2?", b"one;two"),
+    ],
+)
+def test_numbers_in_headers(query, answer):
+    assert session().receive(query + b"\n") == answer + b"\r\n"
+
+
+@pytest.mark.parametrize("query", [b"TRAC:Y3?", b"TRAC:Y?", b"MATR#:CELL?", b"SOUR1X:FUNC?"])
+def test_a_number_that_is_not_foreseen_is_another_header(query):
+    line = session()
+    assert line.receive(query + b"\n") == b""
+    assert line.receive(b"SYST:ERR?\n")[:4] in (b"-113", b"-102")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"a;b", b"\n", b"\r", b" ", b"\r\n*RST\r\n", b"'", b'"', b"#15", bytes(range(256))],
+)
+def test_a_block_may_hold_any_byte(content):
+    line = session()
+    sent = b":DATA 1," + block(content) + b";:LEV 3;:LEV?\n:DATA?\nSYST:ERR?\n"
+    assert line.receive(sent) == b"3\r\n" + block(content) + b'\r\n0,"No error"\r\n'
+
+
+@pytest.mark.parametrize("sent", [b"#3x", b"#29", b"#9999999999", b"#15abc", b"#15abcdefg", b"#"])
+def test_a_broken_block_is_an_error_and_the_next_message_is_heard(sent):
+    line = session()
+    line.receive(b":DATA " + sent)
+    # a block that stops early swallows what follows, as it would in the real instrument
+    line.receive(b"\n\n\n\n\n\n\n\n\n")
+    line.receive(b"0" * 100 + b"\n")
+    line.receive(b"*CLS\n")
+    assert line.receive(b"*OPC?\n") == b"1\r\n"
+
+
+def test_a_block_without_a_length_goes_to_the_end_of_the_line():
+    assert session().receive(b":DATA #0ab;:LEV 3\n:DATA?\n") == b"#19ab;:LEV 3\r\n"
+
+
+def test_strings_hold_separators():
+    line = session()
+    assert line.receive(b":COUN? 'a;b,c',\"d,;\",3;:LEV?\n") == b"3;0\r\n"
+    assert line.receive(b":COUN? 'never closed;,\n:LEV?\n") == b"1\r\n0\r\n"
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (b":LEV 6", -222),
+        (b":LEV -6", -222),
+        (b":LEV 99999999999999999999", -222),
+        (b":LEV x", -104),
+        (b":LEV \xb2", -104),
+        (b":LEV", -109),
+        (b":LEV 1,2", -108),
+        (b":DATA #13abcd", -161),
+        (b"?", -102),
+        (b"L\xc9VEL 1", -102),
+    ],
+)
+def test_what_a_parameter_must_be(message, code):
+    line = session()
+    line.receive(message + b"\n")
+    assert line.receive(b"SYST:ERR:COUNT?\n") == b"1\r\n"
+    assert line.receive(b"SYST:ERR:NEXT?\n").startswith(b"%d," % code)
+
+
+def test_status_and_settings_per_connection():
+    device = bench(status_per_connection=True, errors_at_most=16)
+    one, other = session(device), session(device)
+    for _ in range(20):
+        one.receive(b"NONSENSE\n")
+    one.receive(b"SOUR2:FUNC ARBITRARY\n*ESE 8\n")
+    assert one.receive(b"SYST:ERR:COUN?;:SOUR2:FUNC?;*ESE?\n") == b"16;ARBITRARY;8\r\n"
+    assert other.receive(b"SYST:ERR:COUN?;:SOUR2:FUNC?;*ESE?;*ESR?\n") == b"0;SINE;0;0\r\n"
+
+
+def test_operation_complete_service_request_self_test():
+    line = session()
+    assert line.receive(b"*WAI;*TST?;*OPC;*ESR?;*ESR?\n") == b"0;1;0\r\n"
+    assert line.receive(b"*SRE 4;*SRE?;*STB?\n") == b"4;0\r\n"
+    assert line.receive(b"NONSENSE\n*STB?\n") == b"68\r\n"
+
+
+def test_a_terminator_of_two_characters():
+    line = session(terminator=b"\r\n")
+    assert line.receive(b"*OPC?\n") == b""
+    assert line.receive(b";*OPC?\r\n") == b"1;1\r\n"
+
+
+def test_a_message_without_end_is_given_up(monkeypatch):
+    monkeypatch.setattr(scpi_parser, "LONGEST_MESSAGE", 100)
+    line = session()
+    assert line.receive(b":LEV " + b"0" * 200) == b""
+    assert line.receive(b"3\n*OPC?\n") == b"1\r\n"
+    assert line.receive(b"SYST:ERR?\n").startswith(b"-363,")
+
+
+# --- properties ---------------------------------------------------------------------------------
+
+PIECES = st.sampled_from(
+    [
+        b"*IDN?",
+        b":LEV 3",
+        b"LEV?",
+        b"SOUR2:FUNC ARB",
+        b"SOUR2:FUNC?",
+        b"NO:SUCH",
+        b":SYST:ERR?",
+        b":DATA #15ab\n;c",
+        b":DATA?",
+        b":ECHO? 'a;b',\"#12\n",
+        b":DATA #0x;y",
+        b";",
+        b"\n",
+        b"\r\n",
+        b"#",
+        b"'",
+        b" ",
+        b"\xff\xb2",
+        b":LEV #9",
+    ]
+)
+
+
+@given(st.lists(PIECES, max_size=12), st.lists(st.integers(0, 200), max_size=8))
+def test_any_chunking_of_the_bytes_gives_the_same_answers(pieces, cuts):
+    stream = b"".join(pieces) + b"\n*OPC?\n"
+    bounds = [0, *sorted(min(c, len(stream)) for c in cuts), len(stream)]
+    whole, cut, single = session(), session(), session()
+    expected = whole.receive(stream)
+    assert b"".join(cut.receive(stream[a:b]) for a, b in itertools.pairwise(bounds)) == expected
+    assert b"".join(single.receive(stream[i : i + 1]) for i in range(len(stream))) == expected
+
+
+@given(st.lists(st.one_of(PIECES, st.binary(max_size=20)), max_size=20))
+def test_random_bytes_raise_nothing(pieces):
+    line = session()
+    for piece in pieces:
+        line.receive(piece)
+
+
+@given(st.binary(max_size=300))
+def test_every_block_comes_back(content):
+    for end in (b"\n", b"\r\n"):
+        sent = b":DATA " + block(content) + end + b":DATA?" + end
+        assert session(terminator=end).receive(sent) == block(content) + b"\r\n"

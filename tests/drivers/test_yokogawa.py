@@ -269,11 +269,9 @@ def test_a_setting_that_is_not_taken_is_refused(spectrometer, rig):
         ("SENSE?", "77", ProtocolError, "sensitivity: unexpected answer"),
     ],
 )
-def test_settings_are_verified_by_reading_them_back(
-    spectrometer, rig, monkeypatch, query, answer, error, named
-):
+def test_settings_are_verified_by_reading_them_back(spectrometer, rig, query, answer, error, named):
     handlers = rig.instruments["spectrometer"]._device._handlers
-    monkeypatch.setitem(handlers, f"SENSE:{query}", lambda _: answer)
+    handlers.override(f"SENSE:{query}", lambda _: answer)
     with pytest.raises(error, match=f"spectrometer: .*{named}"):
         spectrometer.start()
 

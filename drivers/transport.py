@@ -4,6 +4,8 @@
     http://192.168.1.20                 HTTP instruments
     TCPIP0::192.168.1.21::10001::SOCKET VISA instruments, through pyvisa-py
     mcc://01A2B3C4                      boards of Measurement Computing, through uldaq
+    ocean://192.168.1.30                Ocean spectrometers over TCP (port 57357, or :port)
+    ocean-usb://FLMS00123               Ocean spectrometers on USB, by serial number
     audio://Scarlett 2i2                a sound interface by its name, through PortAudio
 
 What is returned is of the same type either way, so drivers cannot know the difference.
@@ -23,6 +25,7 @@ from drivers.mock.audio import SimulatedAudio
 from drivers.mock.circuit import CircuitPlant
 from drivers.mock.http import FirmwareClient
 from drivers.mock.mcc import MccFirmware
+from drivers.mock.ocean import OceanFirmware, SessionWire
 from drivers.mock.optics import OpticalPlant
 from drivers.mock.optics_drift import DeclaredDrift
 from drivers.mock.plate import OscillatingPlate
@@ -35,6 +38,7 @@ from drivers.mock.rig import (
     plate_rig,
 )
 from drivers.mock.visa import FirmwareAdapter
+from drivers.ocean_link import OceanLink, TcpWire
 from drivers.visa_socket import SocketAdapter
 
 __all__ = [
@@ -45,6 +49,7 @@ __all__ = [
     "open_audio",
     "open_board",
     "open_http",
+    "open_ocean",
     "open_rigs",
     "open_visa",
 ]
@@ -52,6 +57,9 @@ __all__ = [
 MOCK = "mock://"
 _AUDIO = "audio://"
 _BOARD = "mcc://"
+_OCEAN = "ocean://"
+_OCEAN_PORT = 57357
+_OCEAN_USB = "ocean-usb://"
 _PLANTS = "optics, circuit, plate"
 
 
@@ -128,6 +136,7 @@ def _open_rig(name: str, settings: RigSettings, row_times_s: Mapping[str, float]
         return optical_rig(
             OpticalPlant(**dials, drift=drift),
             sweep_time_s=sweep_time_s if settings.honour_times else 0.0,
+            honour_times=settings.honour_times,
         )
     if settings.drift_per_hour and (
         settings.plant in ("circuit", "plate") or ":" in settings.plant
@@ -220,6 +229,36 @@ def open_audio(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> Du
     if not isinstance(firmware, SimulatedAudio):
         raise ValueError(f"{address}: this simulated instrument is no sound interface")
     return firmware
+
+
+def open_ocean(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> OceanLink:
+    """Open an Ocean spectrometer: `ocean://host[:port]`, `ocean-usb://serial`, or a simulated one.
+
+    Nothing is connected yet. Raises ValueError for an address that names none, or where seabreeze
+    is not installed.
+    """
+    try:
+        from drivers.ocean_seabreeze import NetworkLink, UsbLink
+    except ImportError as error:
+        raise ValueError(f"{address}: needs `pip install 'pnnlab[ocean]'` ({error})") from error
+    if address.startswith(_OCEAN_USB):
+        return UsbLink(address.removeprefix(_OCEAN_USB))
+    if address.startswith(_OCEAN):
+        host, port = _host_and_port(address, address.removeprefix(_OCEAN), _OCEAN_PORT)
+        return NetworkLink(lambda: TcpWire(host, port, timeout_s), timeout_s)
+    if not address.startswith(MOCK):
+        raise ValueError(f"{address}: not an ocean://, ocean-usb:// or mock:// address")
+    firmware = _firmware(address, rigs)
+    if not isinstance(firmware, OceanFirmware):
+        raise ValueError(f"{address}: this simulated instrument is no Ocean spectrometer")
+    return NetworkLink(lambda: SessionWire(firmware.connect()), timeout_s)
+
+
+def _host_and_port(address: str, place: str, default: int) -> tuple[str, int]:
+    host, colon, port = place.partition(":")
+    if not host or (colon and not (port.isdecimal() and 0 < int(port) < 65536)):
+        raise ValueError(f"{address}: not a host, or host:port with a port of 1 to 65535")
+    return host, int(port) if colon else default
 
 
 def _firmware(address: str, rigs: Mapping[str, Rig]) -> object:

@@ -7,7 +7,8 @@ from drivers.audio import AudioPlate
 from drivers.import_path import imported
 from drivers.instrument import Instrument
 from drivers.mcc import MccUsb1208HS
-from drivers.transport import Rig, open_audio, open_board, open_http, open_visa
+from drivers.ocean import OceanSpectrometer
+from drivers.transport import Rig, open_audio, open_board, open_http, open_ocean, open_visa
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from lab.config import BenchConfig, InstrumentConfig
@@ -62,6 +63,17 @@ def _open_audio_plate(
     )
 
 
+def _open_ocean(
+    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
+) -> OceanSpectrometer:
+    return OceanSpectrometer(
+        open_ocean(config.address, rigs, timeout_s=config.timeout_s),
+        name=name,
+        expect_idn=config.expect_idn,
+        **_settings(config),
+    )
+
+
 def _settings(config: InstrumentConfig) -> dict[str, Any]:
     return {**config.settings, **config.limits}
 
@@ -71,6 +83,7 @@ DRIVERS: dict[str, Opener] = {
     "YokogawaAQ6370": _open_yokogawa,
     "MccUsb1208HS": _open_mcc,
     "AudioPlate": _open_audio_plate,
+    "OceanSpectrometer": _open_ocean,
 }
 
 

@@ -1,5 +1,6 @@
 """A simulated rig: the firmware of its instruments in front of one shared plant."""
 
+import time
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from drivers.mock.audio import SimulatedAudio
 from drivers.mock.faults import Fault
 from drivers.mock.mcc import DrivenCircuit, MccFirmware
+from drivers.mock.ocean import OceanFirmware
 from drivers.mock.optical_rows import LightOfRows, OpticalRows
 from drivers.mock.waveshaper import WaveShaperFirmware
 from drivers.mock.yokogawa import AQ6370Firmware
@@ -127,15 +129,22 @@ class Rig:
         firmware.inject(fault, on)
 
 
-def optical_rig(plant: ShapedLight, *, sweep_time_s: float = 0.0) -> Rig:
-    """Return pulse shaper `shaper` and `spectrometer` in front of one plant.
+def optical_rig(
+    plant: ShapedLight, *, sweep_time_s: float = 0.0, honour_times: bool = False
+) -> Rig:
+    """Return pulse shaper `shaper`, and `spectrometer` and `ocean`, in front of one plant.
 
-    sweep_time_s: how long a sweep takes.
+    sweep_time_s: how long a sweep takes; honour_times: integrations take their time.
     """
     spectrometer = AQ6370Firmware(plant.spectrum, sweep_time_s=sweep_time_s)
+    ocean = OceanFirmware(plant.spectrum, **({"pause": time.sleep} if honour_times else {}))
     return Rig(
         plant,
-        {"shaper": WaveShaperFirmware(plant.set_transmission), "spectrometer": spectrometer},
+        {
+            "shaper": WaveShaperFirmware(plant.set_transmission),
+            "spectrometer": spectrometer,
+            "ocean": ocean,
+        },
         OpticalRows(plant, spectrometer) if isinstance(plant, LightOfRows) else None,
     )
 

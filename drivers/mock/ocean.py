@@ -1,0 +1,275 @@
+"""The far end of an Ocean HDX: its binary protocol, and what its detector makes of the light.
+
+Messages as seabreeze 2.11.0 asks them; frames after `drivers.ocean_frames`. The grating is a
+special one that no catalogue has: 2068 pixels from 773 to 777 nm, 1.9 pm each, where a standard HDX
+has about 0.4 nm a pixel, with which nothing on the optical bench could be told apart. Counts are a
+dark offset plus what the light gives in the integration time, rounded, at most 65535. The first
+spectrum after a change of the integration time is still of the old one.
+"""
+
+import struct
+from collections.abc import Callable
+
+import numpy as np
+
+from drivers.mock.faults import GARBAGE, ConnectionDropped, Fault, FaultQueue
+from drivers.ocean_frames import (
+    HEADER_BYTES,
+    BadFrame,
+    Error,
+    Flag,
+    Frame,
+    Message,
+    body_bytes,
+    unpack,
+)
+from drivers.spec import Array
+
+SERIAL = "HDX00714"
+PRODUCT_ID = 0x2003
+PIXELS = 2068
+WAVELENGTHS_NM = (773.0, 1.94e-3, -2e-9)  # times 1, pixel, pixel^2; single precision on the wire
+NONLINEARITY = (1.0,)
+INTEGRATION_US = (6_000, 9_999_999)
+TRIGGER_MODES = (0, 1, 3, 255)
+FULL_SCALE = 65_535
+DARK_COUNTS = 1_500
+WATTS_PER_COUNT = 2.4e-11  # at 10 ms: the detector is full just before the optics' own scale
+_COUNTS_PER_W_US = 1 / (WATTS_PER_COUNT * 10_000)
+_COMMAND_FAULTS = frozenset({Fault.DROP, Fault.REFUSE, Fault.IDENTITY})
+_REPLY_FAULTS = frozenset({Fault.TIMEOUT, Fault.GARBAGE, Fault.TRUNCATE})
+
+
+def _no_pause(seconds: float) -> None:
+    """Take no time."""
+
+
+class OceanFirmware:
+    """One simulated HDX in front of the plant; counts its spectra in `spectra`.
+
+    `out_of_limits`: values received outside the integration times and trigger modes it has.
+    """
+
+    def __init__(
+        self,
+        spectrum: Callable[[Array], Array],
+        *,
+        serial: str = SERIAL,
+        pause: Callable[[float], None] = _no_pause,
+    ) -> None:
+        """Power up; `spectrum(wavelengths_m)` is the light's side, W.
+
+        pause: called with what an integration takes, s (`time.sleep`: real time).
+        """
+        self._spectrum = spectrum
+        self._serial = serial.encode("ascii")
+        self._pause = pause
+        coefficients = [float(np.float32(c)) for c in WAVELENGTHS_NM]
+        pixel = np.arange(PIXELS)
+        self._axis_m = sum(c * pixel**i for i, c in enumerate(coefficients)) * 1e-9
+        self._time_us = self._spectrum_us = 100_000
+        self.faults = FaultQueue()
+        self.spectra = 0
+        self.out_of_limits = 0
+
+    def connect(self) -> "OceanSession":
+        """Open one more connection."""
+        return OceanSession(self)
+
+    def inject(self, fault: Fault, on: str = "") -> None:
+        """Arm `fault` for the next request whose message name (`Message`) contains `on`."""
+        self.faults.arm(fault, on or ("GET_SERIAL" if fault is Fault.IDENTITY else ""))
+
+    def answer(self, request: Frame) -> Frame | None:
+        """Carry out one request; None where the host asks for no acknowledgement.
+
+        Raises ConnectionDropped where an armed fault says so.
+        """
+        fault = self.faults.take(name_of(request.message).encode(), _COMMAND_FAULTS)
+        if fault is Fault.DROP:
+            raise ConnectionDropped
+        if fault is Fault.REFUSE:
+            return refusal(request, Error.NOT_READY)
+        try:
+            payload = self._carry_out(request.message, request.payload)
+        except _Refused as refused:
+            return refusal(request, refused.error)
+        if fault is Fault.IDENTITY:
+            payload = b"OTHER001"
+        acknowledge = bool(request.flags & Flag.REQUEST_ACK)
+        if payload is None and not acknowledge:
+            return None
+        flags = Flag.RESPONSE | (Flag.ACK if acknowledge else Flag(0))
+        return reply(request, payload or b"", flags)
+
+    def _carry_out(self, message: int, payload: bytes) -> bytes | None:
+        """Return the payload of the answer, None for a command; raise _Refused."""
+        match message:
+            case Message.GET_SERIAL:
+                return self._serial
+            case Message.GET_SERIAL_LENGTH:
+                return bytes([len(self._serial)])
+            case Message.GET_PRODUCT_ID:
+                return struct.pack("<H", PRODUCT_ID)
+            case Message.GET_WAVELENGTH_COEFFICIENT_COUNT:
+                return bytes([len(WAVELENGTHS_NM)])
+            case Message.GET_WAVELENGTH_COEFFICIENT:
+                return _coefficient(WAVELENGTHS_NM, payload)
+            case Message.GET_NONLINEARITY_COEFFICIENT_COUNT:
+                return bytes([len(NONLINEARITY)])
+            case Message.GET_NONLINEARITY_COEFFICIENT:
+                return _coefficient(NONLINEARITY, payload)
+            case Message.GET_RAW_SPECTRUM_NOW:
+                return self._integrate().tobytes()
+            case Message.SET_INTEGRATION_TIME_US:
+                self._set_integration_time(_number("<L", payload))
+            case Message.SET_TRIGGER_MODE:
+                self._set_trigger_mode(_number("<B", payload))
+            case _:
+                raise _Refused(Error.MESSAGE_TYPE)
+        return None
+
+    def _set_integration_time(self, time_us: int) -> None:
+        low, high = INTEGRATION_US
+        if not low <= time_us <= high:
+            self.out_of_limits += 1
+            raise _Refused(Error.PAYLOAD)
+        self._time_us = time_us
+
+    def _set_trigger_mode(self, mode: int) -> None:
+        if mode not in TRIGGER_MODES:
+            self.out_of_limits += 1
+            raise _Refused(Error.PAYLOAD)
+
+    def _integrate(self) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint16]]":
+        self._pause(self._spectrum_us * 1e-6)
+        power_w = self._spectrum(self._axis_m)
+        counts = DARK_COUNTS + power_w * (_COUNTS_PER_W_US * self._spectrum_us)
+        self._spectrum_us = self._time_us
+        self.spectra += 1
+        return np.clip(np.rint(counts), 0, FULL_SCALE).astype("<u2")
+
+
+class OceanSession:
+    """One connection: bytes in, bytes out."""
+
+    def __init__(self, firmware: OceanFirmware) -> None:
+        """Connect to `firmware`."""
+        self._firmware = firmware
+        self._input = b""
+        self._late = b""
+        self._dropped = False
+
+    def receive(self, data: bytes) -> bytes:
+        """Take bytes from the host and return the bytes sent back; may raise ConnectionDropped.
+
+        What is no frame is refused, and forgotten with all that came with it.
+        """
+        if self._dropped:
+            raise ConnectionDropped
+        self._input += data
+        sent = b""
+        while len(self._input) >= HEADER_BYTES:
+            try:
+                end = HEADER_BYTES + body_bytes(self._input[:HEADER_BYTES])
+                if len(self._input) < end:
+                    break
+                request = unpack(self._input[:end])
+            except BadFrame as error:
+                self._input = b""
+                return sent + refusal(Frame(0), error.error).pack()
+            self._input = self._input[end:]
+            sent += self._exchange(request)
+        return sent
+
+    def close(self) -> None:
+        """End the connection; idempotent."""
+        self._dropped = True
+
+    def _exchange(self, request: Frame) -> bytes:
+        try:
+            answer = self._firmware.answer(request)
+        except ConnectionDropped:
+            self._dropped = True
+            raise
+        if answer is None:
+            return b""
+        data = answer.pack()
+        fault = self._firmware.faults.take(name_of(request.message).encode(), _REPLY_FAULTS)
+        if fault is Fault.TIMEOUT:
+            self._late += data
+            return b""
+        if fault is Fault.GARBAGE:
+            data = GARBAGE * 20  # as long as a header, so that the host need not wait for more
+        if fault is Fault.TRUNCATE:
+            data = data[: len(data) // 2]
+        late, self._late = self._late, b""
+        return late + data
+
+
+class SessionWire:
+    """The in-memory end of a byte stream (`drivers.ocean_link.ByteWire`).
+
+    A missing answer is known at once here, so the deadline is not waited for.
+    """
+
+    def __init__(self, session: OceanSession) -> None:
+        """Connect to a session of the firmware."""
+        self._session = session
+        self._received = b""
+
+    def send(self, data: bytes) -> None:
+        """Send all of `data`; raises ConnectionError."""
+        try:
+            self._received += self._session.receive(data)
+        except ConnectionDropped as dropped:
+            raise ConnectionError("connection reset by peer") from dropped
+
+    def receive(self, count: int, deadline: float, check: Callable[[], None]) -> bytes:
+        """Return exactly `count` bytes; TimeoutError where they have not been sent."""
+        check()
+        if len(self._received) < count:
+            raise TimeoutError(f"{len(self._received)} of {count} bytes came in time")
+        taken, self._received = self._received[:count], self._received[count:]
+        return taken
+
+    def close(self) -> None:
+        """Close the connection; idempotent."""
+        self._session.close()
+
+
+class _Refused(Exception):
+    def __init__(self, error: Error) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def name_of(message: int) -> str:
+    """Return a message's name, or its number where it has none."""
+    known = {m.value: m.name for m in Message}
+    return known.get(message, f"{message:#x}")
+
+
+def reply(request: Frame, payload: bytes, flags: Flag) -> Frame:
+    """Return the answer to a request, with a checksum if it had one."""
+    return Frame(request.message, payload, flags, 0, request.regarding, request.checksum)
+
+
+def refusal(request: Frame, error: Error) -> Frame:
+    """Return the answer of an instrument that says no."""
+    flags = Flag.RESPONSE | Flag.NACK
+    return Frame(request.message, b"", flags, error, request.regarding, request.checksum)
+
+
+def _number(form: str, payload: bytes) -> int:
+    if len(payload) != struct.calcsize(form):
+        raise _Refused(Error.PAYLOAD_LENGTH)
+    (value,) = struct.unpack(form, payload)
+    return int(value)
+
+
+def _coefficient(values: tuple[float, ...], payload: bytes) -> bytes:
+    number = _number("<B", payload)
+    if number >= len(values):
+        raise _Refused(Error.PAYLOAD)
+    return struct.pack("<f", values[number])

@@ -31,13 +31,13 @@ from drivers.errors import (
     DriverError,
     InstrumentRefused,
     InstrumentTimeout,
-    LimitError,
     ProtocolError,
+    refuse,
 )
 from drivers.instrument import Recording, check_identity
+from drivers.limits import Narrowing, duty, rms, slew
 from drivers.spec import Array, ArraySpec
 
-Limits = tuple[float, float]
 T = TypeVar("T")
 
 _ERRORS: dict[type[PortError], type[DriverError]] = {
@@ -48,10 +48,16 @@ _ERRORS: dict[type[PortError], type[DriverError]] = {
 
 
 class AudioPlate:
-    """A speaker, a plate and a microphone; `drive` and `response` (samples,) are of full scale."""
+    """A speaker, a plate and a microphone; `drive` and `response` (samples,) are of full scale.
 
-    drive: ArraySpec
-    response: ArraySpec
+    The hardware's limits; the bench file may set narrower ones for `drive`: `low`, `high` or
+    `peak`, full scale; `rms` of a row's samples, full scale; `slew`, full scale per sample; `duty`,
+    the share of a row, silence included, that is driven.
+    """
+
+    FULL_SCALE = 1.0
+    GREATEST_RMS = 1.0
+    GREATEST_SLEW = 2.0  # per sample: from one end of the range to the other
 
     def __init__(
         self,
@@ -64,22 +70,27 @@ class AudioPlate:
         longest_latency_frames: int = 4096,
         attempts: int = 3,
         expect_idn: str | None = None,
-        drive: Limits | None = None,
+        drive: Narrowing | None = None,
     ) -> None:
         """Take the interface (closed by `close`) and the fixed part of every waveform; no I/O.
 
         A row is `samples` of drive, and silence up to `row_frames` (48 a ms), which the latency
         must not outlast; rows_per_shot rows fit into one waveform; attempts: shots until
         one is free of under- and overflows; expect_idn is a regular expression that the identity
-        must contain; drive narrows the limits. Raises LimitError, or ValueError for wider limits.
+        must contain; drive narrows the limits. Raises LimitError, or ValueError for wider limits
+        and for a range without the 0 of the silence.
         """
         self.name = name
         self.rows_per_shot = rows_per_shot
         self.silence_samples = row_frames - samples
         _check_waveform(name, samples, row_frames, rows_per_shot, longest_latency_frames, attempts)
-        self.drive = ArraySpec("drive", "full scale", (samples,), -1.0, 1.0)
-        self.drive = self.drive.narrowed(*(drive or ()))
-        self.response = ArraySpec("response", "full scale", (samples,), -1.0, 1.0)
+        full, unit, shape = self.FULL_SCALE, "full scale", (samples,)
+        of_a_row = rms(self.GREATEST_RMS, unit), slew(self.GREATEST_SLEW, unit), duty(row_frames)
+        declared = ArraySpec("drive", unit, shape, -full, full, "float32", row_limits=of_a_row)
+        self._drive = declared.limited(drive)
+        if not self._drive.low <= 0 <= self._drive.high:
+            raise ValueError(f"drive: {drive} leaves out 0, the silence between rows")
+        self._response = ArraySpec("response", unit, shape, -full, full)
         self._port = interface
         self._row_frames = row_frames
         self._attempts = attempts
@@ -90,6 +101,16 @@ class AudioPlate:
         self._waveform = np.zeros((rows_per_shot, row_frames, CHANNELS), dtype=np.float32)
         self._waveform[:, :samples, 1] = reference
         self._closed = False
+
+    @property
+    def drive(self) -> ArraySpec:
+        """Get what `play_and_record` accepts, (samples,) of full scale."""
+        return self._drive
+
+    @property
+    def response(self) -> ArraySpec:
+        """Get what it returns, (samples,) of full scale."""
+        return self._response
 
     # --- Instrument -------------------------------------------------------------------------
 
@@ -105,7 +126,7 @@ class AudioPlate:
         identity = self.identify()
         check_identity(self.name, identity, self._expect_idn)
         self._ask("start", self._port.start)
-        self._shoot(np.zeros((1, *self.drive.shape)))
+        self._shoot(np.zeros((1, *self._drive.shape)))
 
     def shutdown(self) -> None:
         """Fade to silence and stop the stream; idempotent."""
@@ -141,13 +162,11 @@ class AudioPlate:
         Raises LimitError before anything is played, ProtocolError if the reference is not heard
         at all, InstrumentRefused if every attempt had an under- or overflow.
         """
-        drive = self.drive.check(drive, instrument=self.name)
-        if drive.ndim != 2 or not 1 <= len(drive) <= self.rows_per_shot:
-            raise LimitError(
-                self.name,
-                self.drive.name,
-                f"shape {drive.shape} is not 1 to {self.rows_per_shot} rows of {self.drive.shape}",
-            )
+        drive = self._drive.check(drive, instrument=self.name)
+        most = len(self._waveform)
+        if drive.ndim != 2 or not 1 <= len(drive) <= most:
+            message = f"shape {drive.shape} is not 1 to {most} rows of {self._drive.shape}"
+            refuse(self.name, "drive", message)
         return self._shoot(drive)
 
     def _shoot(self, drive: Array) -> Recording:
@@ -197,9 +216,9 @@ def _check_waveform(
 ) -> None:
     for quantity, value in (("samples", samples), ("rows_per_shot", rows), ("attempts", attempts)):
         if value < 1:
-            raise LimitError(name, quantity, f"{value} is less than 1")
+            refuse(name, quantity, f"{value} is less than 1")
     if not 0 <= latency_frames <= row_frames - samples:
-        raise LimitError(
+        refuse(
             name,
             "longest_latency_frames",
             f"{latency_frames} is not in the silence of a row: 0 to "

@@ -10,7 +10,13 @@ DriverError
 └── Aborted               somebody asked the operation to end; the instrument is to be started again
 
 Every message names the instrument, what was asked, what happened, and the limit with its unit.
+What is refused before it is sent is logged, as a warning of the logger `drivers.limits`.
 """
+
+import logging
+from typing import NoReturn
+
+_log = logging.getLogger("drivers.limits")
 
 
 class DriverError(Exception):
@@ -27,6 +33,13 @@ class LimitError(DriverError, ValueError):
     def __init__(self, instrument: str, quantity: str, message: str) -> None:
         super().__init__(instrument, f"{quantity}: {message}")
         self.quantity = quantity
+
+
+def refuse(instrument: str, quantity: str, message: str) -> NoReturn:
+    """Log a refusal and raise it as LimitError."""
+    error = LimitError(instrument, quantity, message)
+    _log.warning("%s", error)
+    raise error
 
 
 class ConnectionLost(DriverError):

@@ -56,8 +56,15 @@ class Instrument(Protocol):
 class PulseShaper(Instrument, Protocol):
     """A programmable optical filter: attenuation and phase on a fixed grid of lines."""
 
-    attenuation: ArraySpec
-    phase: ArraySpec
+    @property
+    def attenuation(self) -> ArraySpec:
+        """Get what `load` accepts, (lines,) dB."""
+        ...
+
+    @property
+    def phase(self) -> ArraySpec:
+        """Get what `load` accepts, (lines,) rad."""
+        ...
 
     def load(self, attenuation_db: Array, phase_rad: Array) -> None:
         """Program every line, each (lines,), dB and rad; return when the filter has settled."""
@@ -93,8 +100,16 @@ class Recording:
 class SpeakerPlate(Instrument, Protocol):
     """A plate that a speaker drives and a microphone hears; series of a fixed length."""
 
-    drive: ArraySpec
-    response: ArraySpec
+    @property
+    def drive(self) -> ArraySpec:
+        """Get what may be played, (samples,)."""
+        ...
+
+    @property
+    def response(self) -> ArraySpec:
+        """Get what is recorded of it, (samples,)."""
+        ...
+
     rows_per_shot: int
     silence_samples: int
 
@@ -106,8 +121,16 @@ class SpeakerPlate(Instrument, Protocol):
 class CircuitDAQ(Instrument, Protocol):
     """A circuit's input and output voltage: many rows in one waveform, a gap after each."""
 
-    drive: ArraySpec
-    response: ArraySpec
+    @property
+    def drive(self) -> ArraySpec:
+        """Get what may be played, (samples,)."""
+        ...
+
+    @property
+    def response(self) -> ArraySpec:
+        """Get what is recorded of it, (samples,)."""
+        ...
+
     gap_samples: int
     rows_at_once: int
 

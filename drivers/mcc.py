@@ -22,33 +22,32 @@ from drivers.errors import (
     DriverError,
     InstrumentRefused,
     InstrumentTimeout,
-    LimitError,
     ProtocolError,
+    refuse,
 )
 from drivers.instrument import check_identity
+from drivers.limits import Narrowing, slew
 from drivers.mcc_board import LOST, TIMED_OUT, BoardError, DaqBoard, Side
 from drivers.spec import Array, ArraySpec
 
 T = TypeVar("T")
 
-FULL_SCALE_V = 10.0
-FASTEST_HZ = 1e6
-MOST_SAMPLES = 2**24  # of one waveform: 17 s at the full rate
 TRIGGER_V = 5.0
 _SAFE_SAMPLES = 16
 _OVERSHOOT_V = 0.05  # a calibrated reading may lie so far beyond the range's end
-
-Limits = tuple[float, float]
 
 
 class MccUsb1208HS:
     """A circuit's voltage in, its voltage out, row by row.
 
-    `drive` (samples,) V declares what `acquire` accepts, `response` (samples,) V what it returns.
+    The hardware's limits; the bench file may set narrower ones for `drive`: `low`, `high` or
+    `peak`, V; `slew`, V per sample.
     """
 
-    drive: ArraySpec
-    response: ArraySpec
+    FULL_SCALE_V = 10.0
+    GREATEST_SLEW_V = 20.0  # per sample: from one end of the range to the other
+    FASTEST_HZ = 1e6
+    MOST_SAMPLES = 2**24  # of one waveform: 17 s at the full rate
 
     def __init__(
         self,
@@ -61,7 +60,7 @@ class MccUsb1208HS:
         buffer_samples: int = 2**17,
         timeout_s: float = 5.0,
         expect_idn: str | None = None,
-        drive: Limits | None = None,
+        drive: Narrowing | None = None,
     ) -> None:
         """Take the board (closed by `close`); no I/O.
 
@@ -75,11 +74,13 @@ class MccUsb1208HS:
         _check_waveform(name, samples, gap_samples, rate_hz, buffer_samples)
         self.rows_at_once = buffer_samples // (samples + gap_samples)
         shape = (samples,)
-        full = ArraySpec("drive", "V", shape, -FULL_SCALE_V, FULL_SCALE_V)
-        self.drive = full.narrowed(*(drive or ()))
-        if not self.drive.low <= 0 <= self.drive.high:
+        full = self.FULL_SCALE_V
+        of_a_row = (slew(self.GREATEST_SLEW_V, "V"),)
+        declared = ArraySpec("drive", "V", shape, -full, full, row_limits=of_a_row)
+        self._drive = declared.limited(drive)
+        if not self._drive.low <= 0 <= self._drive.high:
             raise ValueError(f"drive: {drive} V leaves out 0 V, which is played between rows")
-        self.response = ArraySpec("response", "V", shape, -FULL_SCALE_V, FULL_SCALE_V)
+        self._response = ArraySpec("response", "V", shape, -full, full)
         self._board = board
         self._rate_hz = rate_hz
         self._timeout_s = timeout_s
@@ -88,6 +89,16 @@ class MccUsb1208HS:
         # one waveform, (rows, samples + gap, channels); only the drives change
         self._waveform = np.zeros((self.rows_at_once, samples + gap_samples, 2))
         self._waveform[:, : samples // 2, 1] = TRIGGER_V
+
+    @property
+    def drive(self) -> ArraySpec:
+        """Get what `acquire` accepts, (samples,) V."""
+        return self._drive
+
+    @property
+    def response(self) -> ArraySpec:
+        """Get what it returns, (samples,) V."""
+        return self._response
 
     # --- Instrument -------------------------------------------------------------------------
 
@@ -109,7 +120,7 @@ class MccUsb1208HS:
         identity = self.identify()
         check_identity(self.name, identity, self._expect_idn)
         self.shutdown()
-        self.acquire(np.zeros((1, *self.drive.shape)))
+        self.acquire(np.zeros((1, *self._drive.shape)))
 
     def shutdown(self) -> None:
         """Stop both scans and bring both outputs to 0 V; idempotent."""
@@ -148,13 +159,13 @@ class MccUsb1208HS:
         InstrumentRefused, ConnectionLost or ProtocolError, the outputs then being at 0 V if the
         board can be reached.
         """
-        drive_v = self.drive.check(drive_v, instrument=self.name)
+        drive_v = self._drive.check(drive_v, instrument=self.name)
         if drive_v.ndim != 2:
-            message = f"shape {drive_v.shape} is not (rows, {self.drive.shape[0]})"
-            raise LimitError(self.name, "drive", message)
+            message = f"shape {drive_v.shape} is not (rows, {self._drive.shape[0]})"
+            refuse(self.name, "drive", message)
         response = np.empty(drive_v.shape)
-        for first in range(0, len(drive_v), self.rows_at_once):
-            rows = slice(first, first + self.rows_at_once)
+        for first in range(0, len(drive_v), len(self._waveform)):
+            rows = slice(first, first + len(self._waveform))
             try:
                 response[rows] = self._play(drive_v[rows])
             except DriverError:
@@ -187,10 +198,11 @@ class MccUsb1208HS:
         if status.running or status.samples != count or len(buffer) != count:
             message = f"input scan: {status.samples} of {count} samples are there"
             raise ProtocolError(self.name, message)
-        if not (np.abs(buffer) <= FULL_SCALE_V + _OVERSHOOT_V).all():
-            message = f"input scan: values that are not finite or beyond +-{FULL_SCALE_V:g} V"
+        full = self.FULL_SCALE_V
+        if not (np.abs(buffer) <= full + _OVERSHOOT_V).all():
+            message = f"input scan: values that are not finite or beyond +-{full:g} V"
             raise ProtocolError(self.name, message)
-        return np.clip(buffer, -FULL_SCALE_V, FULL_SCALE_V)
+        return np.clip(buffer, -full, full)
 
     def _call(self, asked: str, function: Callable[..., T], *arguments: Any) -> T:
         """Call the board; its errors become this driver's."""
@@ -211,12 +223,12 @@ class MccUsb1208HS:
 def _check_waveform(
     name: str, samples: int, gap_samples: int, rate_hz: float, buffer_samples: int
 ) -> None:
-    if not 0 < rate_hz <= FASTEST_HZ:
-        raise LimitError(name, "rate", f"{rate_hz:g} is outside (0, {FASTEST_HZ:g}] Hz")
+    if not 0 < rate_hz <= MccUsb1208HS.FASTEST_HZ:
+        refuse(name, "rate", f"{rate_hz:g} is outside (0, {MccUsb1208HS.FASTEST_HZ:g}] Hz")
     if samples < 2 or gap_samples < 1:
         message = f"{samples} and {gap_samples} are below 2 and 1 samples"
-        raise LimitError(name, "samples, gap", message)
+        refuse(name, "samples, gap", message)
     row = samples + gap_samples
-    if not row <= buffer_samples <= MOST_SAMPLES:
-        message = f"{buffer_samples} is outside [{row}, {MOST_SAMPLES}] samples"
-        raise LimitError(name, "buffer", message)
+    if not row <= buffer_samples <= MccUsb1208HS.MOST_SAMPLES:
+        message = f"{buffer_samples} is outside [{row}, {MccUsb1208HS.MOST_SAMPLES}] samples"
+        refuse(name, "buffer", message)

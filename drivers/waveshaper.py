@@ -10,7 +10,6 @@ loaded the light passes through uncontrolled states for some ten milliseconds.
 """
 
 import json
-import math
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -18,13 +17,10 @@ from typing import Any, Self
 import httpx
 import numpy as np
 
-from drivers.errors import (
-    InstrumentRefused,
-    LimitError,
-    ProtocolError,
-)
+from drivers.errors import InstrumentRefused, ProtocolError, refuse
 from drivers.http_wire import exchange
 from drivers.instrument import check_identity
+from drivers.limits import Narrowing, transmission
 from drivers.spec import Array, ArraySpec
 from drivers.wsp import Profile, ProfileFormat, parse_profile
 
@@ -35,17 +31,18 @@ PORTS = (1, 4)
 _HALF_STEP_THZ = STEP_THZ / 2
 _PATH = "/waveshaper/"
 
-Limits = tuple[float, float]
-
 
 class WaveShaperA:
     """A pulse shaper with `lines` lines of 1 GHz, all sent to one port.
 
-    `attenuation` (lines,) dB and `phase` (lines,) rad declare what `load` accepts.
+    The hardware's limits; the bench file may set narrower ones: `low` (the least attenuation that
+    every line keeps) and `high` of `attenuation`, dB; `low` and `high` of `phase`, rad; and with
+    `attenuation` also `transmission`, the mean share of power that the lines may let through.
     """
 
-    attenuation: ArraySpec
-    phase: ArraySpec
+    ATTENUATION_DB = (0.0, 60.0)
+    PHASE_RAD = (-6.2832, 6.2832)  # 2 pi as it is written
+    DECIMALS = 4  # of both, as they are written
 
     def __init__(
         self,
@@ -57,8 +54,8 @@ class WaveShaperA:
         port: int = 1,
         settling_time_s: float = 0.5,
         expect_idn: str | None = None,
-        attenuation: Limits | None = None,
-        phase: Limits | None = None,
+        attenuation: Narrowing | None = None,
+        phase: Narrowing | None = None,
     ) -> None:
         """Take the connection (closed by `close`) and the fixed part of every profile; no I/O.
 
@@ -75,12 +72,27 @@ class WaveShaperA:
         self._frequencies = _check_grid(name, first_line_thz, lines, port)
         self._format = ProfileFormat(self._frequencies, port, (rb"\t", rb"\n"))
         shape = (lines,)
-        turn = 2 * math.pi
-        self.attenuation = ArraySpec("attenuation", "dB", shape, 0.0, 60.0)
-        self.attenuation = self.attenuation.narrowed(*(attenuation or ()))
-        self.phase = ArraySpec("phase", "rad", shape, -turn, turn).narrowed(*(phase or ()))
+        light = (transmission(0.5 * 10.0**-self.DECIMALS),)
+        low, high = self.ATTENUATION_DB
+        declared = ArraySpec(
+            "attenuation", "dB", shape, low, high, decimals=self.DECIMALS, row_limits=light
+        )
+        self._attenuation = declared.limited(attenuation)
+        low, high = self.PHASE_RAD
+        declared = ArraySpec("phase", "rad", shape, low, high, decimals=self.DECIMALS)
+        self._phase = declared.limited(phase)
         self._load_request = _load_request(client)
         self._closed = False
+
+    @property
+    def attenuation(self) -> ArraySpec:
+        """Get what `load` accepts, (lines,) dB."""
+        return self._attenuation
+
+    @property
+    def phase(self) -> ArraySpec:
+        """Get what `load` accepts, (lines,) rad."""
+        return self._phase
 
     @property
     def frequencies_thz(self) -> Array:
@@ -137,8 +149,8 @@ class WaveShaperA:
         Raises LimitError before anything is sent, InstrumentRefused, InstrumentTimeout,
         ConnectionLost or ProtocolError; after these the filter's state is unknown.
         """
-        attenuation_db = self._check(self.attenuation, attenuation_db)
-        phase_rad = self._check(self.phase, phase_rad)
+        attenuation_db = self._check(self._attenuation, attenuation_db)
+        phase_rad = self._check(self._phase, phase_rad)
         lines = self._format.format(attenuation_db, phase_rad)
         self._post("loadprofile", b'{"type":"wsp","wsp":"%s"}' % lines)
         if self.settling_time_s > 0:
@@ -156,7 +168,7 @@ class WaveShaperA:
         checked = spec.check(values, instrument=self.name)
         if checked.ndim != 1:
             message = f"shape {checked.shape} is not one profile, {spec.shape}"
-            raise LimitError(self.name, spec.name, message)
+            refuse(self.name, spec.name, message)
         return checked
 
     # --- the wire ---------------------------------------------------------------------------
@@ -179,10 +191,10 @@ class WaveShaperA:
         first, last = self._frequencies[[0, -1]]
         if first < low - _HALF_STEP_THZ or last > high + _HALF_STEP_THZ:
             message = f"{first:.3f} to {last:.3f} THz is outside this device's "
-            raise LimitError(self.name, "lines", message + f"[{low:.3f}, {high:.3f}] THz")
+            refuse(self.name, "lines", message + f"[{low:.3f}, {high:.3f}] THz")
         if self._port > ports:
             message = f"{self._port} is outside this device's [1, {ports}]"
-            raise LimitError(self.name, "port", message)
+            refuse(self.name, "port", message)
 
     def _post(self, asked: str, body: bytes) -> None:
         self._accepted(asked, self._answer(asked, self._new_load_request(body)))
@@ -231,15 +243,15 @@ def _load_request(client: httpx.Client) -> httpx.Request:
 def _check_grid(name: str, first_line_thz: float, lines: int, port: int) -> Array:
     """Return the frequencies (lines,), THz, or raise LimitError."""
     if lines < FEWEST_LINES:
-        raise LimitError(name, "lines", f"{lines} is fewer than {FEWEST_LINES}")
+        refuse(name, "lines", f"{lines} is fewer than {FEWEST_LINES}")
     if not PORTS[0] <= port <= PORTS[1]:
-        raise LimitError(name, "port", f"{port} is outside [{PORTS[0]}, {PORTS[1]}]")
+        refuse(name, "port", f"{port} is outside [{PORTS[0]}, {PORTS[1]}]")
     if abs(first_line_thz / STEP_THZ - round(first_line_thz / STEP_THZ)) > 1e-6:
-        raise LimitError(name, "first_line_thz", f"{first_line_thz!r} is not on the 0.001 THz grid")
+        refuse(name, "first_line_thz", f"{first_line_thz!r} is not on the 0.001 THz grid")
     first = round(first_line_thz / STEP_THZ)
     frequencies: Array = np.arange(first, first + lines, dtype=np.float64) / 1000
     low, high = BAND_THZ
     if frequencies[0] < low - _HALF_STEP_THZ or frequencies[-1] > high + _HALF_STEP_THZ:
         message = f"{frequencies[0]:.3f} to {frequencies[-1]:.3f} THz is outside "
-        raise LimitError(name, "lines", message + f"[{low:.3f}, {high:.3f}] THz")
+        refuse(name, "lines", message + f"[{low:.3f}, {high:.3f}] THz")
     return frequencies

@@ -19,7 +19,7 @@ from pymeasure.instruments import Instrument
 from pymeasure.instruments.validators import strict_discrete_set, strict_range
 from pymeasure.instruments.yokogawa.aq6370series import AQ6370Series
 
-from drivers.errors import InstrumentRefused, InstrumentTimeout, LimitError
+from drivers.errors import InstrumentRefused, InstrumentTimeout, refuse
 from drivers.instrument import check_identity
 from drivers.scpi import ScpiLink
 from drivers.spec import Array, ArraySpec
@@ -298,12 +298,12 @@ def _check_axis(name: str, start_nm: float, stop_nm: float, points: int) -> None
     low, high = WAVELENGTH_NM
     if not low <= start_nm < stop_nm <= high:
         message = f"{start_nm:g} to {stop_nm:g} nm is not a rising range in [{low:g}, {high:g}] nm"
-        raise LimitError(name, "wavelength", message)
+        refuse(name, "wavelength", message)
     if not POINTS[0] <= points <= POINTS[1]:
         message = f"{points} is outside [{POINTS[0]}, {POINTS[1]}] points"
-        raise LimitError(name, "points", message)
+        refuse(name, "points", message)
 
 
 def _check_choice(name: str, quantity: str, value: object, choices: tuple[object, ...]) -> None:
     if value not in choices:
-        raise LimitError(name, quantity, f"{value!r} is not one of {choices}")
+        refuse(name, quantity, f"{value!r} is not one of {choices}")

@@ -9,7 +9,16 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from lab.errors import ConfigError
 from lab.network_config import NetworkConfig
@@ -82,10 +91,19 @@ class RigConfig(_Strict):
     drift_from_s: float = Field(0.0, ge=0, allow_inf_nan=False)
 
 
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Limit = Annotated[
+    Annotated[tuple[_Number, _Number], Tag("pair")] | Annotated[dict[str, _Number], Tag("table")],
+    Discriminator(lambda limit: "table" if isinstance(limit, dict) else "pair"),
+]
+
+
 class InstrumentConfig(_Strict):
     """One instrument: driver (a name of `lab.openers.DRIVERS` or `module:opener`) and address.
 
-    settings are passed to the driver's constructor; limits narrow its ranges, never widen them.
+    settings are passed to the driver's constructor; limits narrow those that it declares, never
+    widen them: of each quantity (low, high), or a table of low, high and what else the driver
+    limits (rms, slew, ...).
     row_time_s is the real time this instrument adds to a row (settling or sweep).
     """
 
@@ -95,7 +113,7 @@ class InstrumentConfig(_Strict):
     timeout_s: float = Field(5.0, gt=0, le=60)
     row_time_s: float = Field(0.0, ge=0)
     settings: dict[str, Any] = {}
-    limits: dict[str, tuple[float, float]] = {}
+    limits: dict[str, Limit] = {}
 
     @property
     def rig(self) -> str | None:

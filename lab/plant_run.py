@@ -107,7 +107,8 @@ class PlantRun:
 
     def _refuse(self, spec: ArraySpec, values: Array) -> None:
         """Let the driver's own check speak where a pixel (rows, pixels) is out of its limits."""
-        if values.min() < spec.low or values.max() > spec.high:
+        inside = values.min() >= spec.low and values.max() <= spec.high
+        if not inside or spec.limits_rows:
             spec.check(np.repeat(values, LINES_PER_PIXEL, axis=1), instrument=self._shaper.name)
 
 

@@ -326,7 +326,7 @@ def _checked(system: PhysicalSystem, forward_pass: ForwardPass) -> ForwardPass:
         raise ValueError(f"{p.system}: {len(x)} rows but {len(p.keys)} row keys")
     keys = None if p.keys is None else tuple(p.keys)
     pass_id = p.pass_id or secrets.token_hex(16)
-    return replace(p, x=x.copy(), theta=theta.copy(), keys=keys, pass_id=pass_id)
+    return replace(p, x=x, theta=theta, keys=keys, pass_id=pass_id)
 
 
 def _shared_instrument_locks(

@@ -106,7 +106,11 @@ class PhysicalSystem:
         return self._measure_batch(x, theta)
 
     def check(self, x: Array, theta: Array) -> tuple[Array, Array]:
-        """Return checked arrays of shape (rows, ...), or raise LimitError; nothing is sent."""
+        """Return checked arrays of shape (rows, ...), the caller's own, or raise LimitError.
+
+        Nothing is sent. Checked is also what the instruments would be given for these rows, where
+        they limit more than the range of values.
+        """
         d = self.description
         x = d.x.check(x, instrument=d.name)
         theta = d.theta.check(theta, instrument=d.name)
@@ -116,7 +120,15 @@ class PhysicalSystem:
             )
         if len(x) != len(theta):
             raise ValueError(f"{d.name}: {len(x)} rows of x but {len(theta)} rows of theta")
+        self._check_drives(x, theta)
         return x, theta
+
+    def _check_drives(self, x: Array, theta: Array) -> None:
+        """Raise LimitError if an instrument would refuse one of the rows; nothing unless needed.
+
+        For limits that the ranges of x and theta cannot keep, such as an RMS: otherwise rows of one
+        pass would have been sent when a later one is refused.
+        """
 
     def narrow(self, limits: Mapping[str, tuple[float, float]]) -> None:
         """Tighten the ranges of x or theta; raise ValueError for a wider or an unknown one."""

@@ -9,6 +9,7 @@ written as "no light"; the shaper blocks everything above 40 dB (|t| < 0.01).
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +24,7 @@ BLOCK_DB = 60.0
 FIELD_LOW, FIELD_HIGH = -0.5, 1.0
 _USED_POINTS = slice(1, 101, 2)  # of the spectrometer's 101, its least: every second one is read
 _OUTPUTS = 50
+_ROWS_AT_ONCE = 64  # what is checked of more rows does not fit into the cache
 
 
 class OpticsSystem(PhysicalSystem):
@@ -85,6 +87,15 @@ class OpticsSystem(PhysicalSystem):
         """Get the wavelengths of y, (50,), m."""
         return used_points(self.spectrometer.wavelengths_m)
 
+    def _check_drives(self, x: Array, theta: Array) -> None:
+        spec = self.shaper.attenuation
+        if not spec.limits_rows:
+            return
+        for first in range(0, len(x), _ROWS_AT_ONCE):
+            rows = slice(first, first + _ROWS_AT_ONCE)
+            attenuation_db, _ = encode(pixel_fields(x[rows], theta[rows]))
+            spec.check(attenuation_db, instrument=self.shaper.name, first_row=first)
+
     def _measure_row(self, x: Array, theta: Array) -> tuple[Array, bool]:
         attenuation_db, phase_rad = encode(pixel_fields(x, theta))
         self.shaper.load(attenuation_db, phase_rad)
@@ -99,9 +110,10 @@ def pixel_fields(x: Array, theta: Array) -> Array:
 
 
 def encode(field: Array) -> tuple[Array, Array]:
-    """Return attenuation in dB and phase in rad, (1000,) each, for pixel fields (100,)."""
+    """Return attenuation in dB and phase in rad, (..., 1000) each, for pixel fields (..., 100)."""
     attenuation_db, phase_rad = encode_pixels(field)
-    return np.repeat(attenuation_db, LINES_PER_PIXEL), np.repeat(phase_rad, LINES_PER_PIXEL)
+    lines = partial(np.repeat, repeats=LINES_PER_PIXEL, axis=-1)
+    return lines(attenuation_db), lines(phase_rad)
 
 
 def encode_pixels(field: Array) -> tuple[Array, Array]:

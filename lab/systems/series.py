@@ -20,8 +20,15 @@ from lab.systems.base import PhysicalSystem, SystemDescription
 class SeriesInstrument(Instrument, Protocol):
     """An instrument that plays series and records what comes back."""
 
-    drive: ArraySpec
-    response: ArraySpec
+    @property
+    def drive(self) -> ArraySpec:
+        """Get what may be played, (samples,)."""
+        ...
+
+    @property
+    def response(self) -> ArraySpec:
+        """Get what is recorded of it, (samples,)."""
+        ...
 
 
 class SeriesSystem(PhysicalSystem):
@@ -40,6 +47,7 @@ class SeriesSystem(PhysicalSystem):
         super().__init__(announce)
         self.instruments = (instrument,)
         self._drive = instrument.drive
+        self._instrument_name = instrument.name
         self._full_scale = full_scale
         samples = instrument.drive.shape[0]
         self.description = SystemDescription(
@@ -62,6 +70,11 @@ class SeriesSystem(PhysicalSystem):
                 f"{self.instruments[0].name} are {drive.low:g} to {drive.high:g} {drive.unit}: "
                 "narrow x and theta too"
             )
+
+    def _check_drives(self, x: Array, theta: Array) -> None:
+        if self._drive.limits_rows:
+            drive = self._full_scale * encode(x, theta)
+            self._drive.check(drive, instrument=self._instrument_name)
 
 
 def encode(x: Array, theta: Array) -> Array:

@@ -169,8 +169,12 @@ class ArraySpec:
         return replace(self, low=low, high=high)
 
     def to_physical(self, normalised: Array) -> Array:
-        """Map 0..1 to low..high, in `unit`; the exact ends map exactly."""
-        return self.low * (1.0 - normalised) + self.high * normalised
+        """Map 0..1 to low..high, in `unit`; never out of them, and the exact ends exactly."""
+        physical = self.low * (1.0 - normalised) + self.high * normalised
+        if self.low * self.high > 0:  # of ends on one side of 0 the sum may be rounded across one
+            inside = (normalised >= 0) & (normalised <= 1)
+            physical = np.where(inside, np.clip(physical, self.low, self.high), physical)
+        return physical
 
     def to_normalised(self, physical: Array) -> Array:
         """Map low..high (in `unit`) to 0..1."""

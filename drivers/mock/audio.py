@@ -8,6 +8,7 @@ follows a long enough silence from rest, and between them the microphone hears n
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,14 @@ from drivers.audio_port import (
     PortTimeout,
     Shot,
 )
+from drivers.mock.bounds import Bounds
 from drivers.mock.faults import Fault, FaultQueue
 from drivers.mock.plate_table import REST_SAMPLES
 from drivers.spec import Array
 
 LATENCY_FRAMES = 293
 JITTER_FRAMES = 3
+FULL_SCALE = Bounds(-1.0, 1.0)
 Indices = NDArray[np.intp]
 
 _CABLE = 0.9  # share of output 2 that arrives at input 2
@@ -49,6 +52,8 @@ class SimulatedAudio:
 
     clock_ppm: how much faster the inputs' clock runs than the outputs', as if they were two devices
     (0: one clock for both, as it should be). exchanges: how many waveforms were played.
+    out_of_limits: values that arrived outside `bounds` (output 1; full scale, for tests narrower)
+    or full scale (output 2), and rows beyond one of the figures in `bounds`.
     """
 
     def __init__(self, play: Callable[[Array], Array], *, honour_times: bool = False) -> None:
@@ -58,6 +63,8 @@ class SimulatedAudio:
         """
         self.clock_ppm = 0.0
         self.exchanges = 0
+        self.bounds = FULL_SCALE
+        self.out_of_limits = 0
         self.running = False
         self._play = play
         self._honour_times = honour_times
@@ -95,13 +102,15 @@ class SimulatedAudio:
         if not self.running:
             raise PortLost("the stream is not running")
         self.exchanges += 1
+        sound = _find_sound(frames)
+        self._count(frames, sound)
         if self._honour_times:
             time.sleep(len(frames) / SAMPLE_RATE_HZ)
         fault = self._sound_faults.pop(0) if self._sound_faults else None
         if fault in (AudioFault.UNDERFLOW, AudioFault.OVERFLOW):
             # the row keys wait for the shot that counts
             return Shot(np.zeros_like(frames), (str(fault),))
-        recorded = self._record(frames, slips=fault is AudioFault.SLIP)
+        recorded = self._record(frames, sound, slips=fault is AudioFault.SLIP)
         match self._faults.take(b"exchange", _OF_A_SHOT):
             case Fault.GARBAGE:
                 rng = np.random.default_rng(0)
@@ -132,26 +141,50 @@ class SimulatedAudio:
             case Fault.REFUSE:
                 raise PortRefused("unanticipated host error")
 
-    def _record(self, frames: Frames, *, slips: bool) -> Frames:
+    def _count(self, frames: Frames, sound: "_Sound") -> None:
+        """Count what should not have arrived; between the stretches of sound all is 0."""
+        self.out_of_limits += self.bounds.outside(sound.drive)
+        self.out_of_limits += self.bounds.rows_outside(sound.drive)
+        self.out_of_limits += FULL_SCALE.outside(frames[sound.where, 1])
+
+    def _record(self, frames: Frames, sound: "_Sound", *, slips: bool) -> Frames:
         recorded = np.zeros_like(frames)
         latency = LATENCY_FRAMES + int(self._jitter.integers(0, JITTER_FRAMES + 1))
-        first, last = _stretches(frames)
-        if len(first):
-            where = first[:, None] + np.arange((last - first).max() + 1)
-            inside = where <= last[:, None]
-            where = np.where(inside, where, last[:, None])
-            drive = np.where(inside, frames[where, 0], 0.0)
-            heard = self._play(drive.astype(np.float64))
-            inside &= where + latency < len(frames)
+        if len(sound.where):
+            where = sound.where
+            heard = self._play(sound.drive.astype(np.float64))
+            inside = sound.inside & (where + latency < len(frames))
             recorded[where[inside] + latency, 0] = heard[inside]
             recorded[where[inside] + latency, 1] = _CABLE * frames[where[inside], 1]
         if slips:
-            middle = int(first[len(first) // 2] + last[len(first) // 2]) // 2 + latency
+            stretch = sound.where[len(sound.where) // 2]
+            middle = int(stretch[0] + stretch[-1]) // 2 + latency
             recorded[middle:-1] = recorded[middle + 1 :]
         if self.clock_ppm:
             source = np.arange(len(frames)) * (1 + 1e-6 * self.clock_ppm)
             recorded = recorded[source.astype(int).clip(0, len(frames) - 1)]
         return recorded
+
+
+class _Sound(NamedTuple):
+    """The stretches of sound of a waveform, all arrays (stretches, longest).
+
+    where: frame numbers, the last one repeated behind a shorter stretch; inside: not behind it;
+    drive: what output 1 plays, 0 behind it.
+    """
+
+    where: Indices
+    inside: NDArray[np.bool_]
+    drive: NDArray[np.float32]
+
+
+def _find_sound(frames: Frames) -> _Sound:
+    first, last = _stretches(frames)
+    longest = int((last - first).max(initial=-1)) + 1
+    where = first[:, None] + np.arange(longest)
+    inside = where <= last[:, None]
+    where = np.where(inside, where, last[:, None])
+    return _Sound(where, inside, np.where(inside, frames[where, 0], np.float32(0)))
 
 
 def _stretches(frames: Frames) -> tuple[Indices, Indices]:

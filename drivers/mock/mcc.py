@@ -14,6 +14,7 @@ from drivers.mcc_board import (
     ScanStatus,
     Side,
 )
+from drivers.mock.bounds import Bounds
 from drivers.mock.faults import Fault, FaultQueue
 from drivers.spec import Array
 
@@ -22,6 +23,7 @@ T = TypeVar("T")
 IDENTITY = "USB-1208HS-4AO 01A2B3C4"
 _STRANGER = "USB-1608G 01D4C3B2"
 _TRIGGER_HIGH_V = 2.0  # TTL
+FULL_SCALE_V = Bounds(-10.0, 10.0)
 _ANY_CALL = frozenset({Fault.DROP, Fault.REFUSE})
 _INTERNAL = 35
 
@@ -39,7 +41,11 @@ class DrivenCircuit(Protocol):
 
 
 class MccFirmware:
-    """The board itself, whoever is connected: its outputs, its scans and its faults."""
+    """The board itself, whoever is connected: its outputs, its scans and its faults.
+
+    out_of_limits: values that arrived outside `bounds` (output 0, V; full scale, for tests
+    narrower) or full scale (output 1), and rows beyond one of the figures in `bounds`.
+    """
 
     def __init__(self, plant: DrivenCircuit, *, honour_times: bool = False) -> None:
         """Put the board before `plant`; honour_times: a scan takes as long as it would."""
@@ -47,6 +53,8 @@ class MccFirmware:
         self._honour_times = honour_times
         self._faults = FaultQueue()
         self.outputs_v = (0.0, 0.0)
+        self.bounds = FULL_SCALE_V
+        self.out_of_limits = 0
         self._burst = 0
         self._armed: Array | None = None
         self._spoil: Fault | None = None
@@ -93,11 +101,19 @@ class MccFirmware:
     def play(self, volts: Array, rate_hz: float) -> None:
         """Play both outputs to the end, and let each trigger take its burst."""
         self.strike("a_out_scan")
+        self._count(volts)
         self._length_s = len(volts) / rate_hz
         self._moved[Side.OUTPUT] = len(volts)
         self.outputs_v = (float(volts[-1, 0]), float(volts[-1, 1]))
         if self._armed is not None:
             self._take_bursts(volts, self._armed)
+
+    def _count(self, volts: Array) -> None:
+        """Count what should not have arrived."""
+        if self.bounds is FULL_SCALE_V:
+            self.out_of_limits += FULL_SCALE_V.outside(volts)
+            return
+        self.out_of_limits += self.bounds.outside(volts[:, 0]) + FULL_SCALE_V.outside(volts[:, 1])
 
     def _take_bursts(self, volts: Array, buffer: Array) -> None:
         high = volts[:, 1] > _TRIGGER_HIGH_V
@@ -107,6 +123,7 @@ class MccFirmware:
         if not len(starts):
             return
         drive_v = np.stack([volts[start : start + self._burst, 0] for start in starts])
+        self.out_of_limits += self.bounds.rows_outside(drive_v)
         taken = self._plant.respond(drive_v).ravel()
         if self._spoil is Fault.GARBAGE:
             taken[len(taken) // 2] = np.nan

@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from drivers.mock.bounds import Bounds
 from drivers.mock.faults import GARBAGE, AnswerLate, ConnectionDropped, Fault, FaultQueue
 from drivers.spec import Array
 from drivers.wsp import Profile, ProfileReader, parse_profile
@@ -19,9 +20,10 @@ from drivers.wsp import Profile, ProfileReader, parse_profile
 START_THZ, STOP_THZ, STEP_THZ = 191.250, 196.275, 0.001
 BLOCK_ABOVE_DB = 40.0
 NARROWEST_BAND_LINES = 10
+ATTENUATION_DB = Bounds(0.0, 60.0)
+PHASE_RAD = Bounds(-6.2832, 6.2832)  # 2 pi as it is written
 
 Reply = tuple[int, str, bytes]
-_ROUNDING_RAD = 1e-4  # 2 pi itself is 6.2832 on the wire
 _WSP_HEAD, _WSP_TAIL = b'{"type":"wsp","wsp":"', b'"}'
 
 
@@ -32,8 +34,9 @@ class ProfileRefused(Exception):
 class WaveShaperFirmware:
     """One simulated WaveShaper 1000A; its only output port lights the plant.
 
-    For tests: `profiles_loaded`, `blocked` (nothing leaves the instrument), `out_of_limits`
-    (values received outside 0-60 dB, -2 pi to 2 pi rad or the band).
+    For tests: `profiles_loaded`, `blocked` (nothing leaves the instrument), `out_of_limits` (values
+    received outside `attenuation_db`, `phase_rad`, the hardware's unless a test narrows them, or
+    the band; and profiles that let more than `transmission` of the power through, as a mean).
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class WaveShaperFirmware:
         self._faults = FaultQueue()
         self.profiles_loaded = 0
         self.out_of_limits = 0
+        self.attenuation_db, self.phase_rad, self.transmission = ATTENUATION_DB, PHASE_RAD, 1.0
         self._band = np.round(np.arange(START_THZ, STOP_THZ + STEP_THZ / 2, STEP_THZ), 3)
         self._grid = self._band
         self._reader = ProfileReader((rb"\t", rb"\n"))
@@ -154,13 +158,18 @@ class WaveShaperFirmware:
 
     def _check(self, profile: Profile) -> None:
         f, attenuation, phase = profile.frequencies_thz, profile.attenuation_db, profile.phase_rad
-        inside = (attenuation >= 0) & (attenuation <= 60)
-        inside &= np.abs(phase) <= 2 * np.pi + _ROUNDING_RAD
+        inside = (attenuation >= self.attenuation_db.low) & (
+            attenuation <= self.attenuation_db.high
+        )
+        inside &= (phase >= self.phase_rad.low) & (phase <= self.phase_rad.high)
         same_grid = f is self._grid  # checked when it came
         if not same_grid:
             inside &= (f >= START_THZ - 1e-6) & (f <= STOP_THZ + 1e-6)
         outside = len(f) - int(np.count_nonzero(inside))
         self.out_of_limits += outside
+        if self.transmission < 1:
+            light = np.abs(transmission(attenuation, phase, profile.port != 0)) ** 2
+            self.out_of_limits += not light.mean() <= self.transmission
         if not same_grid:
             _check_grid(f)
         # what is not finite is outside too

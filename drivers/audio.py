@@ -16,17 +16,20 @@ from typing import Self, TypeVar
 
 import numpy as np
 
+from drivers.abort import Abort
 from drivers.alignment import HEARD, IN_SYNC, Aligner, make_reference
 from drivers.audio_port import (
     CHANNELS,
     DuplexPort,
     Frames,
+    PortAborted,
     PortError,
     PortLost,
     PortRefused,
     PortTimeout,
 )
 from drivers.errors import (
+    Aborted,
     ConnectionLost,
     DriverError,
     InstrumentRefused,
@@ -44,6 +47,7 @@ _ERRORS: dict[type[PortError], type[DriverError]] = {
     PortLost: ConnectionLost,
     PortTimeout: InstrumentTimeout,
     PortRefused: InstrumentRefused,
+    PortAborted: Aborted,
 }
 
 
@@ -101,6 +105,7 @@ class AudioPlate:
         self._waveform = np.zeros((rows_per_shot, row_frames, CHANNELS), dtype=np.float32)
         self._waveform[:, :samples, 1] = reference
         self._closed = False
+        self._abort = Abort(name)
 
     @property
     def drive(self) -> ArraySpec:
@@ -123,6 +128,7 @@ class AudioPlate:
 
         Raises IdentityError, ProtocolError if the reference is not heard, or what the wire does.
         """
+        self._abort.clear()
         identity = self.identify()
         check_identity(self.name, identity, self._expect_idn)
         self._ask("start", self._port.start)
@@ -132,6 +138,11 @@ class AudioPlate:
         """Fade to silence and stop the stream; idempotent."""
         if not self._closed:
             self._ask("stop", self._port.stop)
+
+    def abort(self) -> None:
+        """Fade out the shot that is played, and refuse others until `start`; any thread."""
+        self._abort.request()
+        self._port.abort()
 
     def close(self) -> None:
         """Fall silent and give the interface back; idempotent."""
@@ -160,7 +171,7 @@ class AudioPlate:
         """Play rows (rows, samples), at most `rows_per_shot`, and return what was heard of each.
 
         Raises LimitError before anything is played, ProtocolError if the reference is not heard
-        at all, InstrumentRefused if every attempt had an under- or overflow.
+        at all, InstrumentRefused if every attempt had an under- or overflow, Aborted.
         """
         drive = self._drive.check(drive, instrument=self.name)
         most = len(self._waveform)
@@ -188,6 +199,7 @@ class AudioPlate:
     def _exchange(self, frames: Frames) -> Frames:
         """Play until nothing ran under or over."""
         for _ in range(self._attempts):
+            self._abort.check("play and record")
             shot = self._ask("play and record", lambda: self._port.exchange(frames))
             if shot.recorded.shape != frames.shape:
                 raise ProtocolError(

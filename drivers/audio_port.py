@@ -5,7 +5,8 @@ Two output and two input channels on one clock, 48 kHz. What an interface can do
 PortError
 ├── PortLost       there is no such interface, or it went away
 ├── PortTimeout    the stream does not advance
-└── PortRefused    the interface does not do what is asked of it
+├── PortRefused    the interface does not do what is asked of it
+└── PortAborted    somebody asked the shot to end
 """
 
 import threading
@@ -39,6 +40,10 @@ class PortRefused(PortError):
     """The interface does not do what is asked of it."""
 
 
+class PortAborted(PortError):
+    """Somebody asked the shot to end."""
+
+
 @dataclass(frozen=True)
 class Shot:
     """What was recorded while a waveform was played: (frames, 2), -1 to 1 of full scale.
@@ -68,6 +73,10 @@ class DuplexPort(Protocol):
         """Play (frames, 2), -1 to 1, and record as many frames, from the same one on."""
         ...
 
+    def abort(self) -> None:
+        """Let an exchange that runs fade out and raise PortAborted; any thread, nothing if none."""
+        ...
+
     def stop(self) -> None:
         """Fade to silence and stop the stream; idempotent, and needs no `start`."""
         ...
@@ -85,6 +94,7 @@ class _Take:
     recorded: Frames
     position: int = 0
     flags: set[str] = field(default_factory=set)
+    aborted: bool = False
     done: threading.Event = field(default_factory=threading.Event)
 
 
@@ -143,7 +153,16 @@ class SounddevicePort:
         if not take.done.wait(len(frames) / SAMPLE_RATE_HZ + self._timeout_s):
             self._take = None
             raise PortTimeout(f"{take.position} of {len(frames)} frames after the shot's time")
+        if take.aborted:
+            raise PortAborted(f"aborted after {take.position} of {len(frames)} frames")
         return Shot(take.recorded, tuple(sorted(take.flags)))
+
+    def abort(self) -> None:
+        """Have the next block fade, and wake up who waits for the shot."""
+        take, self._take = self._take, None
+        if take is not None:
+            take.aborted = True
+            take.done.set()
 
     def stop(self) -> None:
         """Fade within a block, then stop."""

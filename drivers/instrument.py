@@ -39,6 +39,13 @@ class Instrument(Protocol):
         """Bring the device to its safe state; idempotent."""
         ...
 
+    def abort(self) -> None:
+        """Let a long operation (sweep, settling, shot) end now with Aborted; from any thread.
+
+        So do all that follow it, but for `shutdown`, until the next `start`.
+        """
+        ...
+
     def close(self) -> None:
         """Shut down and release the connection; idempotent."""
         ...

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from drivers.abort import Abort
 from drivers.errors import (
     ConnectionLost,
     DriverError,
@@ -32,6 +33,7 @@ from drivers.spec import Array, ArraySpec
 
 T = TypeVar("T")
 
+SLICE_S = 0.5  # of a wait for a scan: for so long an abort is not noticed
 TRIGGER_V = 5.0
 _SAFE_SAMPLES = 16
 _OVERSHOOT_V = 0.05  # a calibrated reading may lie so far beyond the range's end
@@ -58,7 +60,7 @@ class MccUsb1208HS:
         gap_samples: int = 792,
         rate_hz: float = FASTEST_HZ,
         buffer_samples: int = 2**17,
-        timeout_s: float = 5.0,
+        timeout_s: float = 2.0,
         expect_idn: str | None = None,
         drive: Narrowing | None = None,
     ) -> None:
@@ -86,6 +88,7 @@ class MccUsb1208HS:
         self._timeout_s = timeout_s
         self._expect_idn = expect_idn
         self._lost = self._closed = False
+        self._abort = Abort(name)
         # one waveform, (rows, samples + gap, channels); only the drives change
         self._waveform = np.zeros((self.rows_at_once, samples + gap_samples, 2))
         self._waveform[:, : samples // 2, 1] = TRIGGER_V
@@ -114,6 +117,7 @@ class MccUsb1208HS:
 
         Raises IdentityError, InstrumentTimeout if no trigger comes, or what the board does.
         """
+        self._abort.clear()
         if self._lost:
             self._call("reopen", self._board.reopen)
             self._lost = False
@@ -128,7 +132,11 @@ class MccUsb1208HS:
             for side in Side:
                 self._call("scan_stop", self._board.scan_stop, side)
             self._call("a_out_scan", self._board.a_out_scan, np.zeros((_SAFE_SAMPLES, 2)), 1e6)
-            self._wait(Side.OUTPUT, _SAFE_SAMPLES)
+            self._wait(Side.OUTPUT, _SAFE_SAMPLES, abortable=False)
+
+    def abort(self) -> None:
+        """End the waveform that is played, at 0 V, and refuse others until `start`; any thread."""
+        self._abort.request()
 
     def close(self) -> None:
         """Bring the outputs to 0 V and release the board; idempotent."""
@@ -156,8 +164,8 @@ class MccUsb1208HS:
 
         Cut into as many waveforms as need be, `rows_at_once` rows each. All rows are checked
         first. Raises LimitError before anything is played; otherwise InstrumentTimeout,
-        InstrumentRefused, ConnectionLost or ProtocolError, the outputs then being at 0 V if the
-        board can be reached.
+        InstrumentRefused, ConnectionLost, ProtocolError or Aborted, the outputs then being at 0 V
+        if the board can be reached.
         """
         drive_v = self._drive.check(drive_v, instrument=self.name)
         if drive_v.ndim != 2:
@@ -176,6 +184,7 @@ class MccUsb1208HS:
 
     def _play(self, drive_v: Array) -> Array:
         """Play one waveform and return its rows."""
+        self._abort.check("acquire")
         rows, samples = drive_v.shape
         waveform = self._waveform[:rows]
         waveform[:, :samples, 0] = drive_v
@@ -189,9 +198,23 @@ class MccUsb1208HS:
         self._wait(Side.INPUT, length)
         return self._checked(buffer, count).reshape(rows, samples)
 
-    def _wait(self, side: Side, samples: int) -> None:
-        longest_s = samples / self._rate_hz + self._timeout_s
-        self._call(f"{side} scan", self._board.scan_wait, side, longest_s)
+    def _wait(self, side: Side, samples: int, *, abortable: bool = True) -> None:
+        """Wait for a scan in slices, between which an abort is noticed."""
+        left_s = samples / self._rate_hz + self._timeout_s
+        while not self._ends_within(side, min(left_s, SLICE_S), last=left_s <= SLICE_S):
+            left_s -= SLICE_S
+            if abortable:
+                self._abort.check(f"{side} scan")
+
+    def _ends_within(self, side: Side, seconds: float, *, last: bool) -> bool:
+        """Say whether a scan ends in time; the last time, raise InstrumentTimeout if not."""
+        try:
+            self._call(f"{side} scan", self._board.scan_wait, side, seconds)
+        except InstrumentTimeout:
+            if last:
+                raise
+            return False
+        return True
 
     def _checked(self, buffer: Array, count: int) -> Array:
         status = self._call("scan_status", self._board.scan_status, Side.INPUT)

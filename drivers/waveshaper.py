@@ -10,13 +10,13 @@ loaded the light passes through uncontrolled states for some ten milliseconds.
 """
 
 import json
-import time
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 import numpy as np
 
+from drivers.abort import Abort
 from drivers.errors import InstrumentRefused, ProtocolError, refuse
 from drivers.http_wire import exchange
 from drivers.instrument import check_identity
@@ -82,6 +82,7 @@ class WaveShaperA:
         declared = ArraySpec("phase", "rad", shape, low, high, decimals=self.DECIMALS)
         self._phase = declared.limited(phase)
         self._load_request = _load_request(client)
+        self._abort = Abort(name)
         self._closed = False
 
     @property
@@ -110,6 +111,7 @@ class WaveShaperA:
 
         Raises IdentityError, LimitError, or what the wire does.
         """
+        self._abort.clear()
         information = self._device_information()
         identity = self._identity(information)
         check_identity(self.name, identity, self._expect_idn)
@@ -121,6 +123,10 @@ class WaveShaperA:
         if not self._closed:
             body = json.dumps({"type": "blockall", "port": self._port}, separators=(",", ":"))
             self._post("blockall", body.encode())
+
+    def abort(self) -> None:
+        """End a wait for settling, and refuse profiles until the next `start`; any thread."""
+        self._abort.request()
 
     def close(self) -> None:
         """Block all light and release the connection; idempotent."""
@@ -147,14 +153,15 @@ class WaveShaperA:
         """Program every line, each (lines,), dB and rad; return when the filter has settled.
 
         Raises LimitError before anything is sent, InstrumentRefused, InstrumentTimeout,
-        ConnectionLost or ProtocolError; after these the filter's state is unknown.
+        ConnectionLost or ProtocolError; after these the filter's state is unknown. Raises Aborted
+        after `abort`, before the profile is sent or while the filter settles.
         """
         attenuation_db = self._check(self._attenuation, attenuation_db)
         phase_rad = self._check(self._phase, phase_rad)
         lines = self._format.format(attenuation_db, phase_rad)
+        self._abort.check("load")
         self._post("loadprofile", b'{"type":"wsp","wsp":"%s"}' % lines)
-        if self.settling_time_s > 0:
-            time.sleep(self.settling_time_s)
+        self._abort.wait("settling", self.settling_time_s)
 
     def profile(self) -> Profile:
         """Return the profile that the instrument says it uses."""

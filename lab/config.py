@@ -104,13 +104,14 @@ class InstrumentConfig(_Strict):
     settings are passed to the driver's constructor; limits narrow those that it declares, never
     widen them: of each quantity (low, high), or a table of low, high and what else the driver
     limits (rms, slew, ...).
+    timeout_s is the longest that one wire call may block; long operations are polled.
     row_time_s is the real time this instrument adds to a row (settling or sweep).
     """
 
     driver: str
     address: str
     expect_idn: str | None = None
-    timeout_s: float = Field(5.0, gt=0, le=60)
+    timeout_s: float = Field(2.0, gt=0, le=2)
     row_time_s: float = Field(0.0, ge=0)
     settings: dict[str, Any] = {}
     limits: dict[str, Limit] = {}

@@ -5,7 +5,7 @@ Silence between the rows of a waveform is not computed: the plant plays each str
 follows a long enough silence from rest, and between them the microphone hears nothing at all.
 """
 
-import time
+import threading
 from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from drivers.audio_port import (
     SAMPLE_RATE_HZ,
     Frames,
+    PortAborted,
     PortLost,
     PortRefused,
     PortTimeout,
@@ -68,6 +69,7 @@ class SimulatedAudio:
         self.running = False
         self._play = play
         self._honour_times = honour_times
+        self._aborted = threading.Event()
         self._faults = FaultQueue()
         self._sound_faults: list[AudioFault] = []
         self._jitter = np.random.Generator(np.random.Philox(key=3))
@@ -104,8 +106,9 @@ class SimulatedAudio:
         self.exchanges += 1
         sound = _find_sound(frames)
         self._count(frames, sound)
-        if self._honour_times:
-            time.sleep(len(frames) / SAMPLE_RATE_HZ)
+        self._aborted.clear()
+        if self._honour_times and self._aborted.wait(len(frames) / SAMPLE_RATE_HZ):
+            raise PortAborted("aborted")
         fault = self._sound_faults.pop(0) if self._sound_faults else None
         if fault in (AudioFault.UNDERFLOW, AudioFault.OVERFLOW):
             # the row keys wait for the shot that counts
@@ -118,6 +121,10 @@ class SimulatedAudio:
             case Fault.TRUNCATE:
                 recorded = recorded[: len(recorded) // 2]
         return Shot(recorded)
+
+    def abort(self) -> None:
+        """End a shot that takes its time."""
+        self._aborted.set()
 
     def stop(self) -> None:
         """Fall silent."""

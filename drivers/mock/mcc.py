@@ -60,6 +60,7 @@ class MccFirmware:
         self._spoil: Fault | None = None
         self._moved = {Side.INPUT: 0, Side.OUTPUT: 0}
         self._length_s = 0.0
+        self._stuck = False
 
     def inject(self, fault: Fault, on: str = "") -> None:
         """Arm `fault` for the next call whose name contains the text `on`."""
@@ -134,11 +135,12 @@ class MccFirmware:
 
     def wait(self, side: Side, sleep: Callable[[float], object] = time.sleep) -> None:
         """Let the scan end; a truncated one ends too, one without triggers does not."""
-        fault = self.strike(f"scan_wait {side}", frozenset({Fault.TIMEOUT}))
+        if self.strike(f"scan_wait {side}", frozenset({Fault.TIMEOUT})) is not None:
+            self._stuck = True  # until the scan is stopped
         if side is Side.OUTPUT and self._honour_times:
             sleep(self._length_s)
         no_trigger = self._armed is not None and side is Side.INPUT and not self._moved[side]
-        if fault is Fault.TIMEOUT or no_trigger:
+        if self._stuck or no_trigger:
             raise BoardError(TIMED_OUT, "operation timed out")
         if side is Side.INPUT:
             self._armed = None
@@ -151,6 +153,7 @@ class MccFirmware:
     def stop(self, side: Side) -> None:
         """Stop; the outputs stay where they are."""
         self.strike(f"scan_stop {side}")
+        self._stuck = False
         if side is Side.INPUT:
             self._armed = None
             self._plant.forget()

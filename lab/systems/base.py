@@ -154,6 +154,17 @@ class PhysicalSystem:
         """Return each instrument's own identity by its bench-file name."""
         return {i.name: i.identify() for i in self.instruments}
 
+    def abort(self) -> None:
+        """Let whatever runs on the instruments end soon with Aborted; from any thread.
+
+        So does all that follows, but for `shutdown`, until the next `start`. An instrument of
+        one's own may lack `abort`; it is waited for.
+        """
+        for instrument in self.instruments:
+            abort = getattr(instrument, "abort", None)
+            if abort is not None:
+                abort()
+
     def start(self) -> None:
         """Identify every instrument and bring it, settings applied, to its safe state."""
         for instrument in self.instruments:

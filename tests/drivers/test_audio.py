@@ -253,7 +253,7 @@ def test_another_interface_at_the_address(audio, plate_rig_of_echo):
 
 def test_shots_take_their_time_where_times_are_honoured(echo, monkeypatch):
     slept = []
-    monkeypatch.setattr("drivers.mock.audio.time.sleep", slept.append)
+    monkeypatch.setattr("threading.Event.wait", lambda _, seconds: slept.append(seconds))
     for honour_times in (False, True):
         with AudioPlate(plate_rig(echo, honour_times=honour_times).instruments["audio"]) as plate:
             plate.start()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from drivers import audio_port
-from drivers.audio_port import BLOCK_FRAMES, PortLost, PortTimeout, SounddevicePort
+from drivers.audio_port import BLOCK_FRAMES, PortAborted, PortLost, PortTimeout, SounddevicePort
 
 QUIET = SimpleNamespace(
     input_underflow=False, input_overflow=False, output_underflow=False, output_overflow=False
@@ -144,6 +144,26 @@ def test_a_waveform_that_is_cut_off_fades_within_a_block(sound, monkeypatch):
     port = SounddevicePort("Scarlett", timeout_s=5)
     port.start()
     with pytest.raises(PortTimeout, match="256 of 600 frames"):
+        port.exchange(np.ones((600, 2), dtype=np.float32))
+    fade, silence = sound.streams[0].block(), sound.streams[0].block()
+    np.testing.assert_allclose(fade[:, 0], np.linspace(1, 0, BLOCK_FRAMES), atol=1e-6)
+    assert not silence.any()
+
+
+def test_an_aborted_shot_fades_within_a_block(sound, monkeypatch):
+    class Interrupted(threading.Event):
+        """Let one block through, and then somebody abort the shot."""
+
+        def wait(self, timeout=None):
+            sound.streams[0].block()
+            port.abort()
+            return super().wait(timeout)
+
+    monkeypatch.setattr(audio_port, "_Take", partial(audio_port._Take, done=Interrupted()))
+    port = SounddevicePort("Scarlett", timeout_s=2)
+    port.abort()  # nothing runs
+    port.start()
+    with pytest.raises(PortAborted, match="256 of 600 frames"):
         port.exchange(np.ones((600, 2), dtype=np.float32))
     fade, silence = sound.streams[0].block(), sound.streams[0].block()
     np.testing.assert_allclose(fade[:, 0], np.linspace(1, 0, BLOCK_FRAMES), atol=1e-6)

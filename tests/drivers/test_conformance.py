@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from drivers.errors import ConnectionLost, DriverError, IdentityError
+from drivers.errors import Aborted, ConnectionLost, DriverError, IdentityError
 from drivers.mock.faults import Fault
 
 DRIVERS = ["shaper", "spectrometer", "daq", "audio"]
@@ -87,6 +87,29 @@ def test_a_fault_is_one_driver_error_and_start_recovers(make, fault, call):
     assert bool(errors) is not silent
     driver.start()
     assert driver.identify() == make().identify()
+    driver.close()
+
+
+OPERATIONS = {
+    "shaper": lambda driver: driver.load(*np.zeros((2, *driver.attenuation.shape))),
+    "daq": lambda driver: driver.acquire(np.zeros((1, *driver.drive.shape))),
+    "audio": lambda driver: driver.play_and_record(np.zeros((1, *driver.drive.shape))),
+}
+
+
+@pytest.mark.parametrize("make", OPERATIONS, indirect=True)
+def test_after_an_abort_nothing_runs_but_the_shutdown_until_the_next_start(make):
+    driver = make()
+    operation = OPERATIONS[make.instrument]
+    driver.start()
+    operation(driver)
+    driver.abort()
+    for _ in range(2):
+        with pytest.raises(Aborted, match=f"^{make.instrument}: .*aborted"):
+            operation(driver)
+    driver.shutdown()
+    driver.start()
+    operation(driver)
     driver.close()
 
 

@@ -65,7 +65,7 @@ SAFE = [
     ("scan_stop", "input"),
     ("scan_stop", "output"),
     ("a_out_scan", (16, 2), 1e6),
-    ("scan_wait", "output", 2.000016),
+    ("scan_wait", "output", 0.5),
 ]
 
 
@@ -85,8 +85,8 @@ def test_a_waveform_is_these_calls(daq, board):
         ("set_trigger", 4),
         ("a_in_scan", 0, 8, 1e6),
         ("a_out_scan", (14, 2), 1e6),
-        ("scan_wait", "output", 2.000014),
-        ("scan_wait", "input", 2.000014),
+        ("scan_wait", "output", 0.5),
+        ("scan_wait", "input", 0.5),
         ("scan_status", "input"),
     ]
     drive, trigger = board.played[0].T

@@ -1,13 +1,15 @@
 """The WaveShaper's driver: exact bytes, limits before the first byte, faults, safe state."""
 
 import json
-import time
+import threading
 
 import httpx
 import numpy as np
 import pytest
 
+from drivers.abort import Abort
 from drivers.errors import (
+    Aborted,
     ConnectionLost,
     IdentityError,
     InstrumentRefused,
@@ -216,9 +218,29 @@ def test_the_callers_arrays_are_not_touched(shaper):
 
 def test_settling_time_is_waited_after_each_profile(make, monkeypatch):
     waited = []
-    monkeypatch.setattr(time, "sleep", waited.append)
+    monkeypatch.setattr(Abort, "wait", lambda _, *wait: waited.append(wait))
     make(settling_time_s=0.5).load(np.zeros(10), np.zeros(10))
-    assert waited == [0.5]
+    assert waited == [("settling", 0.5)]
+
+
+def test_an_abort_ends_the_settling_at_once(make):
+    shaper = make(settling_time_s=60.0)
+    settling, load, errors = threading.Event(), shaper.load, []
+
+    def settle():
+        try:
+            settling.set()
+            load(np.zeros(10), np.zeros(10))
+        except Aborted as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=settle)
+    thread.start()
+    settling.wait(10)
+    shaper.abort()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert errors in (["shaper: settling: aborted"], ["shaper: load: aborted"])
 
 
 # --- against the simulated instrument ---------------------------------------------------------

@@ -130,7 +130,7 @@ async def test_jobs_that_want_the_same_twin_fit_it_once(jobs, tmp_path):
 
 
 async def test_a_bench_that_only_waits_longer_reuses_a_twin(tmp_path, monkeypatch):
-    slow = {name: i.model_copy(update={"timeout_s": 20.0}) for name, i in BENCH.instruments.items()}
+    slow = {name: i.model_copy(update={"timeout_s": 1.5}) for name, i in BENCH.instruments.items()}
     twins = []
     for changed in (BENCH, BENCH.model_copy(update={"instruments": slow})):
         monkeypatch.setitem(globals(), "BENCH", changed)

@@ -20,6 +20,7 @@ from drivers.abort import Abort
 from drivers.alignment import HEARD, IN_SYNC, Aligner, make_reference
 from drivers.audio_port import (
     CHANNELS,
+    SAMPLE_RATE_HZ,
     DuplexPort,
     Frames,
     PortAborted,
@@ -86,6 +87,8 @@ class AudioPlate:
         """
         self.name = name
         self.rows_per_shot = rows_per_shot
+        self.frame_rate_hz = float(SAMPLE_RATE_HZ)
+        self.longest_latency_frames = longest_latency_frames
         self.silence_samples = row_frames - samples
         _check_waveform(name, samples, row_frames, rows_per_shot, longest_latency_frames, attempts)
         full, unit, shape = self.FULL_SCALE, "full scale", (samples,)
@@ -179,6 +182,11 @@ class AudioPlate:
             message = f"shape {drive.shape} is not 1 to {most} rows of {self._drive.shape}"
             refuse(self.name, "drive", message)
         return self._shoot(drive)
+
+    @property
+    def loopback_delay_frames(self) -> int:
+        """Get the delay from output to input at the last row that was found, frames."""
+        return self._aligner.lag
 
     def _shoot(self, drive: Array) -> Recording:
         rows, samples = drive.shape

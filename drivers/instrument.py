@@ -7,7 +7,7 @@ before a byte is sent, and never clip.
 import re
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +122,19 @@ class SpeakerPlate(Instrument, Protocol):
 
     def play_and_record(self, drive: Array) -> Recording:
         """Play rows (rows, samples) of `drive`, at most `rows_per_shot`, each from rest."""
+        ...
+
+
+@runtime_checkable
+class LoopbackDelay(Protocol):
+    """An instrument that hears its own output on a reference channel."""
+
+    frame_rate_hz: float
+    longest_latency_frames: int
+
+    @property
+    def loopback_delay_frames(self) -> int:
+        """Get the delay from output to input at the last row that was found, frames."""
         ...
 
 

@@ -1,82 +1,45 @@
-"""Check a bench: does each instrument answer, and does each system measure a row?"""
+"""Check a bench: is every instrument the expected one, and are its systems' numbers sound?"""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator
 from pathlib import Path
-
-import numpy as np
 
 from drivers.errors import DriverError
 from lab.bench import open_bench
-from lab.errors import LabError
-from lab.systems.base import PhysicalSystem
+from lab.bringup import Check, bring_up, reason
+from lab.config import load_bench
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing tried: what, whether it worked, and what was seen or what went wrong."""
-
-    what: str
-    ok: bool
-    detail: str
-
-
-def check_bench(path: Path) -> list[Check]:
-    """Identify every instrument and measure one row of every system; failures are results.
+def check_bench(path: Path) -> Generator[Check]:
+    """Yield the checks of every system one after the other; failures are results.
 
     The instruments end in their safe state. Raises ConfigError for a bench file that cannot be
     used.
     """
-    results: list[Check] = []
+    config = load_bench(path)
+    expected = {name: part.expect_idn for name, part in config.instruments.items()}
     try:
         with open_bench(path, start=False) as bench:
             for system in bench.systems.values():
-                results += _check_system(system)
-    except (
-        DriverError,
-        ExceptionGroup,
-    ) as error:  # on the way to the safe state, or while connecting
-        results.append(Check("bench", False, _reason(error)))
-    return results
+                yield from bring_up(system, expected)
+    except (DriverError, ExceptionGroup) as error:
+        # on the way to the safe state, or while connecting
+        yield Check("bench", config.name, "", False, reason(error))
 
 
-def _check_system(system: PhysicalSystem) -> Iterator[Check]:
-    name = system.description.name
-    answers = [_try(f"{name}: {i.name} identifies itself", i.identify) for i in system.instruments]
-    yield from answers
-    if not all(answer.ok for answer in answers):
-        return
-    yield _try(f"{name}: one row", lambda: _one_row(system))
-    yield _try(f"{name}: safe state", lambda: _safe(system))
+def line(check: Check) -> str:
+    """Return a check as one line: the verdict, what, the number, the limits it was judged by."""
+    where = f"{check.system}/{check.instrument}" if check.instrument else check.system
+    return f"{'pass' if check.ok else 'FAIL'}  {where}: {check.check}: {_number(check)}{check.detail}"
 
 
-def _try(what: str, call: Callable[[], str]) -> Check:
-    try:
-        return Check(what, True, call())
-    except (DriverError, LabError, ExceptionGroup) as error:
-        return Check(what, False, _reason(error))
-
-
-def _reason(error: Exception) -> str:
-    """Return what went wrong on one line; of a group, what went wrong in each of its parts."""
-    if isinstance(error, ExceptionGroup):
-        return f"{error.message}: {'; '.join(_reason(part) for part in error.exceptions)}"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _one_row(system: PhysicalSystem) -> str:
-    """Measure with every value in the middle of its range."""
-    d = system.description
-    system.start()
-    x, theta = (s.to_physical(np.full((1, *s.shape), 0.5)) for s in (d.x, d.theta))
-    rows = system.transform(x, theta)
-    saturated = ", saturated" if rows.saturated[0] else ""
-    unit = d.y.unit
-    return (
-        f"y from {rows.y.min():.3g} to {rows.y.max():.3g} {unit}, {d.y.shape[0]} values{saturated}"
-    )
-
-
-def _safe(system: PhysicalSystem) -> str:
-    system.shutdown()
-    return "confirmed by every instrument"
+def _number(check: Check) -> str:
+    if check.value is None:
+        return ""
+    low, high = check.low, check.high
+    if low is not None and high is not None:
+        limits = f" ({low:.4g} to {high:.4g})"
+    elif high is not None:
+        limits = f" (at most {high:.4g})"
+    else:
+        limits = "" if low is None else f" (at least {low:.4g})"
+    return f"{check.value:.4g} {check.unit}{limits}; "

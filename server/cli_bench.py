@@ -5,6 +5,8 @@ What they need (torch, drivers) is imported when they run, so that the other com
 
 import json
 import logging
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -57,19 +59,22 @@ def serve(
 
 
 def check(bench: BenchFile = None, as_json: AsJson = False) -> None:
-    """Open the bench, identify each instrument, measure one row; exit code 1 if anything fails."""
-    from server.check import check_bench
+    """Bring the bench up: identities, dark, reference, noise, delay, row time; exit code 1 if any
+    of it fails.
+    """
+    from server.check import check_bench, line
 
     path = find_bench(bench)
-    with ended_by_signals():
-        results = check_bench(path)
+    results = []
+    with ended_by_signals(), closing(check_bench(path)) as checks:
+        for result in checks:
+            results.append(result)
+            if not as_json:
+                typer.echo(line(result))  # at once: a real bench takes its time
     ok = all(result.ok for result in results)
     if as_json:
-        checks = [result.__dict__ for result in results]
-        typer.echo(json.dumps({"bench": str(path), "ok": ok, "checks": checks}))
-    else:
-        for result in results:
-            typer.echo(f"{'pass' if result.ok else 'FAIL'}  {result.what}: {result.detail}")
+        content = [asdict(result) for result in results]
+        typer.echo(json.dumps({"bench": str(path), "ok": ok, "checks": content}))
     if not ok:
         raise typer.Exit(1)
 

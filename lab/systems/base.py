@@ -130,6 +130,21 @@ class PhysicalSystem:
         pass would have been sent when a later one is refused.
         """
 
+    def dark_row(self) -> tuple[Array, Array]:
+        """Return x and theta, (1, ...) each, that leave y dark: 0, or what is allowed next to it.
+
+        Bring-up measures it, and `reference_row`.
+        """
+        d = self.description
+        x, theta = (np.full((1, *s.shape), np.clip(0.0, s.low, s.high)) for s in (d.x, d.theta))
+        return x, theta
+
+    def reference_row(self) -> tuple[Array, Array]:
+        """Return x and theta, (1, ...) each, that give a strong y: here 3/4 of their ranges."""
+        d = self.description
+        x, theta = (s.to_physical(np.full((1, *s.shape), 0.75)) for s in (d.x, d.theta))
+        return x, theta
+
     def narrow(self, limits: Mapping[str, tuple[float, float]]) -> None:
         """Tighten the ranges of x or theta; raise ValueError for a wider or an unknown one."""
         for name, (low, high) in limits.items():

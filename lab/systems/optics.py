@@ -82,6 +82,12 @@ class OpticsSystem(PhysicalSystem):
                     f"{spec.high:g} {spec.unit}: narrow x and theta too"
                 )
 
+    def reference_row(self) -> tuple[Array, Array]:
+        """Return the brightest x and theta, (1, 50) each: the full field on every pixel."""
+        d = self.description
+        x, theta = (np.full((1, *s.shape), s.high) for s in (d.x, d.theta))
+        return x, theta
+
     @property
     def wavelengths_m(self) -> Array:
         """Get the wavelengths of y, (50,), m."""

@@ -16,6 +16,8 @@ from drivers.row_key import RowKey
 from drivers.spec import Array, ArraySpec
 from lab.systems.base import PhysicalSystem, SystemDescription
 
+REFERENCE_PERIODS = 8  # in a row: 2 kHz on the plate, 38 kHz on the circuit, as they are shipped
+
 
 class SeriesInstrument(Instrument, Protocol):
     """An instrument that plays series and records what comes back."""
@@ -58,6 +60,13 @@ class SeriesSystem(PhysicalSystem):
             row_time_s=row_time_s,
             drives="series",
         )
+
+    def reference_row(self) -> tuple[Array, Array]:
+        """Return a tone of half the full scale as x and silence as theta, (1, samples) each."""
+        x, theta = self.dark_row()
+        phase = np.linspace(0, 2 * np.pi * REFERENCE_PERIODS, x.shape[1], endpoint=False)
+        limits = self.description.x
+        return np.clip(0.5 * np.sin(phase)[None], limits.low, limits.high), theta
 
     def narrow(self, limits: Mapping[str, tuple[float, float]]) -> None:
         """Tighten x or theta; raise ValueError if what remains allowed may not be played."""

@@ -7,7 +7,8 @@ DriverError
 ├── ProtocolError         an answer that is not what the manual promises (garbage, truncated)
 ├── InstrumentRefused     the instrument answered and said no (rc, HTTP status, error queue)
 ├── IdentityError         another instrument answers than the bench file expects
-└── Aborted               somebody asked the operation to end; the instrument is to be started again
+├── Aborted               somebody asked the operation to end; the instrument is to be started again
+└── ReplayError           a recorded session goes another way than the driver that it is played to
 
 Every message names the instrument, what was asked, what happened, and the limit with its unit.
 What is refused before it is sent is logged, as a warning of the logger `drivers.limits`.
@@ -64,3 +65,7 @@ class IdentityError(DriverError):
 
 class Aborted(DriverError):
     """The operation ended early because somebody asked for it (`Instrument.abort`)."""
+
+
+class ReplayError(DriverError):
+    """The driver does not do what it did in the recorded session that is played to it."""

@@ -1,6 +1,7 @@
 """Open the wire to an instrument by its address: the only place that tells mock from real.
 
     mock://<rig>/<instrument>           the firmware of a simulated rig, in memory
+    replay://<file>#<instrument>        a recorded session, which answers what was answered then
     http://192.168.1.20                 HTTP instruments
     TCPIP0::192.168.1.21::10001::SOCKET VISA instruments, through pyvisa-py
     mcc://01A2B3C4                      boards of Measurement Computing, through uldaq
@@ -8,7 +9,8 @@
     ocean-usb://FLMS00123               Ocean spectrometers on USB, by serial number
     audio://Scarlett 2i2                a sound interface by its name, through PortAudio
 
-What is returned is of the same type either way, so drivers cannot know the difference.
+What is returned is of the same type either way, so drivers cannot know the difference. Wires that
+are opened with `TappedRigs` have a tap on them (`drivers.tap`).
 """
 
 from collections.abc import Mapping
@@ -29,6 +31,7 @@ from drivers.mock.ocean import OceanFirmware, SessionWire
 from drivers.mock.optics import OpticalPlant
 from drivers.mock.optics_drift import DeclaredDrift
 from drivers.mock.plate import OscillatingPlate
+from drivers.mock.replay import ReplayedBoard, ReplayedPort, ReplayedStream
 from drivers.mock.rig import (
     HttpFirmware,
     Rig,
@@ -39,10 +42,13 @@ from drivers.mock.rig import (
 )
 from drivers.mock.visa import FirmwareAdapter
 from drivers.ocean_link import OceanLink, TcpWire
+from drivers.tap import TappedAdapter, TappedClient, tap_of
+from drivers.tap_calls import TappedBoard, TappedPort
 from drivers.visa_socket import SocketAdapter
 
 __all__ = [
     "MOCK",
+    "REPLAY",
     "Rig",
     "RigSettings",
     "SocketAdapter",
@@ -55,6 +61,8 @@ __all__ = [
 ]
 
 MOCK = "mock://"
+REPLAY = "replay://"
+_IN_MEMORY = (MOCK, REPLAY)
 _AUDIO = "audio://"
 _BOARD = "mcc://"
 _OCEAN = "ocean://"
@@ -169,7 +177,12 @@ def open_http(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> htt
 
     Proxies of the environment are not used: instruments stand in the lab's own network.
     """
-    if not address.startswith(MOCK):
+    client, tap = _open_client(address, rigs, timeout_s), tap_of(rigs)
+    return client if tap is None else TappedClient(client, tap)
+
+
+def _open_client(address: str, rigs: Mapping[str, Rig], timeout_s: float) -> httpx.Client:
+    if not address.startswith(_IN_MEMORY):
         if not address.startswith(("http://", "https://")):
             raise ValueError(f"{address}: not an http:// or mock:// address")
         return httpx.Client(base_url=address, timeout=timeout_s, trust_env=False)
@@ -186,7 +199,14 @@ def open_visa(
 
     Raises ValueError for an address that names none, ConnectionLost if it cannot be reached.
     """
-    if not address.startswith(MOCK):
+    adapter, tap = _open_adapter(address, rigs, timeout_s, terminator), tap_of(rigs)
+    return adapter if tap is None else TappedAdapter(adapter, tap, terminator)
+
+
+def _open_adapter(
+    address: str, rigs: Mapping[str, Rig], timeout_s: float, terminator: str
+) -> Adapter:
+    if not address.startswith(_IN_MEMORY):
         return SocketAdapter(address, timeout_s, terminator)
     firmware = _firmware(address, rigs)
     if not isinstance(firmware, StreamFirmware):
@@ -200,6 +220,13 @@ def open_board(address: str, rigs: Mapping[str, Rig]) -> DaqBoard:
     Raises ValueError for an address that names none, or where uldaq is not installed;
     ConnectionLost if the board cannot be reached.
     """
+    board, tap = _open_board(address, rigs), tap_of(rigs)
+    return board if tap is None else TappedBoard(board, tap)
+
+
+def _open_board(address: str, rigs: Mapping[str, Rig]) -> DaqBoard:
+    if address.startswith(REPLAY):
+        return ReplayedBoard(address.removeprefix(REPLAY))
     if not address.startswith(MOCK):
         if not address.startswith(_BOARD):
             raise ValueError(f"{address}: not an mcc:// or mock:// address")
@@ -221,6 +248,13 @@ def open_audio(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> Du
 
     timeout_s is waited beyond a shot's own length.
     """
+    port, tap = _open_port(address, rigs, timeout_s), tap_of(rigs)
+    return port if tap is None else TappedPort(port, tap)
+
+
+def _open_port(address: str, rigs: Mapping[str, Rig], timeout_s: float) -> DuplexPort:
+    if address.startswith(REPLAY):
+        return ReplayedPort(address.removeprefix(REPLAY))
     if not address.startswith(MOCK):
         if not address.startswith(_AUDIO):
             raise ValueError(f"{address}: not an audio:// or mock:// address")
@@ -262,6 +296,8 @@ def _host_and_port(address: str, place: str, default: int) -> tuple[str, int]:
 
 
 def _firmware(address: str, rigs: Mapping[str, Rig]) -> object:
+    if address.startswith(REPLAY):
+        return ReplayedStream(address.removeprefix(REPLAY))
     rig, _, instrument = address.removeprefix(MOCK).partition("/")
     if rig not in rigs:
         raise ValueError(f"{address}: no rig '{rig}' (there are: {', '.join(rigs) or 'none'})")

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 from drivers.errors import LimitError
 from drivers.instrument import Instrument
+from drivers.recording import Recorder
+from drivers.tap import Tap, TappedRigs
 from drivers.transport import Rig, open_rigs
 from lab.config import BenchConfig, SystemConfig, TwinKind, load_bench
 from lab.errors import ConfigError, UnknownName
@@ -79,11 +81,17 @@ class Bench:
 
 
 @contextmanager
-def open_bench(bench: Path | str | BenchConfig, *, start: bool = True) -> Iterator[Bench]:
+def open_bench(
+    bench: Path | str | BenchConfig,
+    *,
+    start: bool = True,
+    tap: Callable[[str], Tap] | None = None,
+) -> Iterator[Bench]:
     """Open every instrument of a bench file; shut down and close them in any case at the end.
 
     start: identify the instruments and bring them, settings applied, to their safe state now
-    (otherwise whoever uses the systems does). Raises ConfigError that names file, key and reason,
+    (otherwise whoever uses the systems does). tap: called with an instrument's name, returns who
+    listens on its wire (`drivers.tap`); the bench file's `record` is such a one. Raises ConfigError that names file, key and reason,
     or the DriverError of an instrument that does not answer.
     """
     config = bench if isinstance(bench, BenchConfig) else load_bench(bench)
@@ -91,10 +99,13 @@ def open_bench(bench: Path | str | BenchConfig, *, start: bool = True) -> Iterat
     times_s = {part.address: part.row_time_s for part in config.instruments.values()}
     with ExitStack() as stack:
         rigs = _checked(source, "rigs", lambda: open_rigs(config.rigs, times_s))
+        if tap is None and config.record is not None:
+            tap = stack.enter_context(_open_recorder(source, config, config.record)).tap
         instruments: dict[str, Instrument] = {}
         for name in config.instruments:
             key = f"instruments.{name}"
-            open_it = partial(open_instrument, config, name, rigs)
+            heard = rigs if tap is None else TappedRigs(rigs, tap(name))
+            open_it = partial(open_instrument, config, name, heard)
             instruments[name] = _checked(source, key, open_it)
             stack.callback(instruments[name].close)
         systems = {
@@ -111,6 +122,15 @@ def open_bench(bench: Path | str | BenchConfig, *, start: bool = True) -> Iterat
                 stack.callback(system.shutdown)
                 system.start()
         yield Bench(config, systems, rigs)
+
+
+def _open_recorder(source: str, config: BenchConfig, file: str) -> Recorder:
+    try:
+        return Recorder(Path(file), config.name)
+    except FileExistsError as error:
+        raise ConfigError(f"{source}: record: {file} is there already; not overwritten") from error
+    except OSError as error:
+        raise ConfigError(f"{source}: record: {file}: {error.strerror}") from error
 
 
 def _checked(source: str, key: str, build: Callable[[], T]) -> T:

@@ -112,9 +112,7 @@ def _rows_at_once(system: PhysicalSystem) -> int:
     return max(FEWEST_ROWS, min(system.batch_rows, quick))
 
 
-def _repeat(
-    system: PhysicalSystem, row: tuple[Array, Array], rows: int
-) -> tuple[Rows, float]:
+def _repeat(system: PhysicalSystem, row: tuple[Array, Array], rows: int) -> tuple[Rows, float]:
     """Measure the same row again and again; return all of it and the time of one, s."""
     x, theta = (np.repeat(part, rows, axis=0) for part in row)
     began = time.perf_counter()

@@ -163,13 +163,17 @@ class SchedulerConfig(_Strict):
 
 
 class BenchConfig(_Strict):
-    """The whole bench; see `bench.toml` for a commented example."""
+    """The whole bench; see `bench.toml` for a commented example.
+
+    record: write every exchange with the instruments into this file, which must not exist yet.
+    """
 
     name: str
     rigs: dict[str, RigConfig] = {}
     instruments: dict[str, InstrumentConfig]
     systems: dict[str, SystemConfig]
     scheduler: SchedulerConfig = SchedulerConfig()
+    record: str | None = None
 
     @model_validator(mode="after")
     def _names_exist(self) -> "BenchConfig":
@@ -195,6 +199,7 @@ class BenchConfig(_Strict):
             "instruments": {"__all__": {"timeout_s"}},
             "rigs": {"__all__": {"honour_times"}},
             "scheduler": True,
+            "record": True,
         }
         return hashlib.sha256(self.model_dump_json(exclude=no_matter).encode()).hexdigest()
 

@@ -8,7 +8,7 @@ from drivers.import_path import imported
 from drivers.instrument import Instrument
 from drivers.mcc import MccUsb1208HS
 from drivers.ocean import OceanSpectrometer
-from drivers.transport import Rig, open_audio, open_board, open_http, open_ocean, open_visa
+from drivers.transport import REPLAY, Rig, open_audio, open_board, open_http, open_ocean, open_visa
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from lab.config import BenchConfig, InstrumentConfig
@@ -95,7 +95,7 @@ def open_instrument(config: BenchConfig, name: str, rigs: Mapping[str, Rig]) -> 
     """
     part = config.instruments[name]
     opener = DRIVERS.get(part.driver) or imported_for("driver", part.driver, DRIVERS)
-    waits = True
+    waits = not part.address.startswith(REPLAY)
     if part.rig in config.rigs:
         waits = config.rigs[part.rig].honour_times
     instrument: Instrument = opener(name, part, rigs, waits)

@@ -1,0 +1,174 @@
+"""Listen on the wire between a driver and its instrument: for recordings and for dry runs.
+
+A tap stands in front of a wire and tells of every event on it; the wire is of the same type as
+before, so drivers do not notice. Where nobody listens there is no tap, and it costs nothing.
+Boards and sound interfaces have no bytes on a wire that Python could see: their calls are told
+instead (`drivers.tap_calls`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import httpx
+from pymeasure.adapters import Adapter
+from pyvisa.constants import StatusCode
+from pyvisa.errors import VisaIOError
+
+from drivers.errors import ConnectionLost
+
+T = TypeVar("T")
+
+What = Literal["opened", "sent", "received", "failed"]
+LOST = "lost"
+TIMED_OUT = "timeout"
+_SHOWN = 72  # characters of a payload
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event on a wire: bytes sent or received, a connection opened, an exchange failed.
+
+    head: what was asked, where it is not part of the bytes (a request's method and path, a call
+    and its arguments), the kind of an answer, or of a failure. secret: `data` was a password and
+    has been left out.
+    """
+
+    what: What
+    head: str = ""
+    data: bytes = b""
+    secret: bool = False
+
+    def __str__(self) -> str:
+        """Return it on one line, a long payload shortened, with its length."""
+        if self.secret:
+            return "(a password, not shown)"
+        return " ".join(part for part in (self.head, shortened(self.data)) if part)
+
+
+Tap = Callable[[Event], None]
+"""Hears the events of one wire in order, from the thread that uses it."""
+
+
+class TappedRigs(dict[str, T]):
+    """The simulated rigs by name, and the tap on the wire that is opened with them."""
+
+    def __init__(self, rigs: Mapping[str, T], tap: Tap) -> None:
+        super().__init__(rigs)
+        self.tap = tap
+
+
+def tap_of(rigs: Mapping[str, Any]) -> Tap | None:
+    """Return who listens to a wire that is opened with these rigs; None: nobody."""
+    return rigs.tap if isinstance(rigs, TappedRigs) else None
+
+
+def is_text(data: bytes) -> bool:
+    """Say whether the bytes are printable ASCII with line ends."""
+    return data.isascii() and all(c.isprintable() or c in "\r\n\t" for c in data.decode("ascii"))
+
+
+def shortened(data: bytes) -> str:
+    """Return bytes as short text on one line, with their number if some are not shown."""
+    if is_text(data):
+        text = data.decode("ascii").rstrip("\r\n")
+        text = text.replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t")
+    else:
+        text = data[:_SHOWN].decode("latin-1").encode("unicode_escape").decode("ascii")
+    if len(text) <= _SHOWN and (is_text(data) or len(data) <= _SHOWN):
+        return text
+    return f"{text[:_SHOWN]}... ({len(data)} bytes)"
+
+
+class TappedAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped
+    """A VISA wire with a tap: every byte, terminators included.
+
+    What follows the AQ6370's `AUTHENTICATE` is a password, and not told.
+    """
+
+    def __init__(self, inner: Adapter, tap: Tap, terminator: str) -> None:
+        """Listen to `inner`, which has just been opened and is closed with this one."""
+        super().__init__()
+        self.connection = inner
+        self._tap = tap
+        self._terminator = terminator.encode()
+        self._secret = False
+        tap(Event("opened"))
+
+    def reopen(self) -> None:
+        """Open a fresh connection; raises ConnectionLost."""
+        self._secret = False
+        self._tap(Event("opened"))
+        try:
+            self.connection.reopen()
+        except ConnectionLost as error:
+            self._tap(Event("failed", LOST, str(error).encode()))
+            raise
+
+    def _write(self, command: str, **kwargs: Any) -> None:
+        self._write_bytes(command.encode("ascii") + self._terminator)
+
+    def _write_bytes(self, content: bytes, **kwargs: Any) -> None:
+        secret, self._secret = self._secret, False
+        self._tap(Event("sent", data=b"" if secret else bytes(content), secret=secret))
+        self._told(lambda: self.connection.write_bytes(content, **kwargs))
+
+    def _read(self, **kwargs: Any) -> str:
+        line = self._read_bytes(-1, break_on_termchar=True)
+        return line.removesuffix(self._terminator).decode("ascii")
+
+    def _read_bytes(self, count: int, break_on_termchar: bool = False, **kwargs: Any) -> bytes:
+        data = self._told(lambda: self.connection.read_bytes(count, break_on_termchar, **kwargs))
+        self._secret = data.startswith(b"AUTHENTICATE")
+        self._tap(Event("received", data=data))
+        return data
+
+    def _told(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except VisaIOError as error:
+            how = TIMED_OUT if error.error_code == StatusCode.error_timeout else LOST
+            self._tap(Event("failed", how, str(error.description).encode()))
+            raise
+        except OSError as error:
+            self._tap(Event("failed", LOST, str(error).encode()))
+            raise
+
+    def flush_read_buffer(self) -> None:
+        """Discard what has been received."""
+        self.connection.flush_read_buffer()
+
+
+class TappedClient(httpx.Client):
+    """An HTTP wire with a tap: method, path and body; status, content type and body.
+
+    Headers are left out: they are the client library's, and those that matter may be secret.
+    """
+
+    def __init__(self, inner: httpx.Client, tap: Tap) -> None:
+        """Listen to `inner`, which is closed with this one."""
+        super().__init__(base_url=inner.base_url, timeout=inner.timeout, trust_env=False)
+        self._inner = inner
+        self._tap = tap
+        tap(Event("opened"))
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Exchange one request; raises what httpx does."""
+        path = request.url.raw_path.decode("ascii")
+        self._tap(Event("sent", f"{request.method} {path}", request.read()))
+        try:
+            response = self._inner.send(request, **options)
+        except httpx.TimeoutException as error:
+            self._tap(Event("failed", TIMED_OUT, str(error).encode()))
+            raise
+        except httpx.HTTPError as error:
+            self._tap(Event("failed", LOST, str(error).encode()))
+            raise
+        kind = f"{response.status_code} {response.headers.get('content-type', '')}"
+        self._tap(Event("received", kind, response.read()))
+        return response
+
+    def close(self) -> None:
+        """Close both clients; idempotent."""
+        self._inner.close()
+        super().close()

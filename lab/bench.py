@@ -153,7 +153,7 @@ def _build_system(
     system: PhysicalSystem = build(
         name=name,
         row_time_s=sum(p.row_time_s for p in parts),
-        announce=None if rig is None else rigs[rig].announce,
+        announce=None if rig is None else rigs[rig].announce_rows,
         **{role: instruments[i] for role, i in part.instruments.items()},
     )
     system.narrow(part.limits)

@@ -84,6 +84,11 @@ class SimulatedAudio:
         else:
             self._faults.arm(fault, on)
 
+    def clear_faults(self) -> None:
+        """Disarm every fault."""
+        self._faults.clear()
+        self._sound_faults.clear()
+
     # --- DuplexPort ---------------------------------------------------------------------------
 
     def describe(self) -> str:

@@ -66,6 +66,10 @@ class MccFirmware:
         """Arm `fault` for the next call whose name contains the text `on`."""
         self._faults.arm(fault, on)
 
+    def clear_faults(self) -> None:
+        """Disarm every fault."""
+        self._faults.clear()
+
     def connect(self) -> "SimulatedBoard":
         """Return one more connection to the board."""
         return SimulatedBoard(self)

@@ -1,16 +1,19 @@
 """A simulated rig: the firmware of its instruments in front of one shared plant."""
 
 import time
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
 from drivers.mock.audio import SimulatedAudio
-from drivers.mock.faults import Fault
+from drivers.mock.circuit_table import RESPONSE_FULL, RESPONSE_UNIT_V
+from drivers.mock.faults import AnyFault, Fault, FaultOrder, OrderQueue, PlantFault, WireFault
 from drivers.mock.mcc import DrivenCircuit, MccFirmware
 from drivers.mock.ocean import OceanFirmware
 from drivers.mock.optical_rows import LightOfRows, OpticalRows
+from drivers.mock.optics_table import FULL_SCALE_W
+from drivers.mock.readout import Readout, one_row
 from drivers.mock.waveshaper import WaveShaperFirmware
 from drivers.mock.yokogawa import AQ6370Firmware
 from drivers.row_key import RowKey
@@ -108,25 +111,90 @@ class Rig:
         plant: Plant,
         instruments: Mapping[str, object],
         optical_rows: OpticalRows | None = None,
+        readouts: Mapping[str, Readout] | None = None,
     ) -> None:
-        """Join `plant` and the firmware by the last part of its `mock://rig/...` address."""
-        self.plant = plant
+        """Join `plant` and the firmware by the last part of its `mock://rig/...` address.
+
+        readouts: what instruments read the plant through, by name; with one the keys of many rows
+        may be announced at once.
+        """
+        self.plant: Plant | None = plant
         self.instruments = dict(instruments)
         self.optical_rows = optical_rows
+        self._readouts = dict(readouts or {})
+        self._wires = {name: OrderQueue() for name in self.instruments}
+
+    @property
+    def hears_ahead(self) -> bool:
+        """Whether the keys of more rows than those of the next reading may be announced."""
+        return bool(self._readouts)
 
     def announce(self, key: RowKey) -> None:
         """Tell the plant, beside the wire, which row comes next."""
-        self.plant.announce(key)
+        if self.plant is not None:
+            self.plant.announce(key)
 
-    def inject(self, instrument: str, fault: Fault, on: str = "") -> None:
+    def announce_rows(self, keys: Sequence[RowKey], coming: Sequence[RowKey] = ()) -> None:
+        """Tell which rows come next, in order; what was announced and not read is forgotten.
+
+        coming: the whole pass that they belong to; nobody here needs to know.
+        """
+        if not self._readouts:
+            for key in keys:
+                self.announce(key)
+        for readout in self._readouts.values():
+            readout.announce_rows(keys)
+
+    def wire(self, instrument: str) -> OrderQueue:
+        """Return the faults armed for the wire to an instrument."""
+        return self._wires.setdefault(instrument, OrderQueue())
+
+    def inject(self, instrument: str, fault: AnyFault, on: str = "") -> None:
         """Let `fault` strike the next request to `instrument` that contains the text `on`.
 
-        Raises ValueError for an instrument that has no faults.
+        Raises ValueError for an instrument that has no such faults.
         """
-        firmware = self.instruments[instrument]
-        if not isinstance(firmware, Faulty):
-            raise ValueError(f"'{instrument}' has no faults to inject")
-        firmware.inject(fault, on)
+        self.arm(FaultOrder(instrument, fault, on))
+
+    def arm(self, order: FaultOrder) -> None:
+        """Arm a fault; raise ValueError for an instrument that is not there or has none such."""
+        name = order.instrument
+        if name not in self.instruments:
+            raise ValueError(f"no instrument '{name}' (there are: {', '.join(self.instruments)})")
+        if isinstance(order.fault, PlantFault):
+            if name not in self._readouts:
+                raise ValueError(f"'{name}' reads nothing that could be '{order.fault}'")
+            self._readouts[name].faults.arm(order)
+        elif isinstance(order.fault, WireFault):
+            if wire_of(self.instruments[name]) is None:
+                raise ValueError(f"'{name}' has no network wire for a '{order.fault}'")
+            self.wire(name).arm(order)
+        else:
+            firmware = self.instruments[name]
+            if not isinstance(firmware, Faulty):
+                raise ValueError(f"'{name}' has no faults to inject")
+            for _ in range(order.times):
+                firmware.inject(order.fault, order.on)
+
+    def clear_faults(self) -> None:
+        """Disarm every fault of every instrument."""
+        for queue in self._wires.values():
+            queue.clear()
+        for readout in self._readouts.values():
+            readout.faults.clear()
+        for firmware in self.instruments.values():
+            clear = getattr(firmware, "clear_faults", None)
+            if clear is not None:
+                clear()
+
+
+def wire_of(firmware: object) -> Literal["http", "stream"] | None:
+    """Say what an instrument speaks on a network; None for boards and sound interfaces."""
+    if isinstance(firmware, MccFirmware):  # is connected to as well, but by calls
+        return None
+    if isinstance(firmware, HttpFirmware):
+        return "http"
+    return "stream" if isinstance(firmware, StreamFirmware) else None
 
 
 def optical_rig(
@@ -136,8 +204,10 @@ def optical_rig(
 
     sweep_time_s: how long a sweep takes; honour_times: integrations take their time.
     """
-    spectrometer = AQ6370Firmware(plant.spectrum, sweep_time_s=sweep_time_s)
-    ocean = OceanFirmware(plant.spectrum, **({"pause": time.sleep} if honour_times else {}))
+    readouts = {name: Readout(plant, FULL_SCALE_W) for name in ("spectrometer", "ocean")}
+    spectra = {name: r.watched(plant.spectrum, one_row) for name, r in readouts.items()}
+    spectrometer = AQ6370Firmware(spectra["spectrometer"], sweep_time_s=sweep_time_s)
+    ocean = OceanFirmware(spectra["ocean"], **({"pause": time.sleep} if honour_times else {}))
     return Rig(
         plant,
         {
@@ -146,12 +216,29 @@ def optical_rig(
             "ocean": ocean,
         },
         OpticalRows(plant, spectrometer) if isinstance(plant, LightOfRows) else None,
+        readouts,
     )
+
+
+class _WatchedCircuit:
+    """A circuit as the boards see it: read through its readout."""
+
+    def __init__(self, plant: CircuitPhysics, readout: Readout) -> None:
+        self.respond = readout.watched(plant.respond, len)
+        self._plant = plant
+        self._readout = readout
+
+    def forget(self) -> None:
+        """Drop what was announced of rows that will not come."""
+        self._readout.announce_rows(())
+        self._plant.forget()
 
 
 def circuit_rig(plant: CircuitPhysics, *, honour_times: bool = False) -> Rig:
     """Return the board `daq` in front of a circuit; honour_times: waveforms take their time."""
-    return Rig(plant, {"daq": MccFirmware(plant, honour_times=honour_times)})
+    readout = Readout(plant, RESPONSE_FULL * RESPONSE_UNIT_V)
+    daq = MccFirmware(_WatchedCircuit(plant, readout), honour_times=honour_times)
+    return Rig(plant, {"daq": daq}, readouts={"daq": readout})
 
 
 def plate_rig(plant: DrivenPlate, *, honour_times: bool = False) -> Rig:
@@ -159,4 +246,6 @@ def plate_rig(plant: DrivenPlate, *, honour_times: bool = False) -> Rig:
 
     honour_times: shots take the time that their frames last.
     """
-    return Rig(plant, {"audio": SimulatedAudio(plant.play, honour_times=honour_times)})
+    readout = Readout(plant, 1.0)
+    audio = SimulatedAudio(readout.watched(plant.play, len), honour_times=honour_times)
+    return Rig(plant, {"audio": audio}, readouts={"audio": readout})

@@ -64,6 +64,10 @@ class WaveShaperFirmware:
         """Arm `fault` for the next request whose `METHOD path body` contains `on`."""
         self._faults.arm(fault, on or ("devinfo" if fault is Fault.IDENTITY else ""))
 
+    def clear_faults(self) -> None:
+        """Disarm every fault."""
+        self._faults.clear()
+
     def handle(self, method: str, path: str, body: bytes) -> Reply:
         """Answer one HTTP request with status, content type and body."""
         fault = self._faults.take(b"%s %s %s" % (method.encode(), path.encode(), body))

@@ -130,6 +130,10 @@ class AQ6370Firmware:
         """Arm `fault` for the next message that contains the text `on`."""
         self._device.inject(fault, on)
 
+    def clear_faults(self) -> None:
+        """Disarm every fault."""
+        self._device.faults.clear()
+
     def _commands(self) -> dict[str, Handler]:
         commands: dict[str, Handler] = {
             "*RST": lambda _: self._reset(),

@@ -109,6 +109,7 @@ def idle_shot(system: PhysicalSystem, drive: tuple[Array, Array], rhythm: Rhythm
     """Measure one row, x and theta (1, ...), for nobody, to keep the rhythm."""
     rhythm.wait()
     try:
+        system.expect(())
         system.measure(*drive)
     except Exception as error:
         make_safe(system, error)
@@ -183,8 +184,10 @@ def _instrument_call(system: PhysicalSystem, pieces: list[Piece]) -> Rows:
     if len(pieces) == 1:
         portion, count = pieces[0]
         p, at = portion.ticket.forward_pass, portion.ticket.done
+        system.expect(p.keys or ())
         rows = slice(at, at + count)
         return system.measure(p.x[rows], p.theta[rows], None if p.keys is None else p.keys[rows])
+    system.expect(())
     passes = [portion.ticket.forward_pass for portion, _ in pieces]
     parts = [slice(p.ticket.done, p.ticket.done + count) for p, count in pieces]
     x = np.concatenate([p.x[rows] for p, rows in zip(passes, parts, strict=True)])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,18 @@ def never() -> bool:
     return False
 
 
+class Announce(Protocol):
+    """Tells simulated physics the keys of the rows of the next instrument call, in order.
+
+    coming: all keys of the pass that they belong to, where that is known, so that physics at the
+    other end of a network need hear of a pass only once. No keys: what comes has none.
+    """
+
+    def __call__(self, keys: Sequence[RowKey], coming: Sequence[RowKey] = ()) -> None:
+        """Announce; raises what the way to the physics raises."""
+        ...
+
+
 class PhysicalSystem:
     """One physical system; blocking, used by one thread at a time, physical units.
 
@@ -68,8 +80,10 @@ class PhysicalSystem:
     instruments: tuple[Instrument, ...]
     batch_rows: int = 1
 
-    def __init__(self, announce: Callable[[RowKey], None] | None = None) -> None:
-        """Take `announce`, which tells simulated physics the next row's key (None: real rig)."""
+    _coming: Sequence[RowKey] = ()
+
+    def __init__(self, announce: Announce | None = None) -> None:
+        """Take `announce`, which tells simulated physics the next rows' keys (None: real rig)."""
         self._announce = announce
 
     def transform(
@@ -88,6 +102,7 @@ class PhysicalSystem:
         x, theta = self.check(x, theta)
         if keys is not None and len(keys) != len(x):
             raise ValueError(f"{self.description.name}: {len(x)} rows but {len(keys)} row keys")
+        self.expect(keys or ())
         parts: list[Rows] = []
         for i in range(0, len(x), self.batch_rows):
             if stop():
@@ -100,10 +115,13 @@ class PhysicalSystem:
 
     def measure(self, x: Array, theta: Array, keys: Sequence[RowKey] | None = None) -> Rows:
         """Measure at most `batch_rows` checked rows in one instrument call; else as `transform`."""
-        if self._announce is not None and keys is not None:
-            for key in keys:
-                self._announce(key)
+        if self._announce is not None:
+            self._announce(keys or (), self._coming)
         return self._measure_batch(x, theta)
+
+    def expect(self, keys: Sequence[RowKey]) -> None:
+        """Say which pass the next calls of `measure` belong to, by all its keys; () for none."""
+        self._coming = keys
 
     def check(self, x: Array, theta: Array) -> tuple[Array, Array]:
         """Return checked arrays of shape (rows, ...), the caller's own, or raise LimitError.

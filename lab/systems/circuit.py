@@ -5,14 +5,11 @@ y = f_p(x, theta): x and theta are series that are added and clamped to full sca
 same samples. The circuit starts each row at rest: it rings down in the gap before it.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from drivers.instrument import CircuitDAQ
-from drivers.row_key import RowKey
 from drivers.spec import Array
-from lab.systems.base import Rows
+from lab.systems.base import Announce, Rows
 from lab.systems.series import SeriesSystem, encode
 
 FULL_SCALE_V = 10.0
@@ -30,7 +27,7 @@ class CircuitSystem(SeriesSystem):
         name: str,
         daq: CircuitDAQ,
         row_time_s: float,
-        announce: Callable[[RowKey], None] | None = None,
+        announce: Announce | None = None,
     ) -> None:
         """Take the DAQ; raise ValueError if its gap is too short for the circuit to ring down."""
         if daq.gap_samples < RING_DOWN_SAMPLES:

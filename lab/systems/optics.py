@@ -8,15 +8,14 @@ Encoding: a field t in [-0.5, 1] is written as attenuation min(-20 log10 |t|, 60
 written as "no light"; the shaper blocks everything above 40 dB (|t| < 0.01).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 
 from drivers.instrument import PulseShaper, Spectrometer
-from drivers.row_key import RowKey
 from drivers.spec import Array, ArraySpec
-from lab.systems.base import PhysicalSystem, SystemDescription
+from lab.systems.base import Announce, PhysicalSystem, SystemDescription
 
 PIXELS = 100
 LINES_PER_PIXEL = 10
@@ -40,7 +39,7 @@ class OpticsSystem(PhysicalSystem):
         shaper: PulseShaper,
         spectrometer: Spectrometer,
         row_time_s: float,
-        announce: Callable[[RowKey], None] | None = None,
+        announce: Announce | None = None,
     ) -> None:
         """Join the instruments; raise ValueError if their arrays do not fit the encoding."""
         super().__init__(announce)

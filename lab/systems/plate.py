@@ -5,14 +5,11 @@ y = f_p(x, theta): x and theta are series that are added and clamped to full sca
 its own full scale. The plate starts each row at rest: it rings down in the silence before it.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from drivers.instrument import SpeakerPlate
-from drivers.row_key import RowKey
 from drivers.spec import Array
-from lab.systems.base import Rows
+from lab.systems.base import Announce, Rows
 from lab.systems.series import SeriesSystem, encode
 
 RING_DOWN_SAMPLES = 4000  # until the least damped plate is far below the room's noise
@@ -29,7 +26,7 @@ class PlateSystem(SeriesSystem):
         name: str,
         plate: SpeakerPlate,
         row_time_s: float,
-        announce: Callable[[RowKey], None] | None = None,
+        announce: Announce | None = None,
     ) -> None:
         """Take the instrument; raise ValueError if its silence is too short for the plate."""
         if plate.silence_samples < RING_DOWN_SAMPLES:

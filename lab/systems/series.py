@@ -5,16 +5,15 @@ network's); the system adds theta as its offset. The clamp is part of the encodi
 blocking of dark lines in optics: twins and gradients know it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from drivers.instrument import Instrument
-from drivers.row_key import RowKey
 from drivers.spec import Array, ArraySpec
-from lab.systems.base import PhysicalSystem, SystemDescription
+from lab.systems.base import Announce, PhysicalSystem, SystemDescription
 
 REFERENCE_PERIODS = 8  # in a row: 2 kHz on the plate, 38 kHz on the circuit, as they are shipped
 
@@ -43,7 +42,7 @@ class SeriesSystem(PhysicalSystem):
         name: str,
         full_scale: float,
         row_time_s: float,
-        announce: Callable[[RowKey], None] | None,
+        announce: Announce | None,
     ) -> None:
         """Take the instrument and the drive, in its unit, that 1 stands for."""
         super().__init__(announce)

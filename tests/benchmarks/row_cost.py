@@ -73,7 +73,7 @@ class Bench:
 
     def row(self, index: int, attenuation_db: Array, phase_rad: Array) -> Array:
         """Measure one row."""
-        self.rig.announce(RowKey(0, index, 0.75 * index))
+        self.rig.announce_rows([RowKey(0, index, 0.75 * index)])
         self.shaper.load(attenuation_db, phase_rad)
         return self.spectrometer.measure()
 

@@ -39,7 +39,7 @@ class GatedSystem(PhysicalSystem):
     """y = x * theta; a row waits until the test lets it pass; the rows' keys are kept in order."""
 
     def __init__(self) -> None:
-        super().__init__(announce=lambda key: self.keys.append(key))
+        super().__init__(announce=lambda keys, coming: self.keys.extend(keys))
         value = ArraySpec("value", "V", (1,), 0.0, 1.0)
         self.description = SystemDescription("rig", value, value, value, 0.0)
         self.instruments = ()

@@ -32,7 +32,9 @@ class GatedSystem(PhysicalSystem):
     """y = (x, theta); a row blocks until the test lets it pass; calls are written down in order."""
 
     def __init__(self, name: str = "rig", instruments: Sequence[Any] = (), gated: bool = True):
-        super().__init__(announce=lambda key: self.calls.append(("key", key.index)))
+        super().__init__(
+            announce=lambda keys, coming: self.calls.extend(("key", key.index) for key in keys)
+        )
         scalar = ArraySpec("value", "V", (1,), 0.0, 1000.0)
         self.description = SystemDescription(
             name, scalar, scalar, ArraySpec("y", "V", (2,), 0.0, 1000.0), 0.0

@@ -69,7 +69,7 @@ class VirtualRig(PhysicalSystem):
         instruments: Sequence[Any] = (),
         start_s: float = 0.0,
     ) -> None:
-        super().__init__(announce=lambda key: self._keys.append(key.index))
+        super().__init__(announce=lambda keys, coming: self._keys.extend(k.index for k in keys))
         value = ArraySpec("value", "V", (1,), 0.0, 1e9)
         two = ArraySpec("y", "V", (2,), 0.0, 1e9)
         self.description = SystemDescription(name, value, value, two, call_s)

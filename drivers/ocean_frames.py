@@ -52,6 +52,9 @@ class Flag(IntFlag):
     DEPRECATED = 0x20
 
 
+NO_FLAG = Flag(0)
+
+
 class Error(IntEnum):
     """Error numbers of a refusal."""
 
@@ -79,7 +82,7 @@ class Frame:
 
     message: int
     payload: bytes = b""
-    flags: Flag = Flag(0)
+    flags: Flag = NO_FLAG
     error: int = 0
     regarding: int = 0
     checksum: bool = False

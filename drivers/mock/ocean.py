@@ -2,12 +2,13 @@
 
 Messages as seabreeze 2.11.0 asks them; frames after `drivers.ocean_frames`. The grating is a
 special one that no catalogue has: 2068 pixels from 773 to 777 nm, 1.9 pm each, where a standard HDX
-has about 0.4 nm a pixel, with which nothing on the optical bench could be told apart. Counts are a
-dark offset plus what the light gives in the integration time, rounded, at most 65535. The first
-spectrum after a change of the integration time is still of the old one.
+has some tenths of a nanometre a pixel, with which nothing on the optical bench could be told apart.
+Counts are a dark offset plus what the light gives in the integration time, rounded, at most 65535.
+The first spectrum after a change of the integration time is still of the old one.
 """
 
 import struct
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from drivers.mock.faults import GARBAGE, ConnectionDropped, Fault, FaultQueue
 from drivers.ocean_frames import (
     HEADER_BYTES,
+    NO_FLAG,
     BadFrame,
     Error,
     Flag,
@@ -40,10 +42,6 @@ _COMMAND_FAULTS = frozenset({Fault.DROP, Fault.REFUSE, Fault.IDENTITY})
 _REPLY_FAULTS = frozenset({Fault.TIMEOUT, Fault.GARBAGE, Fault.TRUNCATE})
 
 
-def _no_pause(seconds: float) -> None:
-    """Take no time."""
-
-
 class OceanFirmware:
     """One simulated HDX in front of the plant; counts its spectra in `spectra`.
 
@@ -55,18 +53,17 @@ class OceanFirmware:
         spectrum: Callable[[Array], Array],
         *,
         serial: str = SERIAL,
-        pause: Callable[[float], None] = _no_pause,
+        honour_times: bool = False,
     ) -> None:
         """Power up; `spectrum(wavelengths_m)` is the light's side, W.
 
-        pause: called with what an integration takes, s (`time.sleep`: real time).
+        honour_times: an integration takes its time.
         """
         self._spectrum = spectrum
         self._serial = serial.encode("ascii")
-        self._pause = pause
-        coefficients = [float(np.float32(c)) for c in WAVELENGTHS_NM]
-        pixel = np.arange(PIXELS)
-        self._axis_m = sum(c * pixel**i for i, c in enumerate(coefficients)) * 1e-9
+        self._honour_times = honour_times
+        coefficients = np.array(WAVELENGTHS_NM, dtype=np.float32).astype(np.float64)
+        self._axis_m = np.polynomial.Polynomial(coefficients)(np.arange(PIXELS)) * 1e-9
         self._time_us = self._spectrum_us = 100_000
         self.faults = FaultQueue()
         self.spectra = 0
@@ -77,8 +74,11 @@ class OceanFirmware:
         return OceanSession(self)
 
     def inject(self, fault: Fault, on: str = "") -> None:
-        """Arm `fault` for the next request whose message name (`Message`) contains `on`."""
-        self.faults.arm(fault, on or ("GET_SERIAL" if fault is Fault.IDENTITY else ""))
+        """Arm `fault` for the next request whose name and number contain `on`.
+
+        Such as "GET_SERIAL 0x100", after `drivers.ocean_frames.Message`.
+        """
+        self.faults.arm(fault, on or ("GET_SERIAL 0x100" if fault is Fault.IDENTITY else ""))
 
     def answer(self, request: Frame) -> Frame | None:
         """Carry out one request; None where the host asks for no acknowledgement.
@@ -99,7 +99,7 @@ class OceanFirmware:
         acknowledge = bool(request.flags & Flag.REQUEST_ACK)
         if payload is None and not acknowledge:
             return None
-        flags = Flag.RESPONSE | (Flag.ACK if acknowledge else Flag(0))
+        flags = Flag.RESPONSE | (Flag.ACK if acknowledge else NO_FLAG)
         return reply(request, payload or b"", flags)
 
     def _carry_out(self, message: int, payload: bytes) -> bytes | None:
@@ -142,7 +142,8 @@ class OceanFirmware:
             raise _Refused(Error.PAYLOAD)
 
     def _integrate(self) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint16]]":
-        self._pause(self._spectrum_us * 1e-6)
+        if self._honour_times:
+            time.sleep(self._spectrum_us * 1e-6)
         power_w = self._spectrum(self._axis_m)
         counts = DARK_COUNTS + power_w * (_COUNTS_PER_W_US * self._spectrum_us)
         self._spectrum_us = self._time_us
@@ -245,9 +246,9 @@ class _Refused(Exception):
 
 
 def name_of(message: int) -> str:
-    """Return a message's name, or its number where it has none."""
+    """Return a message's name and number, such as `GET_SERIAL 0x100`."""
     known = {m.value: m.name for m in Message}
-    return known.get(message, f"{message:#x}")
+    return f"{known.get(message, 'UNKNOWN')} {message:#x}"
 
 
 def reply(request: Frame, payload: bytes, flags: Flag) -> Frame:

@@ -1,6 +1,5 @@
 """A simulated rig: the firmware of its instruments in front of one shared plant."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -200,14 +199,15 @@ def wire_of(firmware: object) -> Literal["http", "stream"] | None:
 def optical_rig(
     plant: ShapedLight, *, sweep_time_s: float = 0.0, honour_times: bool = False
 ) -> Rig:
-    """Return pulse shaper `shaper`, and `spectrometer` and `ocean`, in front of one plant.
+    """Return pulse shapers `shaper` and `slm`, and `spectrometer` and `ocean`; one plant.
 
+    The light is shaped by whichever of the shapers was programmed last.
     sweep_time_s: how long a sweep takes; honour_times: integrations take their time.
     """
     readouts = {name: Readout(plant, FULL_SCALE_W) for name in ("spectrometer", "ocean")}
     spectra = {name: r.watched(plant.spectrum, one_row) for name, r in readouts.items()}
     spectrometer = AQ6370Firmware(spectra["spectrometer"], sweep_time_s=sweep_time_s)
-    ocean = OceanFirmware(spectra["ocean"], **({"pause": time.sleep} if honour_times else {}))
+    ocean = OceanFirmware(spectra["ocean"], honour_times=honour_times)
     return Rig(
         plant,
         {

@@ -10,8 +10,9 @@ from drivers.audio import AudioPlate
 from drivers.mcc import MccUsb1208HS
 from drivers.mock.mcc import MccFirmware
 from drivers.mock.rig import Rig, optical_rig, plate_rig
+from drivers.ocean import OceanSpectrometer
 from drivers.row_key import RowKey
-from drivers.transport import open_audio, open_board, open_http, open_visa
+from drivers.transport import open_audio, open_board, open_http, open_ocean, open_visa
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 
@@ -110,6 +111,22 @@ def make_daq(rig: Rig) -> Callable[..., MccUsb1208HS]:
         return MccUsb1208HS(board, **settings)
 
     return make
+
+
+@pytest.fixture
+def make_ocean(rig: Rig) -> Callable[..., OceanSpectrometer]:
+    pytest.importorskip("seabreeze", reason="needs `pip install 'pnnlab[ocean]'`")
+
+    def make(**settings: Any) -> OceanSpectrometer:
+        link = open_ocean("mock://optics/ocean", {"optics": rig}, timeout_s=2)
+        return OceanSpectrometer(link, **{"watts_per_count": 2.4e-11, "name": "ocean", **settings})
+
+    return make
+
+
+@pytest.fixture
+def ocean(make_ocean: Callable[..., OceanSpectrometer]) -> OceanSpectrometer:
+    return make_ocean(expect_idn="HDX0")
 
 
 class EchoPlant:

@@ -16,6 +16,7 @@ import lab.jobs.runner
 from documentation import OPENAPI, REFERENCE, ROOT, TEXT, table
 from drivers.audio import AudioPlate
 from drivers.mcc import MccUsb1208HS
+from drivers.ocean import OceanSpectrometer
 from drivers.row_key import RowKey
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
@@ -48,7 +49,7 @@ from server.views import PassOptions
 def settings(driver: type) -> dict[str, Any]:
     """Return a driver's settings as the bench file may give them, with their defaults."""
     others = {"self", "client", "adapter", "name", "expect_idn", "settling_time_s", "kwargs"}
-    others |= {"board", "interface", "timeout_s"}
+    others |= {"board", "interface", "link", "timeout_s"}
     limits = {"attenuation", "phase", "drive"}
     parameters = inspect.signature(driver.__init__).parameters
     return {key: p.default for key, p in parameters.items() if key not in others | limits}
@@ -81,7 +82,7 @@ def without_tables(keys: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_shown(default: Any) -> str:
-    if default is PydanticUndefined:
+    if default in (PydanticUndefined, inspect.Parameter.empty):
         return "required"
     return "none" if default is None else f"`{json.dumps(default)}`"
 
@@ -101,6 +102,7 @@ def as_shown(default: Any) -> str:
         ("AudioPlate", settings(AudioPlate)),
         ("Options of a pass", defaults(PassOptions)),
         ("MccUsb1208HS", settings(MccUsb1208HS)),
+        ("OceanSpectrometer", settings(OceanSpectrometer)),
     ],
 )
 def test_every_key_is_listed_with_its_default(heading: str, expected: dict[str, Any]) -> None:

@@ -22,8 +22,8 @@ from drivers.errors import (
     ConnectionLost,
     InstrumentRefused,
     InstrumentTimeout,
-    LimitError,
     ProtocolError,
+    refuse,
 )
 from drivers.instrument import check_identity
 from drivers.ocean_link import BadAnswer, OceanLink, Refusal
@@ -206,11 +206,11 @@ class OceanSpectrometer:
         if not low <= self._time_us <= high:
             message = f"{self._time_us / 1000:g} ms is outside this device's "
             message += f"[{low / 1000:g}, {high / 1000:g}] ms"
-            raise LimitError(self.name, "integration_time", message)
+            refuse(self.name, "integration_time", message)
         full_scale = self._link.full_scale_counts()
         if full_scale != self._full_scale:
             message = f"{self._full_scale} is not this device's {full_scale:g} counts"
-            raise LimitError(self.name, "full_scale_counts", message)
+            refuse(self.name, "full_scale_counts", message)
         self._call(
             f"integration time {self._time_us} us", self._link.set_integration_time, self._time_us
         )
@@ -225,7 +225,7 @@ class OceanSpectrometer:
         low, high = pixels_nm[[0, -1]]
         if wanted_nm[0] < low or wanted_nm[-1] > high:
             message = f"{wanted_nm[0]:g} to {wanted_nm[-1]:g} nm is outside this device's "
-            raise LimitError(self.name, "wavelength", message + f"[{low:g}, {high:g}] nm")
+            refuse(self.name, "wavelength", message + f"[{low:g}, {high:g}] nm")
         above = np.clip(np.searchsorted(pixels_nm, wanted_nm), 1, len(pixels_nm) - 1)
         self._lower = above - 1
         step_nm = pixels_nm[above] - pixels_nm[self._lower]
@@ -267,7 +267,7 @@ class OceanSpectrometer:
             try:
                 self._link.open(self._model, lambda: self._abort.check("waiting for an answer"))
             except ValueError as error:
-                raise LimitError(self.name, "model", str(error)) from error
+                refuse(self.name, "model", str(error))
             self._opened = True
 
     def _lose(self) -> None:
@@ -279,7 +279,7 @@ class OceanSpectrometer:
 def _check_axis(name: str, start_nm: float, stop_nm: float, points: int) -> None:
     if not 0 < start_nm < stop_nm < 1e5:
         message = f"{start_nm:g} to {stop_nm:g} nm is not a rising range above 0 nm"
-        raise LimitError(name, "wavelength", message)
+        refuse(name, "wavelength", message)
     _check_range(name, "points", points, (2, MOST_POINTS), "points")
 
 
@@ -288,4 +288,4 @@ def _check_range(
 ) -> None:
     low, high = limits
     if not low <= value <= high:
-        raise LimitError(name, quantity, f"{value:g} is outside [{low:g}, {high:g}] {unit}")
+        refuse(name, quantity, f"{value:g} is outside [{low:g}, {high:g}] {unit}")

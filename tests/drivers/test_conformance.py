@@ -92,6 +92,7 @@ def test_a_fault_is_one_driver_error_and_start_recovers(make, fault, call):
 
 OPERATIONS = {
     "shaper": lambda driver: driver.load(*np.zeros((2, *driver.attenuation.shape))),
+    "ocean": lambda driver: driver.measure(),
     "daq": lambda driver: driver.acquire(np.zeros((1, *driver.drive.shape))),
     "audio": lambda driver: driver.play_and_record(np.zeros((1, *driver.drive.shape))),
 }

@@ -130,7 +130,7 @@ def test_each_fault_ends_with_one_error_and_the_next_session_works(
 def test_a_port_that_nobody_listens_on():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with pytest.raises(ConnectionLost, match="hdx: identity: .*refused"):
+    with pytest.raises(ConnectionLost, match=r"hdx: identity: .*refused"):
         opened(port).start()
 
 

@@ -102,9 +102,11 @@ def test_every_toml_block_is_valid(text: str) -> None:
             opened.system("optics").transform(field, field)
 
 
-def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merged(base: Any, over: Any) -> Any:
+    if not isinstance(over, dict):
+        return over
     both = {key: merged(base[key], over[key]) for key in base.keys() & over.keys()}
-    return {**base, **over, **both} if isinstance(over, dict) else over
+    return {**base, **over, **both}
 
 
 def test_the_json_block_is_a_pass() -> None:

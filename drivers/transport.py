@@ -7,6 +7,9 @@
     mcc://01A2B3C4                      boards of Measurement Computing, through uldaq
     ocean://192.168.1.30                Ocean spectrometers over TCP (port 57357, or :port)
     ocean-usb://FLMS00123               Ocean spectrometers on USB, by serial number
+    slm://slmsuite.hardware.slms.santec.Santec?slm_number=1
+                                        phase displays, by slmsuite's class
+    slm-tcp://192.168.1.40/panel        the display of this name on slmsuite's server (:port)
     audio://Scarlett 2i2                a sound interface by its name, through PortAudio
 
 What is returned is of the same type either way, so drivers cannot know the difference. Wires that
@@ -40,8 +43,10 @@ from drivers.mock.rig import (
     optical_rig,
     plate_rig,
 )
+from drivers.mock.slm import SimulatedDisplay, SLMFirmware
 from drivers.mock.visa import FirmwareAdapter
 from drivers.ocean_link import OceanLink, TcpWire
+from drivers.slm_display import PhaseDisplay, SlmsuiteDisplay, display_class, remote_display
 from drivers.tap import TappedAdapter, TappedClient, tap_of
 from drivers.tap_calls import TappedBoard, TappedPort
 from drivers.visa_socket import SocketAdapter
@@ -57,6 +62,7 @@ __all__ = [
     "open_http",
     "open_ocean",
     "open_rigs",
+    "open_slm",
     "open_visa",
 ]
 
@@ -68,6 +74,9 @@ _BOARD = "mcc://"
 _OCEAN = "ocean://"
 _OCEAN_PORT = 57357
 _OCEAN_USB = "ocean-usb://"
+_SLM = "slm://"
+_SLM_TCP = "slm-tcp://"
+_SLM_PORT = 5025
 _PLANTS = "optics, circuit, plate"
 
 
@@ -286,6 +295,29 @@ def open_ocean(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> Oc
     if not isinstance(firmware, OceanFirmware):
         raise ValueError(f"{address}: this simulated instrument is no Ocean spectrometer")
     return NetworkLink(lambda: SessionWire(firmware.connect()), timeout_s)
+
+
+def open_slm(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> PhaseDisplay:
+    """Open a phase display: `slm://module.Class?option=value`, `slm-tcp://host[:port]/name`.
+
+    Nothing is connected yet. Raises ValueError for an address that names none, or where slmsuite
+    is not installed.
+    """
+    try:
+        if address.startswith(_SLM):
+            return SlmsuiteDisplay(display_class(address.removeprefix(_SLM)))
+        if address.startswith(_SLM_TCP):
+            place, _, name = address.removeprefix(_SLM_TCP).partition("/")
+            host, port = _host_and_port(address, place, _SLM_PORT)
+            return SlmsuiteDisplay(remote_display(host, port, name, min(timeout_s, 2.0)))
+    except ImportError as error:
+        raise ValueError(f"{address}: needs `pip install 'pnnlab[slm]'` ({error})") from error
+    if not address.startswith(MOCK):
+        raise ValueError(f"{address}: not an slm://, slm-tcp:// or mock:// address")
+    firmware = _firmware(address, rigs)
+    if not isinstance(firmware, SLMFirmware):
+        raise ValueError(f"{address}: this simulated instrument is no phase display")
+    return SimulatedDisplay(firmware)
 
 
 def _host_and_port(address: str, place: str, default: int) -> tuple[str, int]:

@@ -8,7 +8,17 @@ from drivers.import_path import imported
 from drivers.instrument import Instrument
 from drivers.mcc import MccUsb1208HS
 from drivers.ocean import OceanSpectrometer
-from drivers.transport import REPLAY, Rig, open_audio, open_board, open_http, open_ocean, open_visa
+from drivers.slm import SLMShaper
+from drivers.transport import (
+    REPLAY,
+    Rig,
+    open_audio,
+    open_board,
+    open_http,
+    open_ocean,
+    open_slm,
+    open_visa,
+)
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from lab.config import BenchConfig, InstrumentConfig
@@ -74,6 +84,18 @@ def _open_ocean(
     )
 
 
+def _open_slm(
+    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
+) -> SLMShaper:
+    return SLMShaper(
+        open_slm(config.address, rigs, timeout_s=config.timeout_s),
+        name=name,
+        expect_idn=config.expect_idn,
+        settling_time_s=config.row_time_s if waits else 0.0,
+        **_settings(config),
+    )
+
+
 def _settings(config: InstrumentConfig) -> dict[str, Any]:
     return {**config.settings, **config.limits}
 
@@ -84,6 +106,7 @@ DRIVERS: dict[str, Opener] = {
     "MccUsb1208HS": _open_mcc,
     "AudioPlate": _open_audio_plate,
     "OceanSpectrometer": _open_ocean,
+    "SLMShaper": _open_slm,
 }
 
 

@@ -13,6 +13,7 @@ from drivers.mock.ocean import OceanFirmware
 from drivers.mock.optical_rows import LightOfRows, OpticalRows
 from drivers.mock.optics_table import FULL_SCALE_W
 from drivers.mock.readout import Readout, one_row
+from drivers.mock.slm import SLMFirmware
 from drivers.mock.waveshaper import WaveShaperFirmware
 from drivers.mock.yokogawa import AQ6370Firmware
 from drivers.row_key import RowKey
@@ -212,6 +213,7 @@ def optical_rig(
         plant,
         {
             "shaper": WaveShaperFirmware(plant.set_transmission),
+            "slm": SLMFirmware(plant.set_transmission),
             "spectrometer": spectrometer,
             "ocean": ocean,
         },

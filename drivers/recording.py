@@ -1,9 +1,9 @@
-"""A recorded session: JSON lines, one event of one wire each, that a person can read.
+r"""A recorded session: JSON lines, one event of one wire each, that a person can read.
 
     {"pnnlab_session": 1, "bench": "optics-lab", "began": "2030-01-31T12:00:00+00:00"}
     {"at_s": 0.0, "instrument": "spectrometer", "what": "opened"}
-    {"at_s": 0.01, "instrument": "spectrometer", "what": "sent", "text": "*IDN?\\r\\n"}
-    {"at_s": 0.02, "instrument": "spectrometer", "what": "received", "text": "YOKOGAWA,...\\r\\n"}
+    {"at_s": 0.01, "instrument": "spectrometer", "what": "sent", "text": "*IDN?\r\n"}
+    {"at_s": 0.02, "instrument": "spectrometer", "what": "received", "text": "YOKOGAWA,...\r\n"}
     {"ended": true, "events": 3}
 
 `what` is opened, sent, received or failed; `head` what was asked beside the bytes (`GET /path`).
@@ -13,10 +13,12 @@ whole recording from one that was cut off.
 """
 
 import json
+import logging
 import threading
 import time
 import zlib
 from base64 import b64decode, b64encode
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from drivers.tap import Event, Tap, is_text
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 _COMPRESSED_FROM = 4096  # bytes
@@ -38,8 +42,10 @@ class Recorder:
         self._file = path.open("x", encoding="ascii", buffering=1)  # a crash loses one line at most
         self._began_s = time.monotonic()
         self._events = 0
+        self._broken = False
         began = datetime.now(UTC).isoformat(timespec="seconds")
-        self._write({"pnnlab_session": VERSION, "bench": bench, "began": began})
+        head = {"pnnlab_session": VERSION, "bench": bench, "began": began}
+        self._file.write(json.dumps(head) + "\n")
 
     def tap(self, instrument: str) -> Tap:
         """Return the tap for one instrument's wire."""
@@ -52,7 +58,14 @@ class Recorder:
             self._events += 1
 
     def _write(self, content: dict[str, Any]) -> None:
-        self._file.write(json.dumps(content) + "\n")
+        """Write one line; a disk that is full must not keep commands from an instrument."""
+        if self._broken:
+            return
+        try:
+            self._file.write(json.dumps(content) + "\n")
+        except (OSError, ValueError) as error:  # ValueError: the file has been closed
+            self._broken = True
+            log.error("%s: the recording ends here: %s", self._file.name, error)
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +83,8 @@ class Recorder:
         with self._lock:
             if not self._file.closed:
                 self._write({"ended": True, "events": self._events})
-                self._file.close()
+                with suppress(OSError):  # told already, where the last line was written
+                    self._file.close()
 
 
 def load_recording(path: Path) -> dict[str, list[tuple[int, Event]]]:

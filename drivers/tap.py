@@ -6,6 +6,7 @@ Boards and sound interfaces have no bytes on a wire that Python could see: their
 instead (`drivers.tap_calls`).
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -23,6 +24,8 @@ What = Literal["opened", "sent", "received", "failed"]
 LOST = "lost"
 TIMED_OUT = "timeout"
 _SHOWN = 72  # characters of a payload
+_TEXT = re.compile(rb"[\x20-\x7e\r\n\t]*")
+_START_OF_TEXT = re.compile(rb"[\x20-\x7e]*")
 
 
 @dataclass(frozen=True)
@@ -64,20 +67,17 @@ def tap_of(rigs: Mapping[str, Any]) -> Tap | None:
 
 
 def is_text(data: bytes) -> bool:
-    """Say whether the bytes are printable ASCII with line ends."""
-    return data.isascii() and all(c.isprintable() or c in "\r\n\t" for c in data.decode("ascii"))
+    """Say whether the bytes are printable ASCII with line ends and tabs."""
+    return _TEXT.fullmatch(data) is not None
 
 
 def shortened(data: bytes) -> str:
-    """Return bytes as short text on one line, with their number if some are not shown."""
-    if is_text(data):
-        text = data.decode("ascii").rstrip("\r\n")
-        text = text.replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t")
-    else:
-        text = data[:_SHOWN].decode("latin-1").encode("unicode_escape").decode("ascii")
-    if len(text) <= _SHOWN and (is_text(data) or len(data) <= _SHOWN):
-        return text
-    return f"{text[:_SHOWN]}... ({len(data)} bytes)"
+    """Return bytes on one line, as far as they are text; with their number if that is not all."""
+    start = _START_OF_TEXT.match(data)
+    text = data.rstrip(b"\r\n") if is_text(data) or start is None else start[0]
+    shown = text[:_SHOWN].decode("ascii").encode("unicode_escape").decode("ascii")
+    whole = is_text(data) and len(text) <= _SHOWN
+    return shown if whole else f"{shown}... ({len(data)} bytes)".removeprefix("... ")
 
 
 class TappedAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped
@@ -118,8 +118,10 @@ class TappedAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped
         return line.removesuffix(self._terminator).decode("ascii")
 
     def _read_bytes(self, count: int, break_on_termchar: bool = False, **kwargs: Any) -> bytes:
-        data = self._told(lambda: self.connection.read_bytes(count, break_on_termchar, **kwargs))
-        self._secret = data.startswith(b"AUTHENTICATE")
+        data: bytes = self._told(
+            lambda: self.connection.read_bytes(count, break_on_termchar, **kwargs)
+        )
+        self._secret = b"AUTHENTICATE" in data
         self._tap(Event("received", data=data))
         return data
 

@@ -91,8 +91,10 @@ def open_bench(
 
     start: identify the instruments and bring them, settings applied, to their safe state now
     (otherwise whoever uses the systems does). tap: called with an instrument's name, returns who
-    listens on its wire (`drivers.tap`); the bench file's `record` is such a one. Raises ConfigError that names file, key and reason,
-    or the DriverError of an instrument that does not answer.
+    listens on its wire (`drivers.tap`); the bench file's `record` is such a one.
+
+    Raises ConfigError that names file, key and reason, or the DriverError of an instrument that
+    does not answer.
     """
     config = bench if isinstance(bench, BenchConfig) else load_bench(bench)
     source = "bench" if isinstance(bench, BenchConfig) else str(bench)

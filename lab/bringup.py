@@ -35,7 +35,8 @@ _LONGEST_S = 2.0  # what a run of rows should take, where more than FEWEST_ROWS 
 class Check:
     """One thing tried: which check of what, whether it passed, what was seen.
 
-    value, unit: what was measured; low, high: the limits it was judged by (None: no limit).
+    value, unit: what was measured, if a number; low, high: the limits it was judged by (None: no
+    limit).
     instrument: empty for a check of a whole system.
     """
 
@@ -91,18 +92,20 @@ def _driven(system: PhysicalSystem) -> Iterator[Check]:
     if not started.ok:
         return
     rows = _rows_at_once(system)
-    measured: list[tuple[Rows, float]] = []
-    for check, row in (("dark", system.dark_row()), ("reference", system.reference_row())):
-        try:
-            measured.append(_repeat(system, row, rows))
-        except (DriverError, LabError) as error:
-            yield Check(check, name, "", False, reason(error))
-            return
-    (dark, _), (reference, row_time_s) = measured
-    yield from _levels(system, dark, reference)
-    yield from _flags(name, reference)
+    try:
+        reference, row_time_s = _repeat(system, system.reference_row(), rows)
+    except (DriverError, LabError) as error:
+        yield Check("reference", name, "", False, reason(error))
+        return
+    yield from _reference(system, reference)
     yield from _loopbacks(system)
     yield _row_time(system, row_time_s, rows)
+    try:
+        dark, _ = _repeat(system, system.dark_row(), rows)
+    except (DriverError, LabError) as error:
+        yield Check("dark", name, "", False, reason(error))
+        return
+    yield from _dark(system, dark, _level(reference.y))
 
 
 def _rows_at_once(system: PhysicalSystem) -> int:
@@ -120,22 +123,11 @@ def _repeat(system: PhysicalSystem, row: tuple[Array, Array], rows: int) -> tupl
     return measured, (time.perf_counter() - began) / rows
 
 
-def _levels(system: PhysicalSystem, dark: Rows, reference: Rows) -> Iterator[Check]:
-    """Yield level and noise of dark and reference, and say them in the unit of y as well."""
+def _reference(system: PhysicalSystem, rows: Rows) -> Iterator[Check]:
+    """Yield how strong the reference is, how noisy, and how many of its rows are flagged."""
     name, y = system.description.name, system.description.y
-    level, noise = _level(reference.y), _noise(reference.y)
-    dark_level, dark_noise = _level(dark.y), _noise(dark.y)
-    rows = len(reference.y)
-
-    def share(of: float) -> float:
-        return 100 * of / level if level > 0 else math.inf
-
-    peak = float(np.abs(reference.y.mean(axis=0)).max())
-    yield _judged(
-        *("dark", name, share(dark_level), "% of the reference"),
-        high=DARK_AT_MOST,
-        detail=f"{dark_level:.3g} {y.unit} rms",
-    )
+    level, noise = _level(rows.y), _noise(rows.y)
+    peak = float(np.abs(rows.y.mean(axis=0)).max())
     yield _judged(
         *("reference", name, 100 * peak / y.high, "% of full scale"),
         low=REFERENCE_AT_LEAST,
@@ -143,15 +135,36 @@ def _levels(system: PhysicalSystem, dark: Rows, reference: Rows) -> Iterator[Che
         detail=f"peak {peak:.3g} {y.unit}, {level:.3g} {y.unit} rms",
     )
     yield _judged(
-        *("noise", name, share(noise), "% of the reference"),
+        *("noise", name, _percent(noise, level), "% of the reference"),
         high=NOISE_AT_MOST,
-        detail=f"{noise:.3g} {y.unit}, one row measured {rows} times",
+        detail=f"{noise:.3g} {y.unit}, one row measured {len(rows.y)} times",
+    )
+    of = f"of {len(rows.y)}"
+    yield _judged("saturated", name, int(rows.saturated.sum()), "rows", high=0, detail=of)
+    if rows.out_of_sync is not None:
+        count = int(rows.out_of_sync.sum())
+        yield _judged("out-of-sync", name, count, "rows", high=0, detail=of)
+
+
+def _dark(system: PhysicalSystem, rows: Rows, reference: float) -> Iterator[Check]:
+    """Yield level and noise of the dark rows."""
+    name, unit = system.description.name, system.description.y.unit
+    level, noise = _level(rows.y), _noise(rows.y)
+    yield _judged(
+        *("dark", name, _percent(level, reference), "% of the reference"),
+        high=DARK_AT_MOST,
+        detail=f"{level:.3g} {unit} rms",
     )
     yield _judged(
-        *("dark-noise", name, share(dark_noise), "% of the reference"),
+        *("dark-noise", name, _percent(noise, reference), "% of the reference"),
         high=DARK_NOISE_AT_MOST,
-        detail=f"{dark_noise:.3g} {y.unit}",
+        detail=f"{noise:.3g} {unit}",
     )
+
+
+def _percent(part: float, whole: float) -> float:
+    """Return a share in %; not a number where there is no whole."""
+    return 100 * part / whole if whole > 0 else math.nan
 
 
 def _level(y: Array) -> float:
@@ -162,15 +175,6 @@ def _level(y: Array) -> float:
 def _noise(y: Array) -> float:
     """Return the standard deviation between rows, root mean square over the outputs."""
     return float(np.sqrt(y.var(axis=0, ddof=1).mean()))
-
-
-def _flags(name: str, rows: Rows) -> Iterator[Check]:
-    """Yield how many rows of the reference were flagged; none should be."""
-    of = f"of {len(rows.y)}"
-    yield _judged("saturated", name, int(rows.saturated.sum()), "rows", high=0, detail=of)
-    if rows.out_of_sync is not None:
-        count = int(rows.out_of_sync.sum())
-        yield _judged("out-of-sync", name, count, "rows", high=0, detail=of)
 
 
 def _loopbacks(system: PhysicalSystem) -> Iterator[Check]:
@@ -206,8 +210,10 @@ def _judged(
     instrument: str = "",
 ) -> Check:
     """Return a check that passes if `value` is within the limits; not a number never is."""
+    if not math.isfinite(value):
+        detail = f"cannot be told; {detail}"
+        return Check(check, system, instrument, False, detail, None, unit, low, high)
     ok = (low is None or value >= low) and (high is None or value <= high)
-    ok = ok and math.isfinite(value)
     return Check(check, system, instrument, ok, detail, float(value), unit, low, high)
 
 

@@ -1,25 +1,28 @@
 """Check a bench: is every instrument the expected one, and are its systems' numbers sound?"""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from drivers.errors import DriverError
+from drivers.tap import Tap
 from lab.bench import open_bench
 from lab.bringup import Check, bring_up, reason
-from lab.config import load_bench
+from lab.config import BenchConfig, load_bench
 
 
-def check_bench(path: Path) -> Generator[Check]:
+def check_bench(
+    bench: Path | BenchConfig, tap: Callable[[str], Tap] | None = None
+) -> Generator[Check, None, None]:
     """Yield the checks of every system one after the other; failures are results.
 
-    The instruments end in their safe state. Raises ConfigError for a bench file that cannot be
-    used.
+    The instruments end in their safe state. tap: who listens on each instrument's wire
+    (`lab.bench`). Raises ConfigError for a bench file that cannot be used.
     """
-    config = load_bench(path)
+    config = bench if isinstance(bench, BenchConfig) else load_bench(bench)
     expected = {name: part.expect_idn for name, part in config.instruments.items()}
     try:
-        with open_bench(path, start=False) as bench:
-            for system in bench.systems.values():
+        with open_bench(bench, start=False, tap=tap) as opened:
+            for system in opened.systems.values():
                 yield from bring_up(system, expected)
     except (DriverError, ExceptionGroup) as error:
         # on the way to the safe state, or while connecting
@@ -29,7 +32,9 @@ def check_bench(path: Path) -> Generator[Check]:
 def line(check: Check) -> str:
     """Return a check as one line: the verdict, what, the number, the limits it was judged by."""
     where = f"{check.system}/{check.instrument}" if check.instrument else check.system
-    return f"{'pass' if check.ok else 'FAIL'}  {where}: {check.check}: {_number(check)}{check.detail}"
+    return (
+        f"{'pass' if check.ok else 'FAIL'}  {where}: {check.check}: {_number(check)}{check.detail}"
+    )
 
 
 def _number(check: Check) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from lab.config import load_bench
+from lab.config import BenchConfig, load_bench
 from lab.errors import ConfigError
 from lab.loopback import is_loopback
 from server.interrupts import ended_by_signals
@@ -58,15 +58,33 @@ def serve(
     run(app, host, port, ready)
 
 
-def check(bench: BenchFile = None, as_json: AsJson = False) -> None:
-    """Bring the bench up: identities, dark, reference, noise, delay, row time; exit code 1 if any
-    of it fails.
+def check(
+    bench: BenchFile = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Write every exchange with the instruments into this file.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print every command instead of sending it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the bench up and judge what it measures; exit code 1 if anything fails.
+
+    Identities, a reference and a dark row, noise, loopback delay, row time, safe state.
     """
+    path = find_bench(bench)
+    if dry_run and record is not None:
+        raise typer.BadParameter("--record: a dry run has no session to record")
+    if dry_run:
+        _dry_run(path, as_json)
+        return
     from server.check import check_bench, line
 
-    path = find_bench(bench)
+    config: Path | BenchConfig = path
+    if record is not None:
+        config = load_bench(path).model_copy(update={"record": str(record)})
     results = []
-    with ended_by_signals(), closing(check_bench(path)) as checks:
+    with ended_by_signals(), closing(check_bench(config)) as checks:
         for result in checks:
             results.append(result)
             if not as_json:
@@ -75,6 +93,27 @@ def check(bench: BenchFile = None, as_json: AsJson = False) -> None:
     if as_json:
         content = [asdict(result) for result in results]
         typer.echo(json.dumps({"bench": str(path), "ok": ok, "checks": content}))
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _dry_run(path: Path, as_json: bool) -> None:
+    from server.dry_run import BEGIN, broken, dry_run, lines
+
+    with ended_by_signals(), closing(dry_run(path)) as steps:
+        done = list(steps)
+    ok = not any(broken(check) for check, _ in done)
+    commands = [
+        {"check": check.check, "system": check.system, **asdict(command)}
+        for check, sent in done
+        for command in sent
+    ]
+    if as_json:
+        content = {"bench": str(path), "dry_run": True, "ok": ok, "commands": commands}
+        typer.echo(json.dumps(content))
+    else:
+        shown = [text for check, sent in done for text in lines(check, sent)]
+        typer.echo("\n".join([BEGIN, *shown, f"dry run: {len(commands)} commands, none sent"]))
     if not ok:
         raise typer.Exit(1)
 

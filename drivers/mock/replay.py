@@ -72,8 +72,10 @@ class Replay:
         """Check one whole request, and return the events up to the next one."""
         came = str(Event("sent", head, data))
         expected = self.peek(came)
-        same = expected.what == "sent" and expected.head == head and expected.data == data
-        self._take_checked(came, same)
+        same = expected.what == "sent" and expected.head == head
+        if same and expected.data != data:
+            came += f", which differs from byte {_first_difference(expected.data, data)} on,"
+        self._take_checked(came, same and expected.data == data)
         return self.answers()
 
     def answers(self) -> list[Event]:
@@ -84,7 +86,7 @@ class Replay:
             found.append(self._next())
         return found
 
-    def taken(self, came: bytes, *, same: bool) -> None:
+    def taken(self, came: bytes, same: bool) -> None:
         """Take the next event, which was `same` as what came, or raise ReplayError."""
         self._take_checked(shortened(came), same)
 
@@ -153,7 +155,7 @@ class ReplayedSession:
             length = self._expected_length()
             if length > len(self._input):
                 break
-            self._replay.taken(self._input, same=length > 0)
+            self._replay.taken(self._input, length > 0)
             self._input = self._input[length:]
             for answer in self._replay.answers():
                 if answer.head != TIMED_OUT:  # what did not come is not sent
@@ -268,6 +270,12 @@ class ReplayedPort:
             if answer.what == "failed":
                 raise _PORT_ERRORS[answer.head](answer.data.decode())
         return answers
+
+
+def _first_difference(one: bytes, other: bytes) -> int:
+    """Return the index at which two unequal byte strings part."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _raise_failure(answer: Event) -> None:

@@ -15,6 +15,7 @@ from drivers.row_key import RowKey
 from drivers.transport import open_audio, open_board, open_http, open_ocean, open_visa
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
+from loopback import loopback
 
 
 class RecordingPlant:
@@ -167,3 +168,10 @@ def make_audio(plate_rig_of_echo: Rig) -> Callable[..., AudioPlate]:
 @pytest.fixture
 def audio(make_audio: Callable[..., AudioPlate]) -> AudioPlate:
     return make_audio(expect_idn="48000 Hz")
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., int]]:
+    """Return what serves firmware on a loopback port: serve(handler, firmware) -> port."""
+    with loopback() as serve:
+        yield serve

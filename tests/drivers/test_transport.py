@@ -1,9 +1,6 @@
 """Addresses, and the same drivers over real sockets on the loopback."""
 
-import http.server
-import socketserver
 import sys
-import threading
 from dataclasses import dataclass
 
 import httpx
@@ -14,12 +11,13 @@ from pymeasure.adapters import VISAAdapter
 from drivers.audio_port import SounddevicePort
 from drivers.errors import ConnectionLost, DriverError
 from drivers.mcc import MccUsb1208HS
-from drivers.mock.faults import ConnectionDropped, Fault
+from drivers.mock.faults import Fault
 from drivers.mock.http import FirmwareClient
 from drivers.row_key import RowKey
 from drivers.transport import open_audio, open_board, open_http, open_rigs, open_visa
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
+from loopback import HttpHandler, ScpiHandler
 
 
 @dataclass
@@ -176,68 +174,6 @@ def test_a_client_of_firmware_is_an_ordinary_client(rig):
 
 
 # --- real sockets -----------------------------------------------------------------------------
-
-
-class Server(socketserver.ThreadingTCPServer):
-    """A loopback server of one firmware."""
-
-    daemon_threads = True
-    allow_reuse_address = True
-    firmware = None
-
-
-class ScpiHandler(socketserver.BaseRequestHandler):
-    def handle(self):
-        session = self.server.firmware.connect()
-        while data := self.request.recv(4096):
-            try:
-                self.request.sendall(session.receive(data))
-            except ConnectionDropped:
-                return
-
-
-class HttpHandler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def __getattr__(self, name):
-        if name in ("do_GET", "do_POST"):
-            return self.answer
-        raise AttributeError(name)
-
-    def answer(self):
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        try:
-            status, kind, content = self.server.firmware.handle(self.command, self.path, body)
-        except ConnectionDropped:
-            self.close_connection = True
-            return
-        self.send_response(status)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def serve():
-    """Return a function that serves firmware on a free loopback port."""
-    servers = []
-
-    def serve(handler, firmware):
-        server = Server(("127.0.0.1", 0), handler)
-        server.firmware = firmware
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        servers.append(server)
-        return server.server_address[1]
-
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 def test_the_waveshaper_over_real_http(serve, rig, plant):

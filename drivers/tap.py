@@ -75,7 +75,9 @@ def shortened(data: bytes) -> str:
     """Return bytes on one line, as far as they are text; with their number if that is not all."""
     start = _START_OF_TEXT.match(data)
     text = data.rstrip(b"\r\n") if is_text(data) or start is None else start[0]
-    shown = text[:_SHOWN].decode("ascii").encode("unicode_escape").decode("ascii")
+    shown = text[:_SHOWN].decode("ascii")
+    for sign, name in (("\r", "\\r"), ("\n", "\\n"), ("\t", "\\t")):
+        shown = shown.replace(sign, name)
     whole = is_text(data) and len(text) <= _SHOWN
     return shown if whole else f"{shown}... ({len(data)} bytes)".removeprefix("... ")
 

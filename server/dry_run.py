@@ -58,7 +58,9 @@ def lines(check: Check, commands: Sequence[Command]) -> list[str]:
         if not rest and shown[:length] * times == shown:
             shown = [*shown[:length], f"  ... {times} times in all"]
             break
-    failed = [f"  failed: {check.detail}"] if broken(check) else []
+    failed = (
+        [f"  stops here, by the simulated counterpart: {check.detail}"] if broken(check) else []
+    )
     return [f"{where}: {check.check}", *shown, *failed] if shown or failed else []
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from documentation import blocks
 from drivers.recording import Recorder, load_recording
 from drivers.tap import Event, shortened
 
@@ -60,6 +61,12 @@ def test_a_person_can_read_it(path):
         {"what": "received", "head": "200 application/json", "base64": "/wAK"},
         {"what": "failed", "head": "timeout", "text": "no answer"},
     ]
+
+
+def test_the_line_in_the_documentation_is_one(path):
+    (line,) = blocks("how-to.md", "json", "Record and replay a session")
+    path.write_text(f'{{"pnnlab_session": 1}}\n{line}{{"ended": true, "events": 1}}\n')
+    assert loaded(path, "spectrometer") == [Event("sent", data=b"*IDN?\r\n")]
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -6,9 +6,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from drivers.errors import InstrumentTimeout
-from drivers.waveshaper import WaveShaperA
-from drivers.yokogawa import YokogawaAQ6370
 from lab.config import TrainConfig
 from lab.loopback import is_loopback
 from server import serve as serve_module
@@ -107,55 +104,6 @@ def test_a_service_that_is_not_there_is_one_line():
 
 def test_a_wrong_option_is_the_commands_fault():
     assert "No such option" in pnnlab("jobs", "--nope", code=2).stderr
-
-
-def test_check_passes_on_the_simulated_bench():
-    lines = pnnlab("check", "--bench", str(BENCH)).stdout.splitlines()
-    assert [line[:4] for line in lines] == ["pass"] * 4
-    assert "WaveShaper" in lines[0]
-    assert "YOKOGAWA" in lines[1]
-    assert "50 values" in lines[2]
-    report = json.loads(pnnlab("check", "--bench", str(BENCH), "--json").stdout)
-    assert report["ok"]
-    assert len(report["checks"]) == 4
-
-
-def test_check_says_what_fails_and_still_leaves_the_bench_safe(monkeypatch):
-    def time_out(spectrometer) -> None:
-        raise InstrumentTimeout(spectrometer.name, "no answer in 5 s")
-
-    safe: list[str] = []
-    shutdown = WaveShaperA.shutdown
-    monkeypatch.setattr(YokogawaAQ6370, "measure", time_out)
-    monkeypatch.setattr(
-        WaveShaperA, "shutdown", lambda shaper: (safe.append(shaper.name), shutdown(shaper))[1]
-    )
-    lines = pnnlab("check", "--bench", str(BENCH), code=1).stdout.splitlines()
-    assert "FAIL  optics: one row: spectrometer: no answer in 5 s" in lines
-    assert safe
-
-
-def test_check_says_why_a_safe_state_is_not_confirmed(monkeypatch):
-    # at the start it works; then when it is checked and once more before all is closed it does not
-    fails = iter([False, True, True])
-
-    def shutdown(shaper) -> None:
-        if next(fails, False):
-            raise InstrumentTimeout(shaper.name, "no answer\nin 5 s")
-
-    monkeypatch.setattr(WaveShaperA, "shutdown", shutdown)
-    lines = pnnlab("check", "--bench", str(BENCH), code=1).stdout.splitlines()
-    reason = "optics: safe state not confirmed: shaper: no answer in 5 s"
-    assert f"FAIL  optics: safe state: {reason}" in lines
-    assert "FAIL  bench: shaper: no answer in 5 s" in lines
-
-
-def test_check_of_a_stranger_fails(tmp_path):
-    bench = tmp_path / "bench.toml"
-    bench.write_text(BENCH.read_text().replace("YOKOGAWA,AQ6370", "ACME,1000"))
-    output = pnnlab("check", "--bench", str(bench), code=1).stdout
-    assert "FAIL" in output
-    assert "ACME,1000" in output
 
 
 @pytest.mark.parametrize("command", ["serve", "check"])

@@ -23,6 +23,7 @@ from drivers.errors import (
     InstrumentTimeout,
     LimitError,
     ProtocolError,
+    ReplayError,
 )
 from lab.errors import (
     ConfigError,
@@ -50,6 +51,7 @@ STATUS: dict[type[Exception], int] = {
     ProtocolError: 502,
     InstrumentRefused: 502,
     IdentityError: 502,
+    ReplayError: 502,
     InstrumentTimeout: 504,
     DriverError: 502,
     ConfigError: 422,

@@ -5,7 +5,8 @@ measure = bench.measure("optics")
 layer = PhysicalLayer(torch.rand(50), measure, bench.new_twin("optics"))
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,11 +19,14 @@ from drivers.tap import Tap, TappedRigs
 from drivers.transport import Rig, open_rigs
 from lab.config import BenchConfig, SystemConfig, TwinKind, load_bench
 from lab.errors import ConfigError, UnknownName
+from lab.guarding import BenchGuard, launch_guard
 from lab.measure import DeviceMeasure, DirectRun
 from lab.openers import imported_for, open_instrument
+from lab.protection import UNPROTECTED, Protection, enter_interlock, protected_by
+from lab.safe_state import in_parallel
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.systems import SYSTEMS
-from lab.systems.base import PhysicalSystem
+from lab.systems.base import PhysicalSystem, shut_down_systems
 from lab.twins import new_twin
 from twins.base import DigitalTwin
 
@@ -33,11 +37,16 @@ class Bench:
     """The opened bench: its systems by name, and the simulated rigs where there are any."""
 
     def __init__(
-        self, config: BenchConfig, systems: dict[str, PhysicalSystem], rigs: Mapping[str, Rig]
+        self,
+        config: BenchConfig,
+        systems: dict[str, PhysicalSystem],
+        rigs: Mapping[str, Rig],
+        protection: Protection = UNPROTECTED,
     ) -> None:
         self.config = config
         self.systems = systems
         self.rigs = rigs
+        self.protection = protection
 
     def system(self, name: str) -> PhysicalSystem:
         """Return a system; raise UnknownName with the names there are."""
@@ -64,6 +73,7 @@ class Bench:
             self.config.scheduler,
             first_shot=first_shot,
             shot_period_s={n: part.shot_period_s for n, part in self.config.systems.items()},
+            protection=self.protection,
         )
 
     def plant(self, name: str) -> object | None:
@@ -86,15 +96,18 @@ def open_bench(
     *,
     start: bool = True,
     tap: Callable[[str], Tap] | None = None,
+    guard_log: Path | None = None,
 ) -> Iterator[Bench]:
     """Open every instrument of a bench file; shut down and close them in any case at the end.
 
     start: identify the instruments and bring them, settings applied, to their safe state now
     (otherwise whoever uses the systems does). tap: called with an instrument's name, returns who
-    listens on its wire (`drivers.tap`); the bench file's `record` is such a one.
+    listens on its wire (`drivers.tap`); the bench file's `record` is such a one. Where instruments
+    are not simulated in memory, a guard process watches over this one, and reports to guard_log
+    (default: `lab.guarding`) if it has to act.
 
-    Raises ConfigError that names file, key and reason, or the DriverError of an instrument that
-    does not answer.
+    Raises ConfigError that names file, key and reason, the DriverError of an instrument that does
+    not answer, or NotPermitted while the interlock is open or without a guard.
     """
     config = bench if isinstance(bench, BenchConfig) else load_bench(bench)
     source = "bench" if isinstance(bench, BenchConfig) else str(bench)
@@ -104,12 +117,15 @@ def open_bench(
         if tap is None and config.record is not None:
             tap = stack.enter_context(_open_recorder(source, config, config.record)).tap
         instruments: dict[str, Instrument] = {}
+        guard = launch_guard(config, guard_log)  # it starts while the instruments are opened
+        stack.callback(_close, instruments, guard)
         for name in config.instruments:
             key = f"instruments.{name}"
             heard = rigs if tap is None else TappedRigs(rigs, tap(name))
             open_it = partial(open_instrument, config, name, heard)
             instruments[name] = _checked(source, key, open_it)
-            stack.callback(instruments[name].close)
+        watched = partial(enter_interlock, stack, config, rigs)
+        protection = protected_by(guard, _checked(source, "interlock", watched))
         systems = {
             name: _checked(
                 source,
@@ -118,12 +134,34 @@ def open_bench(
             )
             for name, part in config.systems.items()
         }
+        for system in systems.values():
+            system.permits = protection.permits
+            # also in the middle of a long operation
+            protection.listen(system.abort)
         if start:
-            for system in systems.values():
-                # before the instruments close one by one: a system knows what must go dark first
-                stack.callback(system.shutdown)
-                system.start()
-        yield Bench(config, systems, rigs)
+            _start(stack, systems.values(), protection)
+        yield Bench(config, systems, rigs, protection)
+
+
+def _start(stack: ExitStack, systems: Collection[PhysicalSystem], protection: Protection) -> None:
+    """Start the systems, and have them made safe when they may not be driven and at the end."""
+    # before the instruments close: a system knows what must go dark first
+    stack.callback(shut_down_systems, systems)
+    for system in systems:
+        protection.listen(system.make_safe_soon)
+        system.start()
+
+
+def _close(instruments: Mapping[str, Instrument], guard: BenchGuard | None) -> None:
+    """Close all instruments, in parallel; where one cannot be made safe, let the guard try."""
+    try:
+        in_parallel([instrument.close for instrument in instruments.values()])
+    except BaseException as error:
+        if guard is not None:
+            guard.call(f"at the end of process {os.getpid()}: {error}")
+        raise
+    if guard is not None:
+        guard.dismiss()
 
 
 def _open_recorder(source: str, config: BenchConfig, file: str) -> Recorder:

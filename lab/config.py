@@ -162,10 +162,26 @@ class SchedulerConfig(_Strict):
     recovery_delay_s: float = Field(1.0, gt=0)
 
 
+class InterlockConfig(_Strict):
+    """The contact that must be OK while the bench is driven: a digital input, through VISA.
+
+    input: the pin. ok: what it reads while the interlock is closed. interval_s: how old a reading
+    may be; a change is noticed within this time. timeout_s: of one reading.
+    """
+
+    address: str
+    input: str = Field("DIO0_P", pattern=r"^[A-Za-z0-9_]+$")
+    ok: Literal[0, 1] = 1
+    interval_s: float = Field(0.5, ge=0.05, le=10)
+    timeout_s: float = Field(1.0, gt=0, le=2)
+
+
 class BenchConfig(_Strict):
     """The whole bench; see `bench.toml` for a commented example.
 
     record: write every exchange with the instruments into this file, which must not exist yet.
+    watchdog_s: a process that drives real instruments and hangs for longer loses the bench: its
+    guard makes it safe.
     """
 
     name: str
@@ -174,6 +190,8 @@ class BenchConfig(_Strict):
     systems: dict[str, SystemConfig]
     scheduler: SchedulerConfig = SchedulerConfig()
     record: str | None = None
+    interlock: InterlockConfig | None = None
+    watchdog_s: float = Field(10.0, ge=1, le=600)
 
     @model_validator(mode="after")
     def _names_exist(self) -> "BenchConfig":
@@ -200,6 +218,8 @@ class BenchConfig(_Strict):
             "rigs": {"__all__": {"honour_times"}},
             "scheduler": True,
             "record": True,
+            "interlock": True,
+            "watchdog_s": True,
         }
         return hashlib.sha256(self.model_dump_json(exclude=no_matter).encode()).hexdigest()
 

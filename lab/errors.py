@@ -9,6 +9,8 @@ LabError
 ├── ReservationLost     the pass's reservation has ended, or it is another's
 ├── QueueFull           too many passes wait; come back in `retry_after_s` seconds
 ├── SystemFaulted       the system takes no passes until it is recovered
+│   └── SystemStopped   somebody stopped it: it waits until somebody re-arms it
+├── NotPermitted        the interlock is open, or the guard has made the bench safe
 ├── SystemClosed        the scheduler is shutting down
 ├── WrongThread         a blocking call on the event loop's own thread
 ├── Stopped             a training run or fit ended early because it was asked to
@@ -59,6 +61,14 @@ class QueueFull(LabError):
 
 class SystemFaulted(LabError):
     """The system takes no passes until it is recovered; the message says why."""
+
+
+class SystemStopped(SystemFaulted):
+    """Somebody has put the system into its safe state; it is out of use until it is re-armed."""
+
+
+class NotPermitted(LabError):
+    """The bench may not be driven: the message says what forbids it, and since when."""
 
 
 class SystemClosed(LabError):

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from drivers.mock.audio import SimulatedAudio
 from drivers.mock.circuit_table import RESPONSE_FULL, RESPONSE_UNIT_V
 from drivers.mock.faults import AnyFault, Fault, FaultOrder, OrderQueue, PlantFault, WireFault
+from drivers.mock.interlock import InterlockFirmware
 from drivers.mock.mcc import DrivenCircuit, MccFirmware
 from drivers.mock.ocean import OceanFirmware
 from drivers.mock.optical_rows import LightOfRows, OpticalRows
@@ -119,7 +120,7 @@ class Rig:
         may be announced at once.
         """
         self.plant: Plant | None = plant
-        self.instruments = dict(instruments)
+        self.instruments = {"interlock": InterlockFirmware(), **instruments}
         self.optical_rows = optical_rows
         self._readouts = dict(readouts or {})
         self._wires = {name: OrderQueue() for name in self.instruments}

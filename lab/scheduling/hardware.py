@@ -97,6 +97,14 @@ class Hardware:
         """Shut down as far as possible and start again; raises what `start` raises."""
         await finish(self._in_worker(system_worker.restart, self.system))
 
+    async def make_safe(self) -> dict[str, str]:
+        """Bring the instruments to their safe state; return what went wrong, by instrument."""
+        return await finish(self._in_worker(system_worker.unsafe, self.system))
+
+    async def rearm(self, rearm: Callable[[], None]) -> None:
+        """Re-arm what protects the bench, in the worker thread; raises what that raises."""
+        await finish(self._in_worker(rearm))
+
     async def leave_safe(self) -> None:
         """Bring the instruments to their safe state, for the last time; raises if it cannot."""
         try:

@@ -9,6 +9,7 @@ class Health:
     reason:  what is wrong, empty if nothing is. since_s: since when, seconds since the epoch.
     tried:   tries of recovery since a row was last measured.
     next_s:  monotonic time of the next try, or None where none will be made by itself.
+    held:    out of use, whatever else happens, until it is re-armed; stopped: by somebody.
     """
 
     def __init__(self, attempts: int, delay_s: float) -> None:
@@ -17,6 +18,7 @@ class Health:
         self.since_s = time.time()
         self.tried = 0
         self.next_s: float | None = None
+        self.held = self.stopped = False
         self._attempts, self._delay_s = attempts, delay_s
 
     @property
@@ -25,15 +27,31 @@ class Health:
         return bool(self.reason) and self.next_s is None
 
     def fault(self, reason: str, now: float) -> None:
-        """Note a fault, and when to try to recover."""
+        """Note a fault, and when to try to recover; nothing while it is held."""
+        if self.held:
+            return
         self._set(reason)
         self.next_s = None
         if self.tried < self._attempts:
             self.next_s = now + (self._delay_s * 2 ** (self.tried - 1) if self.tried else 0.0)
             self.tried += 1
 
+    def hold(self, reason: str, *, stopped: bool = False) -> None:
+        """Keep the system out of use until `rearm`; the first stop's reason stays."""
+        if self.stopped:
+            return
+        self._set(reason)
+        self.next_s = None
+        self.held, self.stopped = True, stopped
+
+    def rearm(self) -> None:
+        """Let the next start or fault decide again."""
+        self.held = self.stopped = False
+
     def recovered(self) -> None:
-        """Note that the system has started."""
+        """Note that the system has started; nothing if it is held meanwhile."""
+        if self.held:
+            return
         self._set("")
         self.next_s = None
 

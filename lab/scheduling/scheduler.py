@@ -30,6 +30,9 @@ Semantics, where a lab user might ask:
   with the error. Waiting passes stay queued or fail with SystemFaulted, as each asks; all fail
   once the recovery is given up. An instrument call that never returns faults the system too; it
   can be recovered when the call has come back.
+- A stop aborts the call in flight, ends every pass with SystemStopped, reserved or not, and leaves
+  the instruments in their safe state and the system out of use until somebody calls `recover`. An
+  open interlock and an expired watchdog do the same, as faults that nothing recovers by itself.
 - Closing refuses new passes, fails the waiting, lets the call in flight end, and leaves each
   system in its safe state; a safe state that cannot be confirmed is logged and in the status.
 - Shot numbers count rows that went to the hardware, idle shots and failed rows included, and are
@@ -58,11 +61,14 @@ from typing import Self
 import numpy as np
 
 from lab.config import SchedulerConfig
-from lab.errors import Conflict, PassCancelled, SystemClosed, UnknownName, WrongThread
+from lab.errors import Conflict, NotPermitted, PassCancelled, SystemClosed, UnknownName, WrongThread
+from lab.guarding import BenchGuard
 from lab.measurement import ForwardPass, Measurement
+from lab.protection import UNPROTECTED, Protection
 from lab.scheduling.finish import Outcome, finish
 from lab.scheduling.hardware import Hardware
 from lab.scheduling.reservations import Reservation
+from lab.scheduling.safe_state import SystemStop
 from lab.scheduling.status import QueuedPass, SystemStatus, queued_passes, system_status
 from lab.scheduling.system_queue import SystemQueue
 from lab.scheduling.ticket import AnyOutcome, Ticket
@@ -86,11 +92,13 @@ class HardwareScheduler:
         first_shot: Mapping[str, int] | None = None,
         shot_period_s: Mapping[str, float | None] | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        protection: Protection = UNPROTECTED,
     ) -> None:
         """Take the systems by name.
 
         first_shot: each one's first shot number (default 0). shot_period_s: its steady beat, s
-        (default: none). sleep: how the beat is waited for, in the hardware's thread.
+        (default: none). sleep: how the beat is waited for, in the hardware's thread. protection:
+        what has to permit driving, and the guard that is to be shown that the loop lives.
         """
         shots, periods = first_shot or {}, shot_period_s or {}
         locks = _shared_instrument_locks(systems)
@@ -105,9 +113,12 @@ class HardwareScheduler:
                     sleep=sleep,
                 ),
                 config or SchedulerConfig(),
+                protection.rearm,
             )
             for name, system in systems.items()
         }
+        self._protection = protection
+        self._alive: asyncio.Task[None] | None = None
         self._live: dict[str, Ticket] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -116,8 +127,11 @@ class HardwareScheduler:
         if self._loop is not None:
             raise RuntimeError("a scheduler is entered once; make a new one")
         self._loop = asyncio.get_running_loop()
+        if self._protection.guard is not None:
+            self._alive = asyncio.create_task(_show_alive(self._protection.guard))
         try:
             await asyncio.gather(*(queue.open() for queue in self._queues.values()))
+            self._protection.listen(self._may_not_drive)
         except BaseException:
             await self.close()
             raise
@@ -138,7 +152,10 @@ class HardwareScheduler:
         Waits for the rows in flight, even if it is cancelled meanwhile.
         """
         tasks = [task for queue in self._queues.values() if (task := queue.close()) is not None]
-        for outcome in await finish(asyncio.gather(*tasks, return_exceptions=True)):
+        outcomes = await finish(asyncio.gather(*tasks, return_exceptions=True))
+        if self._alive is not None:
+            self._alive.cancel()
+        for outcome in outcomes:
             # a task cancelled from outside has left its system safe too; that is no error here
             if isinstance(outcome, Exception):
                 raise outcome
@@ -202,10 +219,33 @@ class HardwareScheduler:
         if ticket is not None:
             self._queues[ticket.forward_pass.system].withdraw(ticket, PassCancelled)
 
-    async def recover(self, system: str) -> None:
-        """Restart a faulted system (shutdown as far as possible, then start).
+    async def stop(self, reason: str) -> list[SystemStop]:
+        """Put every system into its safe state at once, whoever holds it, and out of use.
 
-        Nothing happens if it is ok. Raises UnknownName, SystemClosed, or what the start raised.
+        Passes end with SystemStopped, the rows in flight are void. Returns what each instrument
+        confirmed; a second stop asks them again. `recover` takes a system into use again.
+        """
+        for queue in self._queues.values():
+            queue.hold_back(reason, stopped=True)
+        queues = self._queues.values()
+        outcomes = await asyncio.gather(*(queue.safe_state.outcomes() for queue in queues))
+        return [
+            SystemStop(queue.name, queue.health.reason, outcome)
+            for queue, outcome in zip(queues, outcomes, strict=True)
+        ]
+
+    def _may_not_drive(self, error: NotPermitted) -> None:
+        """Hold every system back; from any thread."""
+        if self._loop is not None:
+            for queue in self._queues.values():
+                with contextlib.suppress(RuntimeError):  # the loop has ended
+                    self._loop.call_soon_threadsafe(queue.hold_back, str(error))
+
+    async def recover(self, system: str) -> None:
+        """Restart a faulted or stopped system (shutdown as far as possible, then start).
+
+        Nothing happens if it is ok. Raises UnknownName, NotPermitted while the bench may not be
+        driven, SystemClosed, or what the start raised.
         """
         await self._queue(system).recover()
 
@@ -305,6 +345,16 @@ class HardwareScheduler:
             if ticket.outcome is outcome:
                 self._queues[ticket.forward_pass.system].withdraw(ticket, PassCancelled)
                 return
+
+
+async def _show_alive(guard: BenchGuard) -> None:
+    """Show the guard that the event loop lives, until cancelled."""
+    try:
+        while True:
+            guard.pulse()
+            await asyncio.sleep(guard.pulse_every_s)
+    finally:
+        guard.pulse_ends()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

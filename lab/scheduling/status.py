@@ -14,7 +14,8 @@ from lab.scheduling.ticket import Ticket
 class SystemStatus:
     """The health of one system.
 
-    state:        ok, faulted (does nothing until recovered), closed.
+    state:        ok, faulted (does nothing until recovered), stopped (by somebody, likewise),
+                  closed.
     reason:       why it is faulted, or what its last shutdown could not confirm; else empty.
     since_s:      when the state began, seconds since the epoch.
     recovery_tries: tries to recover since a row was last measured; next_try_s: seconds until the
@@ -30,7 +31,7 @@ class SystemStatus:
     """
 
     name: str
-    state: Literal["ok", "faulted", "closed"]
+    state: Literal["ok", "faulted", "stopped", "closed"]
     reason: str
     since_s: float
     recovery_tries: int
@@ -82,7 +83,7 @@ def system_status(queue: SystemQueue) -> SystemStatus:
     since = call.begun_s if call is not None and call.begun_s else None
     return SystemStatus(
         name=queue.name,
-        state="closed" if queue.closed else "faulted" if health.reason else "ok",
+        state=_state(queue),
         reason=health.reason,
         since_s=health.since_s,
         recovery_tries=health.tried,
@@ -100,6 +101,14 @@ def system_status(queue: SystemQueue) -> SystemStatus:
         calibration=queue.calibration,
         reservation=queue.passes.reservations.current,
     )
+
+
+def _state(queue: SystemQueue) -> Literal["ok", "faulted", "stopped", "closed"]:
+    if queue.closed:
+        return "closed"
+    if queue.health.stopped:
+        return "stopped"
+    return "faulted" if queue.health.reason else "ok"
 
 
 def queued_passes(queue: SystemQueue, limit: int) -> list[QueuedPass]:

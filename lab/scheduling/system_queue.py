@@ -16,9 +16,11 @@ from lab.config import SchedulerConfig
 from lab.errors import (
     DeadlineMissed,
     LabError,
+    NotPermitted,
     PassTimeout,
     SystemClosed,
     SystemFaulted,
+    SystemStopped,
 )
 from lab.measurement import ForwardPass
 from lab.scheduling.finish import finish
@@ -27,6 +29,7 @@ from lab.scheduling.health import Health
 from lab.scheduling.pass_queue import PassQueue
 from lab.scheduling.planning import Planning
 from lab.scheduling.reserved_use import ReservedUse
+from lab.scheduling.safe_state import SafeStateOnDemand
 from lab.scheduling.ticket import AnyOutcome, HardwareCall, Portion, Ticket
 from lab.systems.base import Rows
 
@@ -36,8 +39,17 @@ log = logging.getLogger(__name__)
 class SystemQueue:
     """Run passes on one system, in the order that `PassQueue` gives."""
 
-    def __init__(self, name: str, hardware: Hardware, config: SchedulerConfig) -> None:
-        """Serve `hardware`, which must not be used by anybody else."""
+    def __init__(
+        self,
+        name: str,
+        hardware: Hardware,
+        config: SchedulerConfig,
+        rearm: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Serve `hardware`, which must not be used by anybody else.
+
+        rearm: re-arms what protects the bench, blocking; raises NotPermitted.
+        """
         self.name = name
         self.hardware = hardware
         self.config = config
@@ -45,6 +57,7 @@ class SystemQueue:
         self.passes = PassQueue(name, config)
         self.health = Health(config.recovery_attempts, config.recovery_delay_s)
         self.closed = True
+        self._rearm = rearm
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._started = asyncio.Event()
@@ -60,6 +73,7 @@ class SystemQueue:
             closed=lambda: self.closed,
             has_ended=self._look_again,
         )
+        self.safe_state = SafeStateOnDemand(hardware, closed=lambda: self.closed)
 
     # --- opening and closing
 
@@ -150,23 +164,55 @@ class SystemQueue:
         ticket.keep(no_rows, 0, 0, self.hardware.next_shot, ticket.submitted_s)
         ticket.deliver(self.calibration)
 
-    # --- recovery
+    # --- stop and recovery
+
+    def hold_back(self, reason: str, *, stopped: bool = False) -> None:
+        """Take the system out of use at once, until `recover`: end its passes, make it safe.
+
+        stopped: somebody asked for it. The call in flight is aborted; its rows are void.
+        """
+        if self.closed:
+            return
+        self.health.hold(reason, stopped=stopped)
+        log.warning("%s is out of use: %s", self.name, reason)
+        self.planning.unplan()
+        for call in self.planning.on_hardware():
+            self._keep_apart(call)
+            call.stop(SystemStopped if stopped else NotPermitted)
+        for ticket in self.passes.remove_all():
+            ticket.fail(self._refusal())
+        self.hardware.system.abort()
+        self.safe_state.soon()
 
     async def recover(self) -> None:
-        """Shut down (best effort) and start again; nothing happens if the system is ok.
+        """Re-arm, shut down (best effort) and start again; nothing happens if the system is ok.
 
-        Raises what the start raised (the system then stays faulted), or SystemClosed.
+        Raises NotPermitted while the bench may not be driven, what the start raised (the system
+        then stays faulted), or SystemClosed.
         """
         if self._needs_recovery():
             async with self.hardware.hold():
                 # asked again: somebody else may have recovered or closed it meanwhile
                 if self._needs_recovery():
-                    error = await self._bring_up(self.hardware.restart)
+                    error = await self._rearm_and_restart()
                     self._changed.set()
                     if error is not None:
                         raise error
         if self.closed:
             raise SystemClosed(f"{self.name} is closed")
+
+    async def _rearm_and_restart(self) -> Exception | None:
+        """Return what went wrong; a stop that comes meanwhile holds."""
+        reason, stopped = self.health.reason, self.health.stopped
+        self.health.rearm()
+        try:
+            await self.hardware.rearm(self._rearm)
+        except NotPermitted as error:
+            self.health.hold(reason if stopped else str(error), stopped=stopped)
+            return error
+        if self.health.held:
+            return self._refusal()
+        return await self._bring_up(self.hardware.restart)
 
     def _needs_recovery(self) -> bool:
         return bool(self.health.reason) and not self.closed
@@ -186,6 +232,7 @@ class SystemQueue:
             self.close()
             # however often this task is cancelled meanwhile
             await finish(asyncio.create_task(self._leave_safe()))
+            await self.safe_state.finish()
 
     async def _something_to_do(self) -> bool:
         """Wait for the next call, idle shot or recovery; return False when the queue has closed."""
@@ -336,6 +383,8 @@ class SystemQueue:
             return
         if ticket.error is not None:
             ticket.fail(ticket.error)
+        elif ticket.stop_with in (SystemStopped, NotPermitted):
+            ticket.fail(self._refusal(call.error))
         elif call.error is not None and ticket in call.interrupted:
             self._repeat_or_fail(ticket, call.interrupted[ticket], call.error)
         elif ticket.done == ticket.rows or ticket.stopped():
@@ -388,8 +437,13 @@ class SystemQueue:
 
     def _fault(self, error: Exception) -> None:
         """Mark the system faulted, and fail those that do not wait for its recovery."""
+        if self.health.held:
+            return  # that is known, and nobody waits
         reason = "; ".join([str(error) or repr(error), *getattr(error, "__notes__", [])])
-        self.health.fault(reason, self.now())
+        if isinstance(error, NotPermitted):
+            self.health.hold(reason)
+        else:
+            self.health.fault(reason, self.now())
         log.error("%s is faulted: %s", self.name, reason, exc_info=error)
         for ticket in self.passes.tickets():
             if not self._waits_for_recovery(ticket):
@@ -397,6 +451,9 @@ class SystemQueue:
                 ticket.fail(self._refusal(error))
 
     def _refusal(self, cause: Exception | None = None) -> SystemFaulted:
-        refusal = SystemFaulted(f"{self.name} is faulted: {self.health.reason}")
+        if self.health.stopped:
+            refusal: SystemFaulted = SystemStopped(f"{self.name} is stopped: {self.health.reason}")
+        else:
+            refusal = SystemFaulted(f"{self.name} is faulted: {self.health.reason}")
         refusal.__cause__ = cause
         return refusal

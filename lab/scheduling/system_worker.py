@@ -54,6 +54,16 @@ def make_safe(system: PhysicalSystem, error: Exception) -> None:
         error.add_note(f"safe state not confirmed: {second!r}")
 
 
+def unsafe(system: PhysicalSystem) -> dict[str, str]:
+    """Put the system into its safe state; return what went wrong, by instrument."""
+    try:
+        system.shutdown()
+    except Exception as error:
+        parts = error.exceptions if isinstance(error, ExceptionGroup) else [error]
+        return {getattr(e, "instrument", system.description.name): repr(e) for e in parts}
+    return {}
+
+
 def run_planned(
     system: PhysicalSystem,
     first: HardwareCall,

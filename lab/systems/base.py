@@ -1,6 +1,8 @@
 """The physical transformation y = f_p(x, theta), made of instruments that are wired together."""
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -10,6 +12,8 @@ from numpy.typing import NDArray
 from drivers.instrument import Instrument
 from drivers.row_key import RowKey
 from drivers.spec import Array, ArraySpec
+from lab.permits import Permit
+from lab.safe_state import in_parallel, shut_down
 
 
 @dataclass(frozen=True)
@@ -74,17 +78,23 @@ class PhysicalSystem:
 
     A subclass measures single rows (`_measure_row`), or sets `batch_rows` to the most rows that
     fit into one instrument call and measures them together (`_measure_batch`).
+
+    dark_first: the instruments whose safe state must come before the others' (a light source).
+    permits: what has to permit that the instruments are driven; set by whoever opens the bench.
     """
 
     description: SystemDescription
     instruments: tuple[Instrument, ...]
     batch_rows: int = 1
+    dark_first: tuple[Instrument, ...] = ()
+    permits: tuple[Permit, ...] = ()
 
     _coming: Sequence[RowKey] = ()
 
     def __init__(self, announce: Announce | None = None) -> None:
         """Take `announce`, which tells simulated physics the next rows' keys (None: real rig)."""
         self._announce = announce
+        self._using = threading.RLock()
 
     def transform(
         self,
@@ -114,10 +124,26 @@ class PhysicalSystem:
         return joined(parts)
 
     def measure(self, x: Array, theta: Array, keys: Sequence[RowKey] | None = None) -> Rows:
-        """Measure at most `batch_rows` checked rows in one instrument call; else as `transform`."""
+        """Measure at most `batch_rows` checked rows in one instrument call; else as `transform`.
+
+        Raises NotPermitted, before anything is sent or, where a permit was withdrawn meanwhile,
+        instead of returning what was measured.
+        """
+        with self._using:
+            return self._permitted(x, theta, keys)
+
+    def _permitted(self, x: Array, theta: Array, keys: Sequence[RowKey] | None) -> Rows:
+        self._check_permits()
         if self._announce is not None:
             self._announce(keys or (), self._coming)
-        return self._measure_batch(x, theta)
+        try:
+            return self._measure_batch(x, theta)
+        finally:
+            self._check_permits()
+
+    def _check_permits(self) -> None:
+        for permit in self.permits:
+            permit.check()
 
     def expect(self, keys: Sequence[RowKey]) -> None:
         """Say which pass the next calls of `measure` belong to, by all its keys; () for none."""
@@ -187,7 +213,7 @@ class PhysicalSystem:
         """Return each instrument's own identity by its bench-file name."""
         return {i.name: i.identify() for i in self.instruments}
 
-    def abort(self) -> None:
+    def abort(self, reason: Exception | None = None) -> None:
         """Let whatever runs on the instruments end soon with Aborted; from any thread.
 
         So does all that follows, but for `shutdown`, until the next `start`. An instrument of
@@ -199,20 +225,46 @@ class PhysicalSystem:
                 abort()
 
     def start(self) -> None:
-        """Identify every instrument and bring it, settings applied, to its safe state."""
-        for instrument in self.instruments:
-            instrument.start()
+        """Identify every instrument and bring it, settings applied, to its safe state.
+
+        Raises NotPermitted before anything is sent.
+        """
+        with self._using:
+            self._check_permits()
+            for instrument in self.instruments:
+                instrument.start()
 
     def shutdown(self) -> None:
-        """Bring every instrument to its safe state, each even if another one fails."""
-        errors: list[Exception] = []
-        for instrument in self.instruments:
-            try:
-                instrument.shutdown()
-            except Exception as error:
-                errors.append(error)
-        if errors:
-            raise ExceptionGroup(f"{self.description.name}: safe state not confirmed", errors)
+        """Bring every instrument to its safe state, each even if another one fails or hangs.
+
+        In parallel, but for those that go `dark_first`. Raises an ExceptionGroup of DriverErrors.
+        """
+        shut_down(self.description.name, self.instruments, self.dark_first)
+
+    def make_safe_soon(self, reason: Exception | None = None) -> None:
+        """Shut down in a thread of its own, once the instrument call in flight has ended.
+
+        For who uses the system directly, while it is idle too. What cannot be reached is left to
+        the next use, which fails.
+        """
+
+        def make_safe() -> None:
+            with self._using, suppress(ExceptionGroup):
+                self.shutdown()
+
+        threading.Thread(target=make_safe, name="safe-state", daemon=True).start()
+
+
+def shut_down_systems(systems: Collection[PhysicalSystem]) -> None:
+    """Shut all systems down: in parallel, or one after the other where some share instruments."""
+    used = [id(instrument) for system in systems for instrument in system.instruments]
+    calls = [system.shutdown for system in systems]
+    if len(set(used)) == len(used):
+        in_parallel(calls)
+        return
+    with ExitStack() as stack:  # each even if another one fails
+        for call in reversed(calls):
+            stack.callback(call)
 
 
 def joined(parts: Sequence[Rows]) -> Rows:

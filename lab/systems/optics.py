@@ -51,8 +51,8 @@ class OpticsSystem(PhysicalSystem):
             raise ValueError(f"{name}: the spectrometer reads {points} points, 101 needed")
         self.shaper = shaper
         self.spectrometer = spectrometer
-        # light first: on the way to the safe state the shaper is blocked before anything else
         self.instruments = (shaper, spectrometer)
+        self.dark_first = (shaper,)
         half = PIXELS // 2
         power = spectrometer.power
         self.description = SystemDescription(

@@ -94,8 +94,16 @@ class Client:
         return self._object("GET", f"/systems/{name}")
 
     def recover(self, system: str) -> dict[str, Any]:
-        """Restart a faulted system and return its status; raise what the restart raised."""
+        """Restart a faulted or stopped system and return its status; raise what that raised."""
         return self._object("POST", f"/systems/{system}/recover", timeout=_PATIENT_TIMEOUT)
+
+    def stop(self) -> dict[str, Any]:
+        """Put every system into its safe state at once, whoever holds it, and out of use.
+
+        Returns `confirmed`, and `systems` with each instrument's outcome: "safe", or why that is
+        not confirmed. `recover` takes a system into use again.
+        """
+        return self._object("POST", "/stop", timeout=_PATIENT_TIMEOUT)
 
     def measure(
         self,

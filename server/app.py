@@ -11,7 +11,7 @@ from lab.config import BenchConfig
 from server.errors import add_error_handlers
 from server.guard import Guard
 from server.lifespan import open_lab
-from server.routes import datasets, health, jobs, passes, reservations, systems, twins
+from server.routes import datasets, health, jobs, passes, reservations, stop, systems, twins
 from server.routes.access import problems
 
 PREFIX = "/api/v1"
@@ -55,7 +55,7 @@ def create_app(
     app.state.max_body_bytes = max_body_bytes
     app.add_middleware(Guard, local_only=local_only, max_body_bytes=max_body_bytes)
     add_error_handlers(app)
-    for part in (systems, reservations, passes, datasets, twins, jobs):
+    for part in (systems, stop, reservations, passes, datasets, twins, jobs):
         app.include_router(part.router, prefix=PREFIX, responses=problems(422))
     app.include_router(health.router)
     return app

@@ -3,7 +3,8 @@
     serve, check                       cli_bench: open a bench on this machine
     submit, jobs, watch, cancel        cli_jobs: talk to a running service
     upload                             cli_data: give it data of one's own
-    queue, reserve, release, recover   cli_queue: share the systems of one
+    queue, reserve, release,           cli_queue: share the systems of one
+    recover, stop
     compare                            cli_compare: several methods, here or on a service
     demo                               cli_demo: all of it on the simulated bench, with a report
 
@@ -51,5 +52,6 @@ app.command("queue")(cli_queue.queue)
 app.command("reserve")(cli_queue.reserve)
 app.command("release")(cli_queue.release)
 app.command("recover")(cli_queue.recover)
+app.command("stop")(cli_queue.stop)
 app.command("compare")(cli_compare.compare)
 app.command("demo")(cli_demo.demo)

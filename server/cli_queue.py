@@ -1,4 +1,4 @@
-"""The commands of those who share a system: queue, reserve, release and recover."""
+"""The commands of those who share a system: queue, reserve, release, recover, stop."""
 
 import json
 import time
@@ -81,10 +81,27 @@ def release(
 
 
 def recover(system: System, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Restart a faulted system; nothing happens to one that is ok. --json: its status."""
+    """Restart a faulted or stopped system; one that is ok goes on. --json: its status."""
     with Client(url) as lab:
         status = lab.recover(system)
     typer.echo(json.dumps(status) if as_json else f"{system} is {status['state']}")
+
+
+def stop(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Put every instrument into its safe state at once, whoever uses it; exit code 1 if unsure.
+
+    The systems are out of use until `pnnlab recover`. --json: the outcome of each instrument.
+    """
+    with Client(url) as lab:
+        outcome = lab.stop()
+    if as_json:
+        typer.echo(json.dumps(outcome))
+    else:
+        for system in outcome["systems"]:
+            for instrument, state in system["instruments"].items():
+                typer.echo(f"{system['name']}: {instrument}: {state}")
+    if not outcome["confirmed"]:
+        raise typer.Exit(1)
 
 
 def _tell(held: HeldReservation, as_json: bool) -> None:

@@ -39,6 +39,7 @@ from lab.errors import (
     Stopped,
     SystemClosed,
     SystemFaulted,
+    SystemStopped,
     UnknownName,
     WrongThread,
 )
@@ -66,6 +67,7 @@ STATUS: dict[type[Exception], int] = {
     DeadlineMissed: 504,
     PassTimeout: 504,
     SystemFaulted: 503,
+    SystemStopped: 503,
     NotPermitted: 503,
     SystemClosed: 503,
     DataError: 500,

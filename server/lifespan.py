@@ -69,7 +69,7 @@ def _open(
     store = stack.enter_context(Store(folder, database_url))
     for job_id in store.abandon_jobs():
         log.warning("job %s is unknown: the service ended without finishing it", job_id)
-    bench = stack.enter_context(open_bench(config, start=False))
+    bench = stack.enter_context(open_bench(config, start=False, guard_log=folder / "guard.log"))
     return bench, store
 
 

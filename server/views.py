@@ -1,5 +1,6 @@
 """What the routes answer, as plain models."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -7,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from drivers.spec import ArraySpec
 from lab.measurement import OnFault
 from lab.scheduling.reservations import TTL_S
+from lab.scheduling.safe_state import SystemStop
 from lab.scheduling.status import QueuedPass, SystemStatus
 from lab.systems.base import SystemDescription
 
@@ -52,6 +54,27 @@ class SystemView(BaseModel):
             simulated=simulated,
             status=status,
         )
+
+
+class StoppedSystem(BaseModel):
+    """What a stop did to one system; instruments: "safe", or why that is not confirmed."""
+
+    name: str
+    reason: str
+    instruments: dict[str, str]
+
+
+class StopView(BaseModel):
+    """What a stop did; confirmed: every instrument of every system is in its safe state."""
+
+    confirmed: bool
+    systems: list[StoppedSystem]
+
+    @classmethod
+    def of(cls, stops: Sequence[SystemStop]) -> "StopView":
+        """Show the outcome of a stop."""
+        systems = [StoppedSystem.model_validate(s, from_attributes=True) for s in stops]
+        return cls(confirmed=all(s.confirmed for s in stops), systems=systems)
 
 
 CLIENT_LENGTH = 200

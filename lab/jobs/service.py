@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from lab.config import TrainConfig
-from lab.errors import Conflict, DeadlineMissed, SystemClosed, UnknownName
+from lab.errors import Conflict, DeadlineMissed, SystemClosed, SystemStopped, UnknownName
 from lab.jobs.live_job import LiveJob
 from lab.jobs.records import FitConfig, JobRecord, JobState, MetricRecord
 from lab.jobs.runner import JobRunner
@@ -223,6 +223,8 @@ class JobService:
             # a pass has the deadline of its job, and may notice it before the job's timer does
             if isinstance(error, DeadlineMissed):
                 job.stop(_MISSED, "failed")
+            if isinstance(error, SystemStopped):
+                job.stop(str(error))
             # what a stopped job runs into (a cancelled pass, a closed system) is its stop
             if job.stopped():
                 state, reason = job.ends_as

@@ -26,7 +26,7 @@ async def read_system(lab: Lab, name: str) -> SystemView:
 
 @router.post("/{name}/recover", responses=problems(404, 502, 503, 504))
 async def recover_system(lab: Lab, name: str) -> SystemStatus:
-    """Restart a faulted system; nothing happens to one that is ok."""
+    """Restart a faulted or stopped system; nothing happens to one that is ok."""
     await lab.scheduler.recover(name)
     return lab.scheduler.status(name)
 

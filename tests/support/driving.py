@@ -1,0 +1,69 @@
+"""Processes that drive a bench and come to all kinds of ends; forked, so that they start fast."""
+
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from lab.bench import Bench, open_bench
+from lab.config import BenchConfig
+from lab.errors import NotPermitted
+
+Point = Literal["before start", "idle", "in a pass", "exception", "end"]
+LIMIT_S = 30.0
+
+
+def drive(bench: BenchConfig, point: Point, log: Path, told: Connection) -> None:
+    """Drive up to a point, say so, and stay there until something from outside happens."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with open_bench(bench, start=point != "before start", guard_log=log) as opened:
+            if point != "before start":
+                _row(opened)
+            told.send("there")
+            match point:
+                case "exception":
+                    raise RuntimeError("of the user's program")
+                case "in a pass":
+                    while True:
+                        _row(opened)
+                case "idle" | "before start":
+                    signal.pause()
+    except (KeyboardInterrupt, RuntimeError):
+        pass
+    except NotPermitted as error:
+        told.send(str(error))
+
+
+def _row(bench: Bench) -> None:
+    y = bench.system("lamp").transform(np.full((1, 1), 3.0), np.full((1, 1), 0.5)).y
+    if y.tolist() != [[3.0, 0.5]]:
+        raise ValueError(f"measured {y}: driven against the guard")
+
+
+@contextmanager
+def driving(
+    bench: BenchConfig, point: Point, log: Path
+) -> Iterator[tuple[BaseProcess, Connection]]:
+    """Yield a process that has come to the point, and what hears from it; end it if it is left."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["driving"])
+    heard, told = context.Pipe(duplex=False)
+    process = context.Process(target=drive, args=(bench, point, log, told))
+    process.start()
+    told.close()
+    try:
+        assert heard.poll(LIMIT_S), "it never came to the point"
+        assert heard.recv() == "there"
+        yield process, heard
+    finally:
+        process.kill()
+        process.join(LIMIT_S)
+        process.close()
+        heard.close()

@@ -173,8 +173,7 @@ class SystemQueue:
         """
         if self.closed:
             return
-        self.health.hold(reason, stopped=stopped)
-        log.warning("%s is out of use: %s", self.name, reason)
+        self._hold(reason, stopped=stopped)
         self.planning.unplan()
         for call in self.planning.on_hardware():
             self._keep_apart(call)
@@ -383,7 +382,7 @@ class SystemQueue:
             return
         if ticket.error is not None:
             ticket.fail(ticket.error)
-        elif ticket.stop_with in (SystemStopped, NotPermitted):
+        elif self._is_void(ticket, call):
             ticket.fail(self._refusal(call.error))
         elif call.error is not None and ticket in call.interrupted:
             self._repeat_or_fail(ticket, call.interrupted[ticket], call.error)
@@ -393,6 +392,11 @@ class SystemQueue:
             ticket.fail_stopped(SystemClosed)
         else:
             ticket.fail(self._refusal(call.error))
+
+    def _is_void(self, ticket: Ticket, call: HardwareCall) -> bool:
+        """Say whether a stop, or a permit that was withdrawn, has hit the pass."""
+        interrupted = isinstance(call.error, NotPermitted) and ticket in call.interrupted
+        return interrupted or ticket.stop_with in (SystemStopped, NotPermitted)
 
     def _goes_on(self, ticket: Ticket, call: HardwareCall) -> bool:
         """Say whether a pass that was in a call has rows to come, and nothing speaks against it."""
@@ -441,14 +445,19 @@ class SystemQueue:
             return  # that is known, and nobody waits
         reason = "; ".join([str(error) or repr(error), *getattr(error, "__notes__", [])])
         if isinstance(error, NotPermitted):
-            self.health.hold(reason)
+            self._hold(reason)
         else:
             self.health.fault(reason, self.now())
-        log.error("%s is faulted: %s", self.name, reason, exc_info=error)
+            log.error("%s is faulted: %s", self.name, reason, exc_info=error)
         for ticket in self.passes.tickets():
             if not self._waits_for_recovery(ticket):
                 self.passes.remove(ticket)
                 ticket.fail(self._refusal(error))
+
+    def _hold(self, reason: str, *, stopped: bool = False) -> None:
+        if self.health.reason != reason:
+            log.warning("%s is out of use: %s", self.name, reason)
+        self.health.hold(reason, stopped=stopped)
 
     def _refusal(self, cause: Exception | None = None) -> SystemFaulted:
         if self.health.stopped:

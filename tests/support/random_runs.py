@@ -64,6 +64,7 @@ operations = st.lists(
         st.tuples(st.just("heartbeat"), rigs),
         st.tuples(st.just("release"), rigs),
         st.tuples(st.just("recover"), rigs),
+        st.tuples(st.just("stop")),
         st.tuples(st.just("starts fail"), rigs, st.integers(1, 3)),
         st.tuples(st.just("shutdown fails"), rigs),
     ),
@@ -100,6 +101,7 @@ class Run:
     numbers: dict[str, int] = field(default_factory=dict)
     statuses: list[SystemStatus] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    stops: int = 0
 
     async def do(self, op: Op) -> None:
         match op:
@@ -129,6 +131,9 @@ class Run:
                     self.scheduler.release(rig, self.numbers[rig])
             case ("recover", rig):
                 self.aside(self.scheduler.recover(rig))
+            case ("stop",):
+                self.stops += 1
+                self.aside(self.scheduler.stop("a stop"))
             case ("starts fail", rig, count):
                 self.rigs[rig].fail_start += [OSError("off")] * count
             case ("shutdown fails", rig):

@@ -10,6 +10,7 @@ import numpy as np
 
 from lab.config import SchedulerConfig
 from lab.measurement import ForwardPass, Measurement
+from lab.protection import UNPROTECTED, Protection
 from lab.scheduling.scheduler import HardwareScheduler
 from virtual_rig import VirtualRig
 from virtual_time import VirtualTimeLoop, running_loop
@@ -139,6 +140,7 @@ async def open_lab(
     *rigs: VirtualRig,
     first_shot: Mapping[str, int] | None = None,
     shot_period_s: Mapping[str, float] | None = None,
+    protection: Protection = UNPROTECTED,
     **config: Any,
 ) -> AsyncIterator[Lab]:
     """Open a scheduler over the rigs (default: one); at the end close it and `Lab.check`."""
@@ -149,6 +151,7 @@ async def open_lab(
         first_shot=first_shot,
         shot_period_s=shot_period_s,
         sleep=running_loop().sleep,
+        protection=protection,
     )
     lab = Lab(scheduler, named)
     async with scheduler:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from drivers.errors import InstrumentTimeout, LimitError
+from drivers.errors import Aborted, InstrumentTimeout, LimitError
 from drivers.row_key import RowKey
 from drivers.spec import Array, ArraySpec
 from lab.systems.base import PhysicalSystem, Rows, SystemDescription
@@ -89,6 +89,7 @@ class VirtualRig(PhysicalSystem):
         self.started = False
         self._keys: list[int] = []
         self._in_use = threading.Lock()
+        self._aborted = threading.Event()
 
     @property
     def rows(self) -> list[float]:
@@ -109,9 +110,14 @@ class VirtualRig(PhysicalSystem):
         """Return when "start", "shutdown" or a row's value happened."""
         return [time for time, event in self.events if event == what]
 
+    def abort(self, reason: Exception | None = None) -> None:
+        self._aborted.set()
+        self._note("abort")
+
     def start(self) -> None:
         self._note("start")
         with self._exclusive_use():
+            self._aborted.clear()
             self.clock.sleep(self.start_s)
             _raise_next(self.fail_start)
             self.started = True
@@ -152,6 +158,8 @@ class VirtualRig(PhysicalSystem):
         if hangs := [self.hangs.pop(value) for value in values if value in self.hangs]:
             self.clock.sleep(max(hangs))
         self._fail_if_due(values, "after")
+        if self._aborted.is_set():
+            raise Aborted("osa", "sweep: aborted")
         call.ended_s = self.clock.time()
 
     def _next_moment(self, values: Iterable[float]) -> Moment | None:

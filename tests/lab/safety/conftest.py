@@ -1,4 +1,4 @@
-"""One instrument at the far end of a real wire for all tests of a file, dark at each one's start."""
+"""One instrument at the far end of a real wire for all tests of a file."""
 
 from collections.abc import Iterator
 

@@ -20,6 +20,7 @@ from lab.errors import (
     ReservationLost,
     SystemClosed,
     SystemFaulted,
+    SystemStopped,
 )
 from lab.measurement import Measurement
 from random_runs import ROWS, Op, Run, configs, head_starts, operations, run, values_of
@@ -98,6 +99,8 @@ def check_cause(this: Run, number: int, closed: bool) -> None:
             assert wrong & {"before", "during", "after"}
         case ProtocolError():
             assert "hangs" in wrong
+        case SystemStopped():
+            assert this.stops
         case SystemFaulted():
             assert wrong - {"refused"} or len(rig.times("start")) > 1
         case SystemClosed():

@@ -28,12 +28,14 @@ from drivers.import_path import imported
 from drivers.mcc_board import BoardError, DaqBoard, UldaqBoard
 from drivers.mock.audio import SimulatedAudio
 from drivers.mock.circuit import CircuitPlant
+from drivers.mock.faults import OrderQueue
 from drivers.mock.http import FirmwareClient
 from drivers.mock.mcc import MccFirmware
 from drivers.mock.ocean import OceanFirmware, SessionWire
 from drivers.mock.optics import OpticalPlant
 from drivers.mock.optics_drift import DeclaredDrift
 from drivers.mock.plate import OscillatingPlate
+from drivers.mock.remote import TIMEOUT_S, RemoteRig
 from drivers.mock.replay import ReplayedBoard, ReplayedPort, ReplayedStream
 from drivers.mock.rig import (
     HttpFirmware,
@@ -123,11 +125,16 @@ class RigSettings(Protocol):
         """Give the simulated time at which that drift begins."""
         ...
 
+    @property
+    def admin(self) -> str | None:
+        """Say where `pnnlab mock` serves this rig; None for one in memory."""
+        ...
+
 
 def open_rigs(
     settings: Mapping[str, RigSettings], row_times_s: Mapping[str, float] | None = None
 ) -> dict[str, Rig]:
-    """Build the simulated rigs by name.
+    """Build the simulated rigs by name; one with `admin` is in another process, not connected yet.
 
     Raises ValueError for a plant that does not exist or has no drift to declare.
 
@@ -141,6 +148,8 @@ def open_rigs(
 
 
 def _open_rig(name: str, settings: RigSettings, row_times_s: Mapping[str, float]) -> Rig:
+    if settings.admin is not None:
+        return RemoteRig(name, open_http(settings.admin, {}, timeout_s=TIMEOUT_S))
     dials: dict[str, Any] = {
         "device_seed": settings.device_seed,
         "gap": settings.gap,
@@ -198,7 +207,7 @@ def _open_client(address: str, rigs: Mapping[str, Rig], timeout_s: float) -> htt
     firmware = _firmware(address, rigs)
     if not isinstance(firmware, HttpFirmware):
         raise ValueError(f"{address}: this simulated instrument does not speak HTTP")
-    return FirmwareClient(firmware, timeout_s=timeout_s)
+    return FirmwareClient(firmware, timeout_s=timeout_s, wire=_wire(address, rigs))
 
 
 def open_visa(
@@ -220,7 +229,7 @@ def _open_adapter(
     firmware = _firmware(address, rigs)
     if not isinstance(firmware, StreamFirmware):
         raise ValueError(f"{address}: this simulated instrument has no VISA interface")
-    return FirmwareAdapter(firmware, terminator)
+    return FirmwareAdapter(firmware, terminator, timeout_s=timeout_s, wire=_wire(address, rigs))
 
 
 def open_board(address: str, rigs: Mapping[str, Rig]) -> DaqBoard:
@@ -327,6 +336,11 @@ def _host_and_port(address: str, place: str, default: int) -> tuple[str, int]:
     return host, int(port) if colon else default
 
 
+def _wire(address: str, rigs: Mapping[str, Rig]) -> OrderQueue:
+    rig, _, instrument = address.removeprefix(MOCK).partition("/")
+    return rigs[rig].wire(instrument)
+
+
 def _firmware(address: str, rigs: Mapping[str, Rig]) -> object:
     if address.startswith(REPLAY):
         return ReplayedStream(address.removeprefix(REPLAY))
@@ -334,6 +348,8 @@ def _firmware(address: str, rigs: Mapping[str, Rig]) -> object:
     if rig not in rigs:
         raise ValueError(f"{address}: no rig '{rig}' (there are: {', '.join(rigs) or 'none'})")
     there = rigs[rig].instruments
+    if isinstance(rigs[rig], RemoteRig):
+        raise ValueError(f"{address}: rig '{rig}' is served on sockets; give the real address")
     if instrument not in there:
         raise ValueError(f"{address}: rig '{rig}' has no '{instrument}' (but {', '.join(there)})")
     return there[instrument]

@@ -82,10 +82,10 @@ class Bench:
         return None if rig is None else rig.plant
 
     def rig(self, name: str) -> Rig | None:
-        """Return the simulated rig of a system, None on a real bench."""
+        """Return the simulated rig of a system, None on a real bench or one on sockets."""
         for instrument in self.config.systems[name].instruments.values():
             rig = self.config.instruments[instrument].rig
-            if rig is not None:
+            if rig is not None and self.config.rigs[rig].admin is None:
                 return self.rigs[rig]
         return None
 
@@ -114,6 +114,8 @@ def open_bench(
     times_s = {part.address: part.row_time_s for part in config.instruments.values()}
     with ExitStack() as stack:
         rigs = _checked(source, "rigs", lambda: open_rigs(config.rigs, times_s))
+        for rig in rigs.values():
+            stack.callback(rig.close)
         if tap is None and config.record is not None:
             tap = stack.enter_context(_open_recorder(source, config, config.record)).tap
         instruments: dict[str, Instrument] = {}

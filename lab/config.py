@@ -79,6 +79,7 @@ class RigConfig(_Strict):
     honour_times: wait the declared settling and sweep times, as the real bench would.
     drift_per_hour: share of the plant's drift ranges that goes in an hour of simulated time, from
     drift_from_s on (s); optics only.
+    admin: where `pnnlab mock` serves this rig; its instruments then have real addresses.
     """
 
     plant: str = "optics"
@@ -89,6 +90,7 @@ class RigConfig(_Strict):
     honour_times: bool = False
     drift_per_hour: float = Field(0.0, ge=0, le=1)
     drift_from_s: float = Field(0.0, ge=0, allow_inf_nan=False)
+    admin: str | None = Field(None, pattern=r"^http://[^/\s]+/?$")
 
 
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -106,6 +108,7 @@ class InstrumentConfig(_Strict):
     limits (rms, slew, ...).
     timeout_s is the longest that one wire call may block; long operations are polled.
     row_time_s is the real time this instrument adds to a row (settling or sweep).
+    rig: the simulated rig that it stands on, where the address does not say so.
     """
 
     driver: str
@@ -116,12 +119,19 @@ class InstrumentConfig(_Strict):
     settings: dict[str, Any] = {}
     limits: dict[str, Limit] = {}
 
-    @property
-    def rig(self) -> str | None:
-        """Get the simulated rig behind the address, None for a real instrument."""
-        if not self.address.startswith(_MOCK):
-            return None
-        return self.address.removeprefix(_MOCK).partition("/")[0]
+    rig: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rig_by_address(cls, data: Any) -> Any:
+        """Let a `mock://` address say on which rig the instrument stands."""
+        address = data.get("address") if isinstance(data, dict) else None
+        if not isinstance(address, str) or not address.startswith(_MOCK):
+            return data
+        rig = address.removeprefix(_MOCK).partition("/")[0]
+        if data.get("rig") not in (None, rig):
+            raise ValueError(f"rig '{data['rig']}', but the address is one of rig '{rig}'")
+        return {**data, "rig": rig}
 
 
 class SystemConfig(_Strict):
@@ -195,6 +205,12 @@ class BenchConfig(_Strict):
 
     @model_validator(mode="after")
     def _names_exist(self) -> "BenchConfig":
+        for name, part in self.instruments.items():
+            if part.rig not in (None, *self.rigs) and not part.address.startswith(_MOCK):
+                raise ValueError(
+                    f"instruments.{name}.rig: no rig '{part.rig}' "
+                    f"(there are: {', '.join(self.rigs) or 'none'})"
+                )
         for name, system in self.systems.items():
             for role, instrument in system.instruments.items():
                 if instrument not in self.instruments:
@@ -211,11 +227,11 @@ class BenchConfig(_Strict):
         """Return the sha256 of everything that may change what is measured.
 
         How long is waited does not, for an answer or in a simulation that honours times, nor does
-        how the hardware is shared.
+        how the hardware is shared, nor who is told of row keys.
         """
         no_matter: dict[str, Any] = {
-            "instruments": {"__all__": {"timeout_s"}},
-            "rigs": {"__all__": {"honour_times"}},
+            "instruments": {"__all__": {"timeout_s", "rig"}},
+            "rigs": {"__all__": {"honour_times", "admin"}},
             "scheduler": True,
             "record": True,
             "interlock": True,

@@ -1,5 +1,7 @@
 """What a bench file says of its simulated rigs, and benches with other rigs."""
 
+from collections.abc import Mapping
+
 from pydantic import ValidationError
 
 from lab.config import BenchConfig, RigConfig
@@ -39,3 +41,28 @@ def with_rigs(bench: BenchConfig, **changes: float | None) -> BenchConfig:
         reasons = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
         raise ConfigError(reasons) from error
     return bench.model_copy(update={"rigs": rigs})
+
+
+def on_sockets(bench: BenchConfig, admin: str, addresses: Mapping[str, str | None]) -> BenchConfig:
+    """Return the bench as who connects to `pnnlab mock` writes it.
+
+    admin: the URL of that process; addresses: the real address of each `mock://` one, None for an
+    instrument that has no network wire and stays in memory, with its rig. Raises ConfigError where
+    instruments of one rig would be here and there.
+    """
+    data = bench.model_dump(exclude_unset=True)
+    there: dict[str, str] = {}
+    for name, part in data["instruments"].items():
+        real = addresses.get(part["address"])
+        if real is not None:
+            part["address"] = real
+            there.setdefault(str(part["rig"]), name)
+    for rig, instrument in there.items():
+        data["rigs"][rig]["admin"] = admin
+        for name, part in data["instruments"].items():
+            if part.get("rig") == rig and part["address"] in addresses:
+                raise ConfigError(
+                    f"rigs.{rig}: '{instrument}' is served on a socket and '{name}' has no network "
+                    "wire; they cannot share a plant"
+                )
+    return BenchConfig.model_validate(data)

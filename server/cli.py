@@ -1,6 +1,7 @@
 """The command line `pnnlab`.
 
     serve, check                       cli_bench: open a bench on this machine
+    mock                               cli_mock: put its simulated instruments on sockets
     submit, jobs, watch, cancel        cli_jobs: talk to a running service
     upload                             cli_data: give it data of one's own
     queue, reserve, release,           cli_queue: share the systems of one
@@ -18,7 +19,7 @@ from typer.core import TyperGroup
 
 from drivers.errors import DriverError
 from lab.errors import LabError
-from server import cli_bench, cli_compare, cli_data, cli_demo, cli_jobs, cli_queue
+from server import cli_bench, cli_compare, cli_data, cli_demo, cli_jobs, cli_mock, cli_queue
 
 
 class _OneLineErrors(TyperGroup):
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 app.command("serve")(cli_bench.serve)
 app.command("check")(cli_bench.check)
+app.command("mock")(cli_mock.mock)
 app.command("submit")(cli_jobs.submit)
 app.command("jobs")(cli_jobs.jobs)
 app.command("watch")(cli_jobs.watch)

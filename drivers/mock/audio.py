@@ -89,6 +89,11 @@ class SimulatedAudio:
         self._faults.clear()
         self._sound_faults.clear()
 
+    @property
+    def safe(self) -> bool:
+        """Whether nothing is played."""
+        return not self.running
+
     # --- DuplexPort ---------------------------------------------------------------------------
 
     def describe(self) -> str:

@@ -70,6 +70,11 @@ class MccFirmware:
         """Disarm every fault."""
         self._faults.clear()
 
+    @property
+    def safe(self) -> bool:
+        """Whether both outputs are at 0 V."""
+        return self.outputs_v == (0.0, 0.0)
+
     def connect(self) -> "SimulatedBoard":
         """Return one more connection to the board."""
         return SimulatedBoard(self)

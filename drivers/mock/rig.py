@@ -109,7 +109,7 @@ class Rig:
 
     def __init__(
         self,
-        plant: Plant,
+        plant: Plant | None,
         instruments: Mapping[str, object],
         optical_rows: OpticalRows | None = None,
         readouts: Mapping[str, Readout] | None = None,
@@ -119,7 +119,7 @@ class Rig:
         readouts: what instruments read the plant through, by name; with one the keys of many rows
         may be announced at once.
         """
-        self.plant: Plant | None = plant
+        self.plant = plant
         self.instruments = {"interlock": InterlockFirmware(), **instruments}
         self.optical_rows = optical_rows
         self._readouts = dict(readouts or {})
@@ -145,6 +145,9 @@ class Rig:
                 self.announce(key)
         for readout in self._readouts.values():
             readout.announce_rows(keys)
+
+    def close(self) -> None:
+        """Release what the rig holds; one in memory holds nothing."""
 
     def wire(self, instrument: str) -> OrderQueue:
         """Return the faults armed for the wire to an instrument."""

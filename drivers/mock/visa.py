@@ -1,12 +1,13 @@
 """The in-memory end of a VISA wire: a PyMeasure adapter in front of simulated firmware."""
 
+import time
 from typing import Any
 
 from pymeasure.adapters import Adapter
 from pyvisa.constants import StatusCode
 from pyvisa.errors import VisaIOError
 
-from drivers.mock.faults import ConnectionDropped
+from drivers.mock.faults import ConnectionDropped, OrderQueue, WireFault
 from drivers.mock.rig import Session, StreamFirmware
 
 
@@ -18,10 +19,19 @@ class FirmwareAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped
 
     connection: Session
 
-    def __init__(self, firmware: StreamFirmware, terminator: str = "\r\n") -> None:
-        """Connect to `firmware`."""
+    def __init__(
+        self,
+        firmware: StreamFirmware,
+        terminator: str = "\r\n",
+        *,
+        timeout_s: float = 2.0,
+        wire: OrderQueue | None = None,
+    ) -> None:
+        """Connect to `firmware`; wire: the faults armed for the way there."""
         super().__init__()
         self._firmware = firmware
+        self._timeout_s = timeout_s
+        self._wire = wire
         self._terminator = terminator.encode()
         self.reopen()
 
@@ -30,6 +40,8 @@ class FirmwareAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped
         self.close()
         self.connection = self._firmware.connect()
         self._received = bytearray()
+        self._late = b""
+        self._stalled = False
 
     def unread(self) -> bool:
         """Say whether bytes have arrived that nobody has read."""
@@ -47,10 +59,21 @@ class FirmwareAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped
         self._write_bytes(command.encode("ascii") + self._terminator)
 
     def _write_bytes(self, content: bytes, **kwargs: Any) -> None:
+        order = self._wire.take(content) if self._wire else None
+        self._stalled |= order is not None and order.fault is WireFault.STALL
+        if self._stalled:
+            return  # as long as the line takes it, the host does not notice
         try:
-            self._received += self.connection.receive(content)
+            answer = self._late + self.connection.receive(content)
         except ConnectionDropped as dropped:
             raise VisaIOError(StatusCode.error_connection_lost) from dropped
+        self._late = b""
+        if order is not None and order.fault is WireFault.DELAY:
+            if order.delay_s > self._timeout_s:
+                self._late = answer  # comes before the next one
+                return
+            time.sleep(order.delay_s)
+        self._received += answer
 
     def _read(self, **kwargs: Any) -> str:
         return self._read_line().removesuffix(self._terminator).decode("ascii")

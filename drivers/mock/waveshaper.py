@@ -68,6 +68,11 @@ class WaveShaperFirmware:
         """Disarm every fault."""
         self._faults.clear()
 
+    @property
+    def safe(self) -> bool:
+        """Whether no light leaves it."""
+        return self.blocked
+
     def handle(self, method: str, path: str, body: bytes) -> Reply:
         """Answer one HTTP request with status, content type and body."""
         fault = self._faults.take(b"%s %s %s" % (method.encode(), path.encode(), body))

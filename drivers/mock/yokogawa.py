@@ -134,6 +134,11 @@ class AQ6370Firmware:
         """Disarm every fault."""
         self._device.faults.clear()
 
+    @property
+    def safe(self) -> bool:
+        """Whether no sweep runs; the analyser emits nothing."""
+        return self._done()
+
     def _commands(self) -> dict[str, Handler]:
         commands: dict[str, Handler] = {
             "*RST": lambda _: self._reset(),

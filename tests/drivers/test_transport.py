@@ -30,6 +30,7 @@ class Settings:
     honour_times: bool = False
     drift_per_hour: float = 0.0
     drift_from_s: float = 0.0
+    admin: str | None = None
 
 
 # --- addresses --------------------------------------------------------------------------------

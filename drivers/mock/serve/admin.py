@@ -1,0 +1,93 @@
+"""What a simulated bench answers beside its wires: HTTP and JSON, for tests and for `RemoteRig`.
+
+    GET    /healthz              is it there
+    GET    /rigs/RIG             each instrument's counters, and whether it is in its safe state
+    POST   /rigs/RIG/keys        {"keys": [[stream, index, time_s], ...]}: the coming rows' keys
+    POST   /rigs/RIG/faults      arm a fault, see `drivers.mock.faults.FaultOrder`
+    DELETE /rigs/RIG/faults      disarm all
+
+No instrument has any of this: it stands for the hands of somebody in the laboratory.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from drivers.mock.faults import FaultOrder
+from drivers.mock.rig import Rig
+from drivers.row_key import RowKey
+
+_JSON = "application/json"
+Answer = tuple[int, str, bytes]
+
+
+class Admin:
+    """The rigs of one process; an `HttpFirmware` like any other."""
+
+    def __init__(self, rigs: Mapping[str, Rig]) -> None:
+        self._rigs = rigs
+
+    def handle(self, method: str, path: str, body: bytes) -> Answer:
+        """Answer one request; 400 says what is wrong with it, 404 that there is no such thing."""
+        match method, path.strip("/").split("/"):
+            case "GET", ["healthz"]:
+                return _answer({"status": "ok", "rigs": list(self._rigs)})
+            case _, ["rigs", name, *rest] if name in self._rigs:
+                return self._of_rig(self._rigs[name], method, rest, body)
+        return _problem(404, f"no {method} {path} (rigs: {', '.join(self._rigs)})")
+
+    def _of_rig(self, rig: Rig, method: str, rest: list[str], body: bytes) -> Answer:
+        try:
+            match method, rest:
+                case "GET", []:
+                    return _answer({name: state_of(i) for name, i in rig.instruments.items()})
+                case "POST", ["keys"]:
+                    rig.announce_rows(_keys(_object(body)))
+                    return _answer({"ahead": rig.hears_ahead})
+                case "POST", ["faults"]:
+                    rig.arm(FaultOrder.read(_object(body)))
+                    return _answer({})
+                case "DELETE", ["faults"]:
+                    rig.clear_faults()
+                    return _answer({})
+        except ValueError as error:
+            return _problem(400, str(error))
+        return _problem(404, f"no {method} of {'/'.join(rest) or 'a rig'}")
+
+
+def state_of(instrument: object) -> dict[str, Any]:
+    """Return the public numbers of a simulated instrument, and `safe` where it knows."""
+    plain = bool | int | float | str
+    seen = {
+        name: value
+        for name, value in vars(instrument).items()
+        if not name.startswith("_")
+        and (
+            isinstance(value, plain)
+            or (isinstance(value, tuple) and all(isinstance(v, plain) for v in value))
+        )
+    }
+    safe = getattr(instrument, "safe", None)
+    return seen if safe is None else {**seen, "safe": bool(safe)}
+
+
+def _keys(data: Mapping[str, Any]) -> list[RowKey]:
+    try:
+        return [RowKey(int(s), int(i), float(t)) for s, i, t in data["keys"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError("keys: a list of [stream, index, time_s] is needed") from error
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    data = json.loads(body)
+    if not isinstance(data, dict):
+        raise ValueError("an object is needed")
+    return data
+
+
+def _answer(data: object) -> Answer:
+    return 200, _JSON, json.dumps(data).encode()
+
+
+def _problem(status: int, detail: str) -> Answer:
+    return status, _JSON, json.dumps({"detail": detail}).encode()

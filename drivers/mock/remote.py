@@ -29,8 +29,9 @@ class RemoteRig(Rig):
         self._path = f"/rigs/{name}"
         self._client = client
         self._hears_ahead = False
-        # what the other side has been told of: keys of this pass from `_at` to before `_until`
-        self._pass: Sequence[RowKey] | None = None
+        self._told_none = False
+        # what the other side still expects: keys of this pass from `_at` to before `_until`
+        self._pass: Sequence[RowKey] = ()
         self._at = self._until = 0
 
     @property
@@ -50,16 +51,15 @@ class RemoteRig(Rig):
         if self._pass is coming and self._expects(keys):
             self._at += len(keys)
             return
-        if not keys and self._pass is not None and self._at == self._until:
-            return  # the other side knows of none either
+        if not keys and self._told_none:
+            return
         first = _place(keys, coming) if self._hears_ahead else None
         if first is None:
             self._tell(keys)
-            self._pass, self._at, self._until = (), 0, 0
-        else:
-            until = min(max(first + _AT_ONCE, first + len(keys)), len(coming))
-            self._tell(coming[first:until])
-            self._pass, self._at, self._until = coming, first + len(keys), until
+            return
+        until = min(first + max(_AT_ONCE, len(keys)), len(coming))
+        self._tell(coming[first:until])
+        self._pass, self._at, self._until = coming, first + len(keys), until
 
     def arm(self, order: FaultOrder) -> None:
         """Arm a fault there; raises InstrumentRefused if there is none such, or a DriverError."""
@@ -80,13 +80,14 @@ class RemoteRig(Rig):
     def _expects(self, keys: Sequence[RowKey]) -> bool:
         """Say whether the other side takes just these keys for the next rows."""
         end = self._at + len(keys)
-        known = self._pass or ()
-        return bool(keys) and end <= self._until and _same(known, self._at, keys)
+        return bool(keys) and end <= self._until and _same(self._pass, self._at, keys)
 
     def _tell(self, keys: Sequence[RowKey]) -> None:
-        self._pass = None  # unknown, unless the call succeeds
+        self._pass, self._at, self._until = (), 0, 0
+        self._told_none = False  # even if the call fails
         rows = [(key.stream, key.index, key.time_s) for key in keys]
         self._hears_ahead = bool(self._ask("POST", "/keys", {"keys": rows})["ahead"])
+        self._told_none = not keys
 
     def _ask(self, method: str, path: str, data: object = None) -> dict[str, Any]:
         request = self._client.build_request(method, self._path + path, json=data)

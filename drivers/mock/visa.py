@@ -7,7 +7,7 @@ from pymeasure.adapters import Adapter
 from pyvisa.constants import StatusCode
 from pyvisa.errors import VisaIOError
 
-from drivers.mock.faults import ConnectionDropped, OrderQueue, WireFault
+from drivers.mock.faults import ConnectionDropped, FaultOrder, OrderQueue, WireFault
 from drivers.mock.rig import Session, StreamFirmware
 
 
@@ -41,7 +41,7 @@ class FirmwareAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped
         self.connection = self._firmware.connect()
         self._received = bytearray()
         self._late = b""
-        self._stalled = False
+        self._behind = self._stalled = False
 
     def unread(self) -> bool:
         """Say whether bytes have arrived that nobody has read."""
@@ -60,20 +60,27 @@ class FirmwareAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped
 
     def _write_bytes(self, content: bytes, **kwargs: Any) -> None:
         order = self._wire.take(content) if self._wire else None
-        self._stalled |= order is not None and order.fault is WireFault.STALL
+        if order is not None:
+            self._meet(order)
         if self._stalled:
             return  # as long as the line takes it, the host does not notice
         try:
-            answer = self._late + self.connection.receive(content)
+            answer = self.connection.receive(content)
         except ConnectionDropped as dropped:
             raise VisaIOError(StatusCode.error_connection_lost) from dropped
+        if self._behind and answer:
+            self._late, self._behind = answer, False  # comes before the next one
+            return
+        self._received += self._late + answer
         self._late = b""
-        if order is not None and order.fault is WireFault.DELAY:
-            if order.delay_s > self._timeout_s:
-                self._late = answer  # comes before the next one
-                return
+
+    def _meet(self, order: FaultOrder) -> None:
+        if order.fault is WireFault.STALL:
+            self._stalled = True
+        elif order.delay_s > self._timeout_s:
+            self._behind = True
+        else:
             time.sleep(order.delay_s)
-        self._received += answer
 
     def _read(self, **kwargs: Any) -> str:
         return self._read_line().removesuffix(self._terminator).decode("ascii")

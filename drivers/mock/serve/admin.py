@@ -60,7 +60,7 @@ def state_of(instrument: object) -> dict[str, Any]:
     plain = bool | int | float | str
     seen = {
         name: value
-        for name, value in vars(instrument).items()
+        for name, value in getattr(instrument, "__dict__", {}).items()
         if not name.startswith("_")
         and (
             isinstance(value, plain)

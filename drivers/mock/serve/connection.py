@@ -1,10 +1,14 @@
 """One client's TCP connection to a simulated instrument, and what its wire does to it."""
 
 import asyncio
+import socket
+import struct
+import sys
 from typing import cast
 
 from drivers.mock.faults import FaultOrder, OrderQueue, WireFault
 
+_RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # linger for 0 s
 _STALLED = "stalled"
 _DELAYED = "delayed"
 _FULL = "full"
@@ -32,7 +36,9 @@ class Connection(asyncio.Protocol):
         self._connections.discard(self)
 
     def abort(self) -> None:
-        """Reset the connection: what was not sent is lost."""
+        """Reset the connection: what was not sent is lost, and the client hears of it at once."""
+        line = self._transport.get_extra_info("socket")
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.abort()
 
     def pause_writing(self) -> None:

@@ -1,4 +1,4 @@
-# The service on the simulated bench, from pinned packages, not as root.
+# Service and simulated bench (docker-compose.yml says which), from pinned packages, not as root.
 FROM python:3.11-slim
 
 # torch's CPU build: a tenth of the default one, and the simulated bench needs no GPU.
@@ -11,7 +11,7 @@ COPY drivers drivers
 COPY server server
 COPY twins twins
 RUN pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" -c constraints.txt -e .
-COPY bench.toml bench-circuit.toml bench-plate.toml ./
+COPY bench.toml bench-circuit.toml bench-compose.toml bench-plate.toml ./
 
 RUN useradd --create-home pnnlab && install -d -o pnnlab -g pnnlab /app/pnnlab-data
 USER pnnlab

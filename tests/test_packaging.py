@@ -3,11 +3,11 @@
 import importlib
 import re
 import tomllib
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 
 import pytest
-import yaml
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
@@ -78,16 +78,15 @@ def test_direct_dependencies_carry_ranges(requirement):
     assert re.search(r">=\d.*,<\d", requirement)
 
 
-def test_compose_publishes_on_the_loopback_only():
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    ports = [port for service in compose["services"].values() for port in service["ports"]]
-    assert ports == ["127.0.0.1:8000:8000"]
-
-
-def test_compose_declares_the_volumes_that_it_mounts():
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    mounts = [mount for service in compose["services"].values() for mount in service["volumes"]]
-    assert {mount.split(":")[0] for mount in mounts} == set(compose["volumes"])
+def test_container_gets_every_file_that_it_copies():
+    ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line]
+    kept = [line.removeprefix("!") for line in ignored if line.startswith("!")]
+    assert "*" in ignored
+    for line in (ROOT / "Dockerfile").read_text().splitlines():
+        if line.startswith("COPY "):
+            for source in line.split()[1:-1]:
+                assert (ROOT / source).exists(), source
+                assert any(fnmatch(source, pattern) for pattern in kept), source
 
 
 def test_container_has_every_bench_file():

@@ -50,4 +50,4 @@ def _value(value: Any) -> str:
         case Mapping():
             return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + "}"
     # what JSON escapes is escaped alike in TOML, which wants one character more to be
-    return json.dumps(str(value)).replace("\x7f", "\\u007f")
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -62,7 +62,9 @@ def mock(
     addresses = [part.address for part in config.instruments.values() if part.rig in rigs]
     try:
         serve(rigs, addresses, host=host, port=port, on_ready=ready)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}, port {port or 'any'}: {error}") from error
+    except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 

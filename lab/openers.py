@@ -8,6 +8,7 @@ from drivers.import_path import imported
 from drivers.instrument import Instrument
 from drivers.mcc import MccUsb1208HS
 from drivers.ocean import OceanSpectrometer
+from drivers.redpitaya import RedPitayaDAQ
 from drivers.slm import SLMShaper
 from drivers.transport import (
     REPLAY,
@@ -22,6 +23,8 @@ from drivers.transport import (
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from lab.config import BenchConfig, InstrumentConfig
+
+_LONGEST_CALL_S = 2.0  # of one exchange with an instrument
 
 Opener = Callable[[str, InstrumentConfig, Mapping[str, Rig], bool], Any]
 """Opens one driver: its name, its part of the bench file, the rigs, whether to wait row_time_s."""
@@ -56,6 +59,18 @@ def _open_mcc(
     return MccUsb1208HS(
         open_board(config.address, rigs),
         name=name,
+        expect_idn=config.expect_idn,
+        timeout_s=config.timeout_s,
+        **_settings(config),
+    )
+
+
+def _open_redpitaya(
+    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
+) -> RedPitayaDAQ:
+    return RedPitayaDAQ(
+        open_visa(config.address, rigs, timeout_s=min(config.timeout_s, _LONGEST_CALL_S)),
+        name,
         expect_idn=config.expect_idn,
         timeout_s=config.timeout_s,
         **_settings(config),
@@ -104,6 +119,7 @@ DRIVERS: dict[str, Opener] = {
     "WaveShaperA": _open_waveshaper,
     "YokogawaAQ6370": _open_yokogawa,
     "MccUsb1208HS": _open_mcc,
+    "RedPitayaDAQ": _open_redpitaya,
     "AudioPlate": _open_audio_plate,
     "OceanSpectrometer": _open_ocean,
     "SLMShaper": _open_slm,

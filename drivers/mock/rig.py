@@ -14,6 +14,7 @@ from drivers.mock.ocean import OceanFirmware
 from drivers.mock.optical_rows import LightOfRows, OpticalRows
 from drivers.mock.optics_table import FULL_SCALE_W
 from drivers.mock.readout import Readout, one_row
+from drivers.mock.redpitaya import RedPitayaFirmware
 from drivers.mock.slm import SLMFirmware
 from drivers.mock.waveshaper import WaveShaperFirmware
 from drivers.mock.yokogawa import AQ6370Firmware
@@ -241,10 +242,18 @@ class _WatchedCircuit:
 
 
 def circuit_rig(plant: CircuitPhysics, *, honour_times: bool = False) -> Rig:
-    """Return the board `daq` in front of a circuit; honour_times: waveforms take their time."""
-    readout = Readout(plant, RESPONSE_FULL * RESPONSE_UNIT_V)
-    daq = MccFirmware(_WatchedCircuit(plant, readout), honour_times=honour_times)
-    return Rig(plant, {"daq": daq}, readouts={"daq": readout})
+    """Return the boards `daq` and `redpitaya` in front of one circuit.
+
+    honour_times: waveforms take their time.
+    """
+    full_scale_v = RESPONSE_FULL * RESPONSE_UNIT_V
+    readouts = {name: Readout(plant, full_scale_v) for name in ("daq", "redpitaya")}
+    circuits = {name: _WatchedCircuit(plant, readout) for name, readout in readouts.items()}
+    boards = {
+        "daq": MccFirmware(circuits["daq"], honour_times=honour_times),
+        "redpitaya": RedPitayaFirmware(circuits["redpitaya"], honour_times=honour_times),
+    }
+    return Rig(plant, boards, readouts=readouts)
 
 
 def plate_rig(plant: DrivenPlate, *, honour_times: bool = False) -> Rig:

@@ -204,6 +204,7 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         self._timeout_s = timeout_s
         self._expect_idn = expect_idn
         self._marked_rows = 0
+        self._ready = False
         self._abort = Abort(name)
         self._link = ScpiLink(self.adapter, name, None, "", TERMINATOR)
         self._settings = self._list_settings(decimation)
@@ -301,12 +302,11 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         not heard or not in step, or what the wire does. The outputs are off afterwards.
         """
         self._abort.clear()
-        self._marked_rows = 0
+        self._ready = False
         self._link.recover()
         check_identity(self.name, self.identify(), self._expect_idn)
         self._enter_safe_state()
         self.write("ACQ:RST")
-        self.write("*CLS")
         self.acq_format = "BIN"
         for owner, setting, value in self._settings:
             setattr(owner, setting, value)
@@ -319,6 +319,7 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
             with suppress(DriverError):  # the first error is the one to tell
                 self._enter_safe_outputs()
         self._check_outputs_off()
+        self._ready = True
 
     def abort(self) -> None:
         """Let a running shot, and any after it, end with Aborted until `start`; thread-safe."""
@@ -330,6 +331,7 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
             self._link.recover()
             self._enter_safe_state()
             self._check_outputs_off()
+            self._refuse_queued_errors("safe state")
         super().shutdown()
 
     def close(self) -> None:
@@ -374,13 +376,16 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
 
         Cut into as many shots as need be, `rows_at_once` rows each. All rows are checked first.
         Raises LimitError before anything is sent; otherwise InstrumentTimeout, InstrumentRefused,
-        ConnectionLost, ProtocolError or Aborted. The outputs are off afterwards if the instrument
-        can be reached.
+        ConnectionLost, ProtocolError or Aborted, the instrument then being in its safe state if it
+        can be reached and to be started again. The outputs are off afterwards in any case.
         """
         drive_v = self.drive.check(drive_v, instrument=self.name)
         if drive_v.ndim != 2:
             message = f"shape {drive_v.shape} is not (rows, {self.drive.shape[0]})"
             raise LimitError(self.name, "drive", message)
+        self._abort.check("shot")
+        if not self._ready:  # a generator after its reset would play a sine
+            raise InstrumentRefused(self.name, "shot: it is in its safe state; start it first")
         response = np.empty(drive_v.shape)
         try:
             for first in range(0, len(drive_v), self.rows_at_once):
@@ -469,8 +474,10 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         self.write("OUTPUT:STATE OFF")
 
     def _enter_safe_state(self) -> None:
-        """Turn both outputs off, reset the generator, stop the recording."""
+        """Forget old errors, turn both outputs off, reset the generator, stop the recording."""
+        self._ready = False
         self._marked_rows = 0
+        self.write("*CLS")
         self._enter_safe_outputs()
         self.write("GEN:RST")
         self.write("ACQ:STOP")

@@ -9,8 +9,10 @@ import pytest
 from drivers.audio import AudioPlate
 from drivers.mcc import MccUsb1208HS
 from drivers.mock.mcc import MccFirmware
+from drivers.mock.redpitaya import RedPitayaFirmware
 from drivers.mock.rig import Rig, optical_rig, plate_rig
 from drivers.ocean import OceanSpectrometer
+from drivers.redpitaya import RedPitayaDAQ
 from drivers.row_key import RowKey
 from drivers.transport import open_audio, open_board, open_http, open_ocean, open_visa
 from drivers.waveshaper import WaveShaperA
@@ -59,6 +61,7 @@ def plant() -> RecordingPlant:
 def rig(plant: RecordingPlant) -> Rig:
     rig = optical_rig(plant)
     rig.instruments["daq"] = MccFirmware(plant)
+    rig.instruments["redpitaya"] = RedPitayaFirmware(plant)
     return rig
 
 
@@ -121,6 +124,16 @@ def make_ocean(rig: Rig) -> Callable[..., OceanSpectrometer]:
     def make(**settings: Any) -> OceanSpectrometer:
         link = open_ocean("mock://optics/ocean", {"optics": rig}, timeout_s=2)
         return OceanSpectrometer(link, **{"watts_per_count": 2.4e-11, "name": "ocean", **settings})
+
+    return make
+
+
+@pytest.fixture
+def make_redpitaya(rig: Rig) -> Callable[..., RedPitayaDAQ]:
+    def make(**settings: Any) -> RedPitayaDAQ:
+        adapter = open_visa("mock://optics/redpitaya", {"optics": rig}, timeout_s=2)
+        wiring = {"amplifier_gain": 10.0, "probe_attenuation": 10.0}
+        return RedPitayaDAQ(adapter, **{"name": "redpitaya", **wiring, **settings})
 
     return make
 

@@ -8,7 +8,7 @@ import pytest
 from drivers.errors import Aborted, ConnectionLost, DriverError, IdentityError
 from drivers.mock.faults import Fault
 
-DRIVERS = ["shaper", "spectrometer", "ocean", "daq", "audio"]
+DRIVERS = ["shaper", "spectrometer", "ocean", "daq", "audio", "redpitaya"]
 RIGS = {"audio": "plate_rig_of_echo"}  # the others stand on the rig `rig`
 
 
@@ -30,7 +30,7 @@ def test_it_identifies_itself_before_and_after_start(make):
     identity = driver.identify()
     driver.start()
     assert driver.identify() == identity
-    assert re.search("6370|1000A|HDX0|1208HS|48000 Hz", identity)
+    assert re.search("6370|1000A|HDX0|1208HS|48000 Hz|REDPITAYA", identity)
 
 
 def test_start_shutdown_and_close_are_idempotent(make):
@@ -74,7 +74,7 @@ def attempt(call):
 @pytest.mark.parametrize("fault", list(Fault))
 @pytest.mark.parametrize("call", ["start", "identify", "shutdown"])
 def test_a_fault_is_one_driver_error_and_start_recovers(make, fault, call):
-    driver = make(expect_idn="YOKOGAWA|WaveShaper|HDX0|USB-1208HS|48000 Hz")
+    driver = make(expect_idn="YOKOGAWA|WaveShaper|HDX0|USB-1208HS|48000 Hz|REDPITAYA")
     driver.start()
     make.rig.inject(make.instrument, fault)
     # A fault of an answer waits for a command that has one, at the latest in start.

@@ -11,7 +11,7 @@ COPY drivers drivers
 COPY server server
 COPY twins twins
 RUN pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" -c constraints.txt -e .
-COPY bench.toml bench-circuit.toml bench-compose.toml bench-plate.toml ./
+COPY bench.toml bench-circuit.toml bench-compose.toml bench-plate.toml bench-redpitaya.toml ./
 
 RUN useradd --create-home pnnlab && install -d -o pnnlab -g pnnlab /app/pnnlab-data
 USER pnnlab

@@ -17,6 +17,7 @@ from documentation import OPENAPI, REFERENCE, ROOT, TEXT, table
 from drivers.audio import AudioPlate
 from drivers.mcc import MccUsb1208HS
 from drivers.ocean import OceanSpectrometer
+from drivers.redpitaya import RedPitayaDAQ
 from drivers.row_key import RowKey
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
@@ -103,6 +104,7 @@ def as_shown(default: Any) -> str:
         ("Options of a pass", defaults(PassOptions)),
         ("MccUsb1208HS", settings(MccUsb1208HS)),
         ("OceanSpectrometer", settings(OceanSpectrometer)),
+        ("RedPitayaDAQ", settings(RedPitayaDAQ)),
     ],
 )
 def test_every_key_is_listed_with_its_default(heading: str, expected: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from lab.oracle import open_oracle
 from lab.pat import pat
 
 BENCH = Path(__file__).parents[2] / "bench-circuit.toml"
+REDPITAYA = BENCH.with_name("bench-redpitaya.toml")
 
 
 def edited(tmp_path: Path, old: str, new: str) -> Path:
@@ -135,6 +136,43 @@ def test_the_bench_ends_at_0_v() -> None:
         bench.system("circuit").transform(*series(2))
         firmware.play(np.full((3, 2), 4.0), 1e6)
     assert firmware.outputs_v == (0.0, 0.0)
+
+
+# --- on the Red Pitaya --------------------------------------------------------------------------
+
+
+def test_a_red_pitaya_measures_the_same_circuit() -> None:
+    """Both DAQs, same keys: the plant's rows, but for steps of 1/8192 of the Red Pitaya's range."""
+    x, theta = series(40)
+    x[7] = theta[7] = 1.0  # saturates
+    keys = row_keys(1, 0, 40, 0.001)
+    with open_bench(REDPITAYA) as bench:
+        system = bench.system("circuit")
+        assert system.batch_rows == 16
+        rows = system.transform(x, theta, keys)
+        plant = bench.plant("circuit")
+        # as the board's DAC plays them
+        played = np.minimum(np.rint(np.clip(x + theta, -1, 1) * 8192), 8191) / 8192
+        expected = plant.measure(10.0 * played, keys)
+        assert (bench.rigs["circuit"].instruments["redpitaya"]).out_of_limits == 0
+    unclipped = expected < 10.0
+    assert np.abs(rows.y - expected)[unclipped].max() <= 10 / 8192 / 2 + 1e-9
+    assert rows.y[~unclipped].min() == 10.0
+    assert rows.saturated.tolist() == [i == 7 for i in range(40)]
+    with open_bench(BENCH) as bench:
+        other = bench.system("circuit").transform(x, theta, keys).y
+    # the plant's own converters have 12 bits: a step of its DAC may fall on the other side
+    assert np.sqrt(np.mean((rows.y - other) ** 2)) < 0.02
+
+
+def test_a_red_pitaya_without_an_amplifier_cannot_drive_the_circuit(tmp_path: Path) -> None:
+    path = tmp_path / "bench.toml"
+    path.write_text(REDPITAYA.read_text().replace("amplifier_gain = 10.0", "amplifier_gain = 1.0"))
+    with (
+        pytest.raises(ConfigError, match="drive of -10 to 10 V, the limits of daq are -1 to 1 V"),
+        open_bench(path),
+    ):
+        pass
 
 
 # --- the true gradient --------------------------------------------------------------------------

@@ -10,6 +10,7 @@ PortError
 """
 
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ SAMPLE_RATE_HZ = 48_000
 CHANNELS = 2
 BLOCK_FRAMES = 256
 LATENCY_S = 0.02
+_LOOK_S = 0.05  # between two looks at a stream that somebody waits for
 
 Frames = NDArray[np.float32]
 
@@ -74,7 +76,10 @@ class DuplexPort(Protocol):
         ...
 
     def abort(self) -> None:
-        """Let an exchange that runs fade out and raise PortAborted; any thread, nothing if none."""
+        """Let an exchange that runs, and any before the next `start`, raise PortAborted.
+
+        From any thread; what is played fades out.
+        """
         ...
 
     def stop(self) -> None:
@@ -94,7 +99,6 @@ class _Take:
     recorded: Frames
     position: int = 0
     flags: set[str] = field(default_factory=set)
-    aborted: bool = False
     done: threading.Event = field(default_factory=threading.Event)
 
 
@@ -105,13 +109,14 @@ class SounddevicePort:
     """
 
     def __init__(self, device: str, *, timeout_s: float) -> None:
-        """Name the interface as PortAudio does; timeout_s is waited beyond a shot's own length."""
+        """Name the interface as PortAudio does; a stream may stand still for timeout_s."""
         self._device = device
         self._timeout_s = timeout_s
         self._stream: Any = None
         self._take: _Take | None = None
         self._last: Frames = np.zeros(CHANNELS, dtype=np.float32)
         self._quiet = threading.Event()
+        self._aborted = threading.Event()
 
     def describe(self) -> str:
         """Return name, host interface and sample rate."""
@@ -125,6 +130,7 @@ class SounddevicePort:
 
     def start(self) -> None:
         """Open and start the stream, anew if it has died."""
+        self._aborted.clear()
         if self._stream is not None and self._stream.active:
             return
         self.close()
@@ -145,24 +151,34 @@ class SounddevicePort:
             raise PortLost(f"'{self._device}' cannot be opened ({error})") from error
 
     def exchange(self, frames: Frames) -> Shot:
-        """Play and record; raises PortLost if the stream is not running, or PortTimeout."""
+        """Play and record; raises PortLost, also if the stream does not run, or another."""
         if self._stream is None or not self._stream.active:
             raise PortLost("the stream is not running")
         take = _Take(frames, np.empty_like(frames))
         self._take = take
-        if not take.done.wait(len(frames) / SAMPLE_RATE_HZ + self._timeout_s):
-            self._take = None
-            raise PortTimeout(f"{take.position} of {len(frames)} frames after the shot's time")
-        if take.aborted:
-            raise PortAborted(f"aborted after {take.position} of {len(frames)} frames")
+        try:
+            self._wait_for(take)
+        finally:
+            self._take = None  # whatever was cut off fades
         return Shot(take.recorded, tuple(sorted(take.flags)))
 
+    def _wait_for(self, take: _Take) -> None:
+        """Return when a take is done; raise as soon as it will not be."""
+        position, moved = 0, time.monotonic()
+        while not take.done.wait(_LOOK_S):
+            there = f"{take.position} of {len(take.frames)} frames"
+            if self._aborted.is_set():
+                raise PortAborted(f"aborted after {there}")
+            if not self._stream.active:
+                raise PortLost(f"the stream ended after {there}")
+            if take.position != position:
+                position, moved = take.position, time.monotonic()
+            elif time.monotonic() - moved > self._timeout_s:
+                raise PortTimeout(f"the stream stands still after {there}")
+
     def abort(self) -> None:
-        """Have the next block fade, and wake up who waits for the shot."""
-        take, self._take = self._take, None
-        if take is not None:
-            take.aborted = True
-            take.done.set()
+        """Have whoever waits for a shot give it up; what is played fades within a block."""
+        self._aborted.set()
 
     def stop(self) -> None:
         """Fade within a block, then stop."""
@@ -171,7 +187,9 @@ class SounddevicePort:
             return
         self._quiet.clear()
         self._take = None
-        self._quiet.wait(self._timeout_s)  # a dead stream has nothing left to fade
+        longest = time.monotonic() + self._timeout_s  # a dead stream has nothing left to fade
+        while not self._quiet.wait(_LOOK_S) and stream.active and time.monotonic() < longest:
+            pass
         self._translate(stream.stop)
 
     def close(self) -> None:

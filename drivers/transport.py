@@ -22,7 +22,8 @@ from typing import Any, Protocol
 import httpx
 from pymeasure.adapters import Adapter
 
-from drivers.audio_port import DuplexPort, SounddevicePort
+from drivers.audio_port import DuplexPort
+from drivers.audio_process import SounddeviceProcess
 from drivers.errors import ConnectionLost
 from drivers.import_path import imported
 from drivers.mcc_board import BoardError, DaqBoard, UldaqBoard
@@ -264,7 +265,7 @@ def _open_board(address: str, rigs: Mapping[str, Rig]) -> DaqBoard:
 def open_audio(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> DuplexPort:
     """Open a duplex sound interface; raise ValueError for an address that names none.
 
-    timeout_s is waited beyond a shot's own length.
+    timeout_s: for so long a stream may stand still.
     """
     port, tap = _open_port(address, rigs, timeout_s), tap_of(rigs)
     return port if tap is None else TappedPort(port, tap)
@@ -276,7 +277,7 @@ def _open_port(address: str, rigs: Mapping[str, Rig], timeout_s: float) -> Duple
     if not address.startswith(MOCK):
         if not address.startswith(_AUDIO):
             raise ValueError(f"{address}: not an audio:// or mock:// address")
-        return SounddevicePort(address.removeprefix(_AUDIO), timeout_s=timeout_s)
+        return SounddeviceProcess(address.removeprefix(_AUDIO), timeout_s=timeout_s)
     firmware = _firmware(address, rigs)
     if not isinstance(firmware, SimulatedAudio):
         raise ValueError(f"{address}: this simulated instrument is no sound interface")

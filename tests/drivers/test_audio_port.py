@@ -134,16 +134,17 @@ def test_flags_of_any_block_are_kept(sound):
 
 def test_a_waveform_that_is_cut_off_fades_within_a_block(sound, monkeypatch):
     class OneBlock(threading.Event):
-        """Let one block through; then the stream hangs until patience is at its end."""
+        """Let one block through while somebody waits; then the stream stands still."""
 
         def wait(self, timeout=None):
-            sound.streams[0].block()
-            return False
+            if not sound.streams[0].played:
+                sound.streams[0].block()
+            return super().wait(timeout)
 
     monkeypatch.setattr(audio_port, "_Take", partial(audio_port._Take, done=OneBlock()))
-    port = SounddevicePort("Scarlett", timeout_s=5)
+    port = SounddevicePort("Scarlett", timeout_s=0.1)
     port.start()
-    with pytest.raises(PortTimeout, match="256 of 600 frames"):
+    with pytest.raises(PortTimeout, match="stands still after 256 of 600 frames"):
         port.exchange(np.ones((600, 2), dtype=np.float32))
     fade, silence = sound.streams[0].block(), sound.streams[0].block()
     np.testing.assert_allclose(fade[:, 0], np.linspace(1, 0, BLOCK_FRAMES), atol=1e-6)
@@ -168,6 +169,28 @@ def test_an_aborted_shot_fades_within_a_block(sound, monkeypatch):
     fade, silence = sound.streams[0].block(), sound.streams[0].block()
     np.testing.assert_allclose(fade[:, 0], np.linspace(1, 0, BLOCK_FRAMES), atol=1e-6)
     assert not silence.any()
+
+
+def test_a_stream_that_ends_in_a_shot_is_told_at_once(sound):
+    port = SounddevicePort("Scarlett", timeout_s=1000)
+    port.start()
+    stream = sound.streams[0]
+    threading.Timer(0.05, stream.stop).start()
+    with pytest.raises(PortLost, match="the stream ended after 0 of 600 frames"):
+        port.exchange(frames(600))
+
+
+def test_a_shot_can_be_aborted_from_another_thread(sound):
+    port = SounddevicePort("Scarlett", timeout_s=1000)
+    port.start()
+    threading.Timer(0.05, port.abort).start()
+    with pytest.raises(PortAborted, match="aborted after 0 of 600 frames"):
+        port.exchange(frames(600))
+    with pytest.raises(PortAborted):  # nor does another one begin, until somebody says so
+        port.exchange(frames(600))
+    sound.streams[0].drive()
+    port.start()
+    assert port.exchange(frames(600)).flags == ()
 
 
 def test_stopping_waits_for_the_fade(sound):

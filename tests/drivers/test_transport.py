@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pymeasure.adapters import VISAAdapter
 
-from drivers.audio_port import SounddevicePort
+from drivers.audio_process import SounddeviceProcess
 from drivers.errors import ConnectionLost, DriverError
 from drivers.mcc import MccUsb1208HS
 from drivers.mock.faults import Fault
@@ -146,7 +146,7 @@ def test_addresses_of_the_wrong_kind(rig):
 
 def test_a_sound_interface_is_opened_by_its_name_and_not_before_it_is_used(rig):
     port = open_audio("audio://Scarlett 2i2", {}, timeout_s=1)
-    assert isinstance(port, SounddevicePort)
+    assert isinstance(port, SounddeviceProcess)
     rigs = {**open_rigs({"plate": Settings(plant="plate")}), "optics": rig}
     assert "Simulated" in open_audio("mock://plate/audio", rigs, timeout_s=1).describe()
     with pytest.raises(ValueError, match="not an audio:// or mock:// address"):

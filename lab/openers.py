@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from drivers.audio import AudioPlate
+from drivers.daq_plate import DaqPlate, open_daq_plate
 from drivers.import_path import imported
 from drivers.instrument import Instrument
 from drivers.mcc import MccUsb1208HS
@@ -111,6 +112,18 @@ def _open_slm(
     )
 
 
+def _open_daq_plate(
+    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
+) -> DaqPlate:
+    return open_daq_plate(
+        open_board(config.address, rigs),
+        name=name,
+        expect_idn=config.expect_idn,
+        timeout_s=config.timeout_s,
+        **_settings(config),
+    )
+
+
 def _settings(config: InstrumentConfig) -> dict[str, Any]:
     return {**config.settings, **config.limits}
 
@@ -123,6 +136,7 @@ DRIVERS: dict[str, Opener] = {
     "AudioPlate": _open_audio_plate,
     "OceanSpectrometer": _open_ocean,
     "SLMShaper": _open_slm,
+    "DaqPlate": _open_daq_plate,
 }
 
 

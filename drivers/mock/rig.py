@@ -13,6 +13,7 @@ from drivers.mock.mcc import DrivenCircuit, MccFirmware
 from drivers.mock.ocean import OceanFirmware
 from drivers.mock.optical_rows import LightOfRows, OpticalRows
 from drivers.mock.optics_table import FULL_SCALE_W
+from drivers.mock.plate_daq import PlateBehindVolts
 from drivers.mock.readout import Readout, one_row
 from drivers.mock.redpitaya import RedPitayaFirmware
 from drivers.mock.slm import SLMFirmware
@@ -257,10 +258,14 @@ def circuit_rig(plant: CircuitPhysics, *, honour_times: bool = False) -> Rig:
 
 
 def plate_rig(plant: DrivenPlate, *, honour_times: bool = False) -> Rig:
-    """Return the sound interface `audio` in front of a plate.
+    """Return the sound interface `audio` and the board `daq`, both in front of one plate.
 
     honour_times: shots take the time that their frames last.
     """
-    readout = Readout(plant, 1.0)
-    audio = SimulatedAudio(readout.watched(plant.play, len), honour_times=honour_times)
-    return Rig(plant, {"audio": audio}, readouts={"audio": readout})
+    readouts = {name: Readout(plant, 1.0) for name in ("audio", "daq")}
+    play = {name: readout.watched(plant.play, len) for name, readout in readouts.items()}
+    instruments = {
+        "audio": SimulatedAudio(play["audio"], honour_times=honour_times),
+        "daq": MccFirmware(PlateBehindVolts(play["daq"]), honour_times=honour_times),
+    }
+    return Rig(plant, instruments, readouts=readouts)

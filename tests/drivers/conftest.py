@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from drivers.audio import AudioPlate
+from drivers.daq_plate import DaqPlate, open_daq_plate
 from drivers.mcc import MccUsb1208HS
 from drivers.mock.mcc import MccFirmware
 from drivers.mock.redpitaya import RedPitayaFirmware
@@ -165,7 +166,9 @@ def echo() -> EchoPlant:
 
 @pytest.fixture
 def plate_rig_of_echo(echo: EchoPlant) -> Rig:
-    return plate_rig(echo)
+    rig = plate_rig(echo)
+    rig.instruments["daq_plate"] = rig.instruments["daq"]
+    return rig
 
 
 @pytest.fixture
@@ -174,6 +177,15 @@ def make_audio(plate_rig_of_echo: Rig) -> Callable[..., AudioPlate]:
         port = open_audio("mock://plate/audio", {"plate": plate_rig_of_echo}, timeout_s=5)
         settings = {"name": "audio", "rows_per_shot": 10, **settings}
         return AudioPlate(port, **settings)
+
+    return make
+
+
+@pytest.fixture
+def make_daq_plate(plate_rig_of_echo: Rig) -> Callable[..., DaqPlate]:
+    def make(**settings: Any) -> DaqPlate:
+        board = open_board("mock://plate/daq_plate", {"plate": plate_rig_of_echo})
+        return open_daq_plate(board, **settings)
 
     return make
 

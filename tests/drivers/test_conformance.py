@@ -8,8 +8,11 @@ import pytest
 from drivers.errors import Aborted, ConnectionLost, DriverError, IdentityError
 from drivers.mock.faults import Fault
 
-DRIVERS = ["shaper", "spectrometer", "ocean", "daq", "audio", "redpitaya"]
-RIGS = {"audio": "plate_rig_of_echo"}  # the others stand on the rig `rig`
+DRIVERS = ["shaper", "spectrometer", "ocean", "daq", "audio", "daq_plate", "redpitaya"]
+RIGS = {  # the others stand on the rig `rig`
+    "audio": "plate_rig_of_echo",
+    "daq_plate": "plate_rig_of_echo",
+}
 
 
 @pytest.fixture(params=DRIVERS)
@@ -95,6 +98,7 @@ OPERATIONS = {
     "ocean": lambda driver: driver.measure(),
     "daq": lambda driver: driver.acquire(np.zeros((1, *driver.drive.shape))),
     "audio": lambda driver: driver.play_and_record(np.zeros((1, *driver.drive.shape))),
+    "daq_plate": lambda driver: driver.play_and_record(np.zeros((1, *driver.drive.shape))),
 }
 
 

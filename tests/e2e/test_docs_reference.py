@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -15,6 +16,7 @@ import lab.config
 import lab.jobs.runner
 from documentation import OPENAPI, REFERENCE, ROOT, TEXT, table
 from drivers.audio import AudioPlate
+from drivers.daq_plate import open_daq_plate
 from drivers.mcc import MccUsb1208HS
 from drivers.ocean import OceanSpectrometer
 from drivers.redpitaya import RedPitayaDAQ
@@ -47,12 +49,12 @@ from server.errors import STATUS, status_problem
 from server.views import PassOptions
 
 
-def settings(driver: type) -> dict[str, Any]:
+def settings(driver: Callable[..., object]) -> dict[str, Any]:
     """Return a driver's settings as the bench file may give them, with their defaults."""
     others = {"self", "client", "adapter", "name", "expect_idn", "settling_time_s", "kwargs"}
     others |= {"board", "interface", "link", "timeout_s"}
     limits = {"attenuation", "phase", "drive"}
-    parameters = inspect.signature(driver.__init__).parameters
+    parameters = inspect.signature(driver).parameters
     return {key: p.default for key, p in parameters.items() if key not in others | limits}
 
 
@@ -101,6 +103,7 @@ def as_shown(default: Any) -> str:
         ("WaveShaperA", settings(WaveShaperA)),
         ("YokogawaAQ6370", settings(YokogawaAQ6370)),
         ("AudioPlate", settings(AudioPlate)),
+        ("DaqPlate", settings(open_daq_plate)),
         ("Options of a pass", defaults(PassOptions)),
         ("MccUsb1208HS", settings(MccUsb1208HS)),
         ("OceanSpectrometer", settings(OceanSpectrometer)),

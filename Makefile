@@ -12,7 +12,7 @@ ifneq ($(wildcard $(SHARED_DATA)),)
 export PNNLAB_DATA ?= $(SHARED_DATA)
 endif
 
-.PHONY: setup test lint bench demo clean
+.PHONY: setup test lint bench fuzz demo clean
 
 setup: $(STAMP) $(PYMEASURE)
 
@@ -42,6 +42,9 @@ bench: setup
 	@set -e; for script in $(sort $(wildcard tests/benchmarks/*.py)); do \
 		echo "== $$script"; $(BIN)/python "$$script"; \
 	done
+
+fuzz: setup
+	$(BIN)/python tests/fuzz/fuzz_limits.py
 
 demo: setup
 	$(BIN)/pnnlab demo

@@ -97,8 +97,10 @@ class ArraySpec:
             refuse(
                 instrument, self.name, f"dtype {array.dtype} is not a real number ({self.dtype})"
             )
-        with np.errstate(over="ignore"):  # of wider floats: infinite, which is out of range
-            array = np.array(array, dtype=np.float64, order="C")
+        if array.dtype.itemsize > 8:  # what float64 cannot hold becomes infinite: out of range
+            with np.errstate(over="ignore"):
+                array = array.astype(np.float64)
+        array = np.array(array, dtype=np.float64, order="C")
         depth = len(self.shape)
         if array.ndim < depth or array.shape[array.ndim - depth :] != self.shape:
             refuse(instrument, self.name, f"shape {array.shape} does not end in {self.shape}")

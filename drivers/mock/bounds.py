@@ -28,10 +28,13 @@ class Bounds:
 
     def outside(self, values: NDArray[np.floating]) -> int:
         """Return how many values, of any shape, are outside or not a number."""
-        if not values.size or (values.min() >= self.low and values.max() <= self.high):
+        if not values.size:
             return 0
-        inside = (values >= self.low) & (values <= self.high)
-        return values.size - int(np.count_nonzero(inside))
+        # in float64: numpy would round the bounds to the values' own precision
+        if float(values.min()) >= self.low and float(values.max()) <= self.high:
+            return 0
+        exact = values.astype(np.float64)
+        return values.size - int(np.count_nonzero((exact >= self.low) & (exact <= self.high)))
 
     def rows_outside(self, rows: NDArray[np.floating]) -> int:
         """Return how many figures of rows (rows, samples) are too large or not a number."""

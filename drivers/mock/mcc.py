@@ -43,8 +43,9 @@ class DrivenCircuit(Protocol):
 class MccFirmware:
     """The board itself, whoever is connected: its outputs, its scans and its faults.
 
-    out_of_limits: values that arrived outside `bounds` (output 0, V; full scale, for tests
-    narrower) or full scale (output 1), and rows beyond one of the figures in `bounds`.
+    waveforms: how many were played. out_of_limits: values that arrived outside `bounds` (output 0,
+    V; full scale, for tests narrower) or full scale (output 1), and rows beyond one of the figures
+    in `bounds`.
     """
 
     def __init__(self, plant: DrivenCircuit, *, honour_times: bool = False) -> None:
@@ -55,6 +56,7 @@ class MccFirmware:
         self.outputs_v = (0.0, 0.0)
         self.bounds = FULL_SCALE_V
         self.out_of_limits = 0
+        self.waveforms = 0
         self._burst = 0
         self._armed: Array | None = None
         self._spoil: Fault | None = None
@@ -111,6 +113,7 @@ class MccFirmware:
     def play(self, volts: Array, rate_hz: float) -> None:
         """Play both outputs to the end, and let each trigger take its burst."""
         self.strike("a_out_scan")
+        self.waveforms += 1
         self._count(volts)
         self._length_s = len(volts) / rate_hz
         self._moved[Side.OUTPUT] = len(volts)

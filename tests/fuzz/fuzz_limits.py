@@ -1,0 +1,91 @@
+"""Ask for rows within and out of limits on every way there is, and count what arrives.
+
+    python tests/fuzz/fuzz_limits.py [--rows N] [--seed S] [--entry NAME]
+
+Exit code 1 if a far end has counted one value out of limits, if a bad row was sent or a good one
+refused, if something had been sent when a refusal came, or if a refusal was not logged.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+
+import entries
+from command_line import command_line
+from limited_benches import FarEnds
+from tally import Fuzz, Refusals, Tally
+
+ENTRIES: dict[str, tuple[float, Callable[[Fuzz], None]]] = {  # their shares of all rows
+    "drivers": (0.45, entries.drivers_directly),
+    "REST": (0.2, entries.rest),
+    "trainer": (0.12, entries.trainer),
+    "SPSA, PEPG": (0.08, entries.spsa),
+    "twin fit": (0.1, entries.twin_fit),
+    "calibration": (0.02, entries.calibration),
+    "command line": (0.03, command_line),
+}
+
+
+def run(rows: int, seed: int, only: str | None = None) -> list[Tally]:
+    """Return the tallies of all entries, or of one."""
+    torch.set_num_threads(1)
+    return [
+        run_entry(name, max(1, round(share * rows)), seed, entry)
+        for name, (share, entry) in ENTRIES.items()
+        if only in (None, name)
+    ]
+
+
+def run_entry(name: str, rows: int, seed: int, entry: Callable[[Fuzz], None]) -> Tally:
+    """Return the tally of one entry."""
+    far, refusals = FarEnds(), Refusals()
+    fuzz = Fuzz(name, rows, seed, far)
+    began = time.perf_counter()
+    with far.watch(), refusals.listening():
+        entry(fuzz)
+    fuzz.tally.seconds = time.perf_counter() - began
+    if fuzz.tally.refused and not refusals.logged:
+        fuzz.tally.wrong.append(f"{name}: no refusal was logged")
+    return fuzz.tally
+
+
+def table(tallies: list[Tally]) -> str:
+    """Return the tallies as text."""
+    total = Tally("all")
+    for name in ("rows", "bad", "refused", "sent", "out_of_limits", "seconds"):
+        setattr(total, name, sum(getattr(t, name) for t in tallies))
+    head = f"{'entry':12} {'rows':>9} {'bad':>9} {'refused':>9} {'sent':>9} {'far end':>8} {'s':>6}"
+    lines = [
+        f"{t.name:12} {t.rows:9} {t.bad:9} {t.refused:9} {t.sent:9} {t.out_of_limits:8} "
+        f"{t.seconds:6.0f}"
+        for t in [*tallies, total]
+    ]
+    return "\n".join([head, *lines])
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="Fuzz the limits on every way to a driver.")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--entry", choices=list(ENTRIES), help="only this one")
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}, {arguments.rows} rows", flush=True)
+    tallies = run(arguments.rows, arguments.seed, arguments.entry)
+    print(table(tallies))
+    wrong = [line for t in tallies for line in t.wrong]
+    for line in wrong[:20]:
+        print(f"WRONG  {line}")
+    if len(wrong) > 20:
+        print(f"WRONG  and {len(wrong) - 20} more")
+    return int(any(t.failed for t in tallies))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -42,6 +42,9 @@ class _Step(Enum):
     CLOSED = auto()
 
 
+_IN_STEP = _Step.IN_STEP  # looked up before each command
+
+
 class ScpiLink:
     """Commands and answers over a PyMeasure adapter, with login and error translation.
 
@@ -65,6 +68,7 @@ class ScpiLink:
         self._step = _Step.NEW
         self._lock = threading.RLock()
         # what our own adapters offer beyond PyMeasure's; others do with their exact `read_bytes`
+        self._read_head = getattr(adapter, "read_head", partial(_read_head, adapter))
         self._read_into = getattr(adapter, "read_into", partial(_read_into, adapter))
         self._write_parts = getattr(adapter, "write_parts", partial(_write_parts, adapter))
         self._unread = getattr(adapter, "unread", lambda: False)
@@ -89,7 +93,6 @@ class ScpiLink:
     def write(self, command: str) -> None:
         """Send one command; its terminator is added."""
         with self._lock:
-            self._prepare(command)
             self._send(command, self._adapter.write, command)
 
     def write_block(self, command: str, data: Block) -> None:
@@ -98,20 +101,20 @@ class ScpiLink:
         length = str(len(content))
         head = f"{command} #{len(length)}{length}".encode("ascii")
         with self._lock:
-            self._prepare(command)
             self._send(command, self._write_parts, head, content.data, self._terminator)
 
     def read(self, asked: str = "answer") -> str:
         """Return one line without its terminator; `asked` is for the error message."""
         with self._lock:
-            line: str = self._receive(asked, self._adapter.read)
+            line: str = self._wire(asked, self._adapter.read)
             return line
 
     def ask(self, query: str) -> str:
         """Send a query and return its one-line answer."""
         with self._lock:
-            self.write(query)
-            return self.read(query)
+            self._send(query, self._adapter.write, query)
+            line: str = self._wire(query, self._adapter.read)
+            return line
 
     def ask_block(self, query: str, length: int) -> memoryview:
         """Return the IEEE 488.2 definite-length block of exactly `length` bytes that is answered.
@@ -119,28 +122,24 @@ class ScpiLink:
         It is received where it stays, for `numpy.frombuffer` to look at, and belongs to the caller.
         Raises ProtocolError if it is no block, has another length, stops early or goes on.
         """
+        whole: memoryview = np.empty(length + len(self._terminator), dtype=np.uint8).data
         with self._lock:
-            self.write(query)
-            self._read_head(query, length)
-            whole = np.empty(length + len(self._terminator), dtype=np.uint8).data
+            self._send(query, self._adapter.write, query)
+            self._check_head(query, self._wire(query, self._read_head), length)
             try:
-                self._receive(query, self._read_into, whole)
+                self._wire(query, self._read_into, whole)
             except InstrumentTimeout as error:
                 raise self.distrust(query, f"the block of {length} bytes stops early") from error
             if whole[length:] != self._terminator:
                 raise self.distrust(query, f"the block of {length} bytes is not terminated")
             if self._unread():
                 raise self.distrust(query, f"more than the block of {length} bytes was answered")
-            return whole[:length]
+        return whole[:length]
 
-    def _read_head(self, query: str, length: int) -> None:
-        head: bytes = self._receive(query, self._adapter.read_bytes, 2)
-        if re.fullmatch(rb"#[1-9]", head) is None:
+    def _check_head(self, query: str, head: bytes, length: int) -> None:
+        if re.match(rb"#[1-9]", head) is None:
             raise self.distrust(query, f"answered {head!r} instead of a data block")
-        try:
-            digits: bytes = self._receive(query, self._adapter.read_bytes, int(head[1:]))
-        except InstrumentTimeout as error:
-            raise self.distrust(query, "the block's length stops early") from error
+        digits = head[2:]
         if not digits.isdigit() or int(digits) != length:
             raise self.distrust(query, f"{digits!r} bytes announced, not {length}")
 
@@ -160,7 +159,8 @@ class ScpiLink:
                     self._step = _Step.LOST
             if self._step is _Step.LOST:
                 self._reopen()
-            self._get_in_step("start")
+            if self._step is not _IN_STEP:
+                self._get_in_step("start")
 
     def close(self) -> None:
         """Log out and release the connection; idempotent."""
@@ -169,27 +169,20 @@ class ScpiLink:
                 return
             try:
                 if self._user is not None and self._step in (_Step.IN_STEP, _Step.UNSURE):
-                    self._send("CLOSE", self._adapter.write, "CLOSE")
+                    self._wire("CLOSE", self._adapter.write, "CLOSE")
             finally:
                 self._step = _Step.CLOSED
                 self._adapter.close()
-
-    def _prepare(self, asked: str) -> None:
-        """Get in step if need be; what nobody asked for must not be taken for the next answer."""
-        if self._step is _Step.IN_STEP and self._unread():
-            self._step = _Step.UNSURE
-        if self._step is not _Step.IN_STEP:
-            self._get_in_step(asked)
 
     def _get_in_step(self, asked: str) -> None:
         if self._step is _Step.CLOSED:
             raise ConnectionLost(self._name, f"{asked}: the driver has been closed")
         if self._step is _Step.LOST:
             raise ConnectionLost(self._name, f"{asked}: the connection was lost; start it again")
-        if self._step is _Step.UNSURE:
-            self._resynchronise()
         if self._step is _Step.NEW:
             self._log_in()
+        else:
+            self._resynchronise()
 
     def _log_in(self) -> None:
         if self._user is not None:
@@ -202,12 +195,12 @@ class ScpiLink:
 
     def _exchange_login(self, user: str) -> None:
         asked = f'OPEN "{user}"'
-        self._send(asked, self._adapter.write, asked)
-        answer: str = self._receive(asked, self._adapter.read)
+        self._wire(asked, self._adapter.write, asked)
+        answer: str = self._wire(asked, self._adapter.read)
         if answer != "AUTHENTICATE CRAM-MD5.":
             raise ProtocolError(self._name, f"{asked}: answered {answer!r}")
-        self._send("password", self._adapter.write, self._password)
-        answer = self._receive("password", self._adapter.read)
+        self._wire("password", self._adapter.write, self._password)
+        answer = self._wire("password", self._adapter.read)
         if answer != "READY":
             raise InstrumentRefused(self._name, f"login as '{user}': answered {answer!r}")
 
@@ -215,11 +208,11 @@ class ScpiLink:
         mark = next(self._marks)
         wanted = re.compile(rb"(?<!\d)%d%s\Z" % (mark, re.escape(self._terminator)))
         asked = "resynchronisation"
-        self._send(asked, self._adapter.write, f"*ESE {mark}")
-        self._send(asked, self._adapter.write, "*ESE?")
+        self._wire(asked, self._adapter.write, f"*ESE {mark}")
+        self._wire(asked, self._adapter.write, "*ESE?")
         deadline = time.monotonic() + _RESYNCHRONISED_WITHIN_S
         for _ in range(_STALE_LINES_AT_MOST):
-            if wanted.search(self._receive(asked, self._adapter.read_bytes, -1, True)):
+            if wanted.search(self._wire(asked, self._adapter.read_bytes, -1, True)):
                 self._step = _Step.IN_STEP
                 return
             if time.monotonic() > deadline:
@@ -238,34 +231,54 @@ class ScpiLink:
         self._step = _Step.NEW
 
     def _send(self, asked: str, send: Callable[..., None], *arguments: Any) -> None:
+        """Send in step: what arrived unasked must not be taken for the next answer."""
+        if self._step is not _IN_STEP or self._unread():
+            self._get_in_step(asked)
         try:
-            self._receive(asked, send, *arguments)
-        except InstrumentTimeout as error:
-            self._step = _Step.LOST  # half a message cannot be taken back
-            message = f"{asked}: not taken within the timeout; the connection is given up"
-            raise InstrumentTimeout(self._name, message) from error
-
-    def _receive(self, asked: str, receive: Callable[..., Any], *arguments: Any) -> Any:
-        """Turn the adapter's exceptions into driver errors, and remember what they mean."""
-        try:
-            return receive(*arguments)
-        except VisaIOError as error:
-            if error.error_code == StatusCode.error_timeout:
-                self._step = _Step.UNSURE
-                message = f"{asked}: no answer within the timeout"
+            send(*arguments)
+        except Exception as error:
+            if _timed_out(error):
+                self._step = _Step.LOST  # half a message cannot be taken back
+                message = f"{asked}: not taken within the timeout; the connection is given up"
                 raise InstrumentTimeout(self._name, message) from error
-            self._step = _Step.LOST
-            raise ConnectionLost(self._name, f"{asked}: {error.description}") from error
-        except OSError as error:
-            self._step = _Step.LOST
-            raise ConnectionLost(self._name, f"{asked}: {error}") from error
-        except UnicodeDecodeError as error:
+            self._explain(asked, error)
+            raise
+        except BaseException:
             self._step = _Step.UNSURE
-            raise ProtocolError(self._name, f"{asked}: answered {error.object!r}") from error
+            raise
+
+    def _wire(self, asked: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except Exception as error:
+            self._explain(asked, error)
+            raise
         except BaseException:
             # an interrupt between command and answer: the answer may still come
             self._step = _Step.UNSURE
             raise
+
+    def _explain(self, asked: str, error: Exception) -> None:
+        """Raise an adapter's exception as a driver error, and remember what it means."""
+        self._step = _Step.UNSURE
+        if _timed_out(error):
+            message = f"{asked}: no answer within the timeout"
+            raise InstrumentTimeout(self._name, message) from error
+        if isinstance(error, UnicodeDecodeError):
+            raise ProtocolError(self._name, f"{asked}: answered {error.object!r}") from error
+        if isinstance(error, VisaIOError | OSError):
+            self._step = _Step.LOST
+            what = error.description if isinstance(error, VisaIOError) else error
+            raise ConnectionLost(self._name, f"{asked}: {what}") from error
+
+
+def _timed_out(error: Exception) -> bool:
+    return isinstance(error, VisaIOError) and error.error_code == StatusCode.error_timeout
+
+
+def _read_head(adapter: Adapter) -> bytes:
+    head: bytes = adapter.read_bytes(2)
+    return head + adapter.read_bytes(int(head[1:])) if head[1:].isdigit() else head
 
 
 def _read_into(adapter: Adapter, whole: memoryview) -> None:

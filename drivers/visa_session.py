@@ -6,17 +6,15 @@ it takes over what that version's own session keeps to itself.
 
 import select
 import socket
+import struct
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from pyvisa.constants import ResourceAttribute, StatusCode
 from pyvisa.errors import VisaIOError
 from pyvisa_py.tcpip import TCPIPSocketSession
 
 _AHEAD = 8192  # bytes: a header and a short block arrive by one call to the system
-_Wanted = TypeVar("_Wanted")
-_Got = TypeVar("_Got", bytes, int)
 
 
 class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is untyped
@@ -26,12 +24,16 @@ class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is un
     however slowly the peer trickles, and raises VisaIOError: error_timeout or
     error_connection_lost. What had arrived when a call timed out is kept. `read` and `write` are
     what pyvisa itself calls.
+
+    The socket blocks, and the system ends a call that lasts too long (SO_RCVTIMEO, SO_SNDTIMEO):
+    with Python's own timeouts each call is two, and large blocks go in many small pieces.
     """
 
     interface: socket.socket
     timeout: float
     _pending_buffer: bytearray
     _arrivals: select.poll
+    _limit_s: float
 
     @classmethod
     def take_over(cls, session: TCPIPSocketSession) -> "ExactSession":
@@ -40,6 +42,7 @@ class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is un
         taken: ExactSession = session
         taken._arrivals = select.poll()
         taken._arrivals.register(taken.interface, select.POLLIN)
+        taken._limit_s = 0.0
         return taken
 
     def unread(self) -> bool:
@@ -48,44 +51,63 @@ class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is un
 
     def send(self, parts: Sequence[bytes | memoryview]) -> None:
         """Send the parts, of single bytes each, as one message without joining them."""
-        deadline = time.monotonic() + self.timeout
+        deadline = self._begin()
         try:
-            self.interface.settimeout(self.timeout)
             sent = self.interface.sendmsg(parts)
-            for part in parts:
-                if sent < len(part):
-                    self.interface.settimeout(_left(deadline))
-                    self.interface.sendall(memoryview(part)[sent:])
-                sent = max(sent - len(part), 0)
+            if sent < sum(map(len, parts)):  # else all has gone at once
+                self._send_rest(parts, sent, deadline)
         except OSError as error:
             raise _as_visa(error) from error
 
     def take_line(self, end: bytes) -> bytes:
         """Return what arrives up to and with `end`, one byte."""
-        deadline = time.monotonic() + self.timeout
         here = self._pending_buffer
-        looked_at = 0
-        while (at := here.find(end, looked_at)) < 0:
-            looked_at = len(here)
-            here += self._receive(deadline)
+        at = here.find(end)
+        if at < 0:
+            deadline = self._begin()
+            while True:
+                looked_at = len(here)
+                here += self._receive()
+                at = here.find(end, looked_at)
+                if at >= 0:
+                    break
+                self._go_on(deadline)
         return self._first(at + 1)
 
     def take(self, count: int) -> bytes:
         """Return the next `count` bytes."""
-        deadline = time.monotonic() + self.timeout
-        while len(self._pending_buffer) < count:
-            self._pending_buffer += self._receive(deadline)
+        here = self._pending_buffer
+        if len(here) < count:
+            deadline = self._begin()
+            here += self._receive()
+            while len(here) < count:
+                self._go_on(deadline)
+                here += self._receive()
         return self._first(count)
+
+    def take_head(self) -> bytes:
+        """Return the header of a data block, or the first two bytes of what is none."""
+        here = self._pending_buffer
+        deadline = self._begin()
+        while True:
+            if len(here) >= 2:
+                length = 2 + int(here[1:2]) if here[1:2].isdigit() else 2
+                if len(here) >= length:
+                    return self._first(length)
+                self._go_on(deadline)
+            here += self._receive()
 
     def take_into(self, whole: memoryview) -> None:
         """Fill `whole`, straight from the socket but for what is here already."""
-        deadline = time.monotonic() + self.timeout
         here = self._first(min(len(whole), len(self._pending_buffer)))
         whole[: len(here)] = here
         missing = whole[len(here) :]
+        deadline = self._begin()
         try:
             while missing:
-                missing = missing[self._wait_for(self.interface.recv_into, missing, deadline) :]
+                missing = missing[self._receive_into(missing) :]
+                if missing:
+                    self._go_on(deadline)
         except VisaIOError:
             self._pending_buffer += whole[: len(whole) - len(missing)]
             raise
@@ -95,16 +117,17 @@ class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is un
         end = b""
         if self.get_attribute(ResourceAttribute.termchar_enabled)[0]:
             end = bytes([self.get_attribute(ResourceAttribute.termchar)[0]])
-        deadline = time.monotonic() + self.timeout
         here = self._pending_buffer
         try:
+            deadline = self._begin()
             while True:
                 at = here.find(end, 0, count) if end else -1
                 if at >= 0:
                     return self._first(at + 1), StatusCode.success_termination_character_read
                 if len(here) >= count:
                     return self._first(count), StatusCode.success_max_count_read
-                here += self._receive(deadline)
+                here += self._receive()
+                self._go_on(deadline)
         except VisaIOError as error:
             return b"", StatusCode(error.error_code)
 
@@ -118,11 +141,12 @@ class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is un
 
     def clear(self) -> StatusCode:
         """Discard what has arrived; viClear. The stock one never ends once the peer has closed."""
-        deadline = time.monotonic() + self.timeout
         self._pending_buffer.clear()
         try:
+            deadline = self._begin()
             while self._arrivals.poll(0):
-                self._receive(deadline)
+                self._receive()
+                self._go_on(deadline)
         except VisaIOError as error:
             return StatusCode(error.error_code)
         return StatusCode.success
@@ -132,28 +156,53 @@ class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is un
         del self._pending_buffer[:count]
         return first
 
-    def _receive(self, deadline: float) -> bytes:
-        return self._wait_for(self.interface.recv, _AHEAD, deadline)
+    def _send_rest(self, parts: Sequence[bytes | memoryview], sent: int, deadline: float) -> None:
+        for part in parts:
+            while sent < len(part):
+                self._go_on(deadline)
+                sent += self.interface.send(memoryview(part)[sent:])
+            sent -= len(part)
 
-    def _wait_for(
-        self, receive: Callable[[_Wanted], _Got], wanted: _Wanted, deadline: float
-    ) -> _Got:
+    def _receive(self) -> bytes:
         try:
-            self.interface.settimeout(_left(deadline))
-            got = receive(wanted)
+            got = self.interface.recv(_AHEAD)
         except OSError as error:
             raise _as_visa(error) from error
         if not got:
             raise VisaIOError(StatusCode.error_connection_lost)
         return got
 
+    def _receive_into(self, missing: memoryview) -> int:
+        try:
+            got = self.interface.recv_into(missing, 0, socket.MSG_WAITALL)
+        except OSError as error:
+            raise _as_visa(error) from error
+        if not got:
+            raise VisaIOError(StatusCode.error_connection_lost)
+        return got
 
-def _left(deadline: float) -> float:
-    """Return the time left, s; a timeout of 0 would mean not to wait, and say so differently."""
-    return max(deadline - time.monotonic(), 1e-6)
+    def _begin(self) -> float:
+        """Allow one call to the system the whole timeout; return when all of them must be done."""
+        if self._limit_s != self.timeout:
+            self._limit(self.timeout)
+        return time.monotonic() + self.timeout
+
+    def _go_on(self, deadline: float) -> None:
+        """Allow the next call to the system no more than what is left."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise VisaIOError(StatusCode.error_timeout)
+        self._limit(max(left, 1e-3))  # 0 would mean to wait for ever
+
+    def _limit(self, seconds: float) -> None:
+        whole, micro = divmod(round(1e6 * seconds), 1_000_000)
+        span = struct.pack("@ll", whole, micro)
+        self.interface.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, span)
+        self.interface.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, span)
+        self._limit_s = seconds
 
 
 def _as_visa(error: OSError) -> VisaIOError:
-    timed_out = isinstance(error, TimeoutError) and error.errno is None
+    timed_out = isinstance(error, BlockingIOError)  # what a limit of the system looks like
     code = StatusCode.error_timeout if timed_out else StatusCode.error_connection_lost
     return VisaIOError(code)

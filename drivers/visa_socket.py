@@ -76,6 +76,16 @@ class SocketAdapter(VISAAdapter):  # type: ignore[misc]  # PyMeasure is untyped
         """Say whether bytes have arrived that nobody has read, where that can be told."""
         return self._session is not None and self._session.unread()
 
+    def read_head(self) -> bytes:
+        """Return the header of a data block, or the first two bytes of what is none."""
+        if self._session is not None:
+            return self._session.take_head()
+        head: bytes = self.connection.read_bytes(2)
+        if not head[1:].isdigit():
+            return head
+        digits: bytes = self.connection.read_bytes(int(head[1:]))
+        return head + digits
+
     def read_into(self, whole: memoryview) -> None:
         """Fill `whole` with the bytes that come next."""
         if self._session is not None:

@@ -47,6 +47,11 @@ class FirmwareAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped
         """Say whether bytes have arrived that nobody has read."""
         return bool(self._received)
 
+    def read_head(self) -> bytes:
+        """Return the header of a data block, or the first two bytes of what is none."""
+        head = self._read_bytes(2)
+        return head + self._read_bytes(int(head[1:])) if head[1:].isdigit() else head
+
     def read_into(self, whole: memoryview) -> None:
         """Fill `whole` with the bytes that come next."""
         whole[:] = self._read_bytes(len(whole))

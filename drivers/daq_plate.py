@@ -12,23 +12,22 @@ from typing import Self
 
 import numpy as np
 
-from drivers.errors import LimitError
+from drivers.errors import LimitError, refuse
 from drivers.instrument import CircuitDAQ, Recording
+from drivers.limits import Narrowing, duty, rms, slew
 from drivers.mcc import MccUsb1208HS
 from drivers.mcc_board import DaqBoard
 from drivers.spec import Array, ArraySpec
-
-Limits = tuple[float, float]
 
 
 class DaqPlate:
     """A plate behind a board's volts; `drive` and `response` (samples,) are of full scale.
 
-    A response beyond full scale is returned as it is, up to the end of the board's own range.
+    A response beyond full scale is returned as it is, up to the end of the board's own range. The
+    bench may also limit what `AudioPlate` limits: rms, slew and duty.
     """
 
-    drive: ArraySpec
-    response: ArraySpec
+    FULL_SCALE = 1.0
 
     def __init__(
         self,
@@ -37,7 +36,7 @@ class DaqPlate:
         name: str = "plate",
         drive_full_scale_v: float = 1.0,
         response_full_scale_v: float = 1.0,
-        drive: Limits | None = None,
+        drive: Narrowing | None = None,
     ) -> None:
         """Take the board's driver (closed by `close`), and the volts that full scale stands for.
 
@@ -48,14 +47,27 @@ class DaqPlate:
         self.rows_per_shot = daq.rows_at_once
         self.silence_samples = daq.gap_samples
         self._daq = daq
-        self._drive_v = _checked(name, "drive_full_scale_v", drive_full_scale_v, daq.drive)
-        self._response_v = _checked(
-            name, "response_full_scale_v", response_full_scale_v, daq.response
-        )
         shape = daq.drive.shape
-        full = ArraySpec("drive", "full scale", shape, -1.0, 1.0)
-        self.drive = full.narrowed(*(drive or ()))
-        self.response = ArraySpec("response", "full scale", shape, -1.0, 1.0)
+        self._drive = drive_limits(shape[0], daq.gap_samples, drive)
+        _check_volts(name, "drive_full_scale_v", drive_full_scale_v, self._drive, daq.drive)
+        self._drive_v = drive_full_scale_v
+        self._response = ArraySpec(
+            "response", "full scale", shape, -self.FULL_SCALE, self.FULL_SCALE
+        )
+        _check_volts(
+            name, "response_full_scale_v", response_full_scale_v, self._response, daq.response
+        )
+        self._response_v = response_full_scale_v
+
+    @property
+    def drive(self) -> ArraySpec:
+        """Get what `play_and_record` accepts, (samples,) of full scale."""
+        return self._drive
+
+    @property
+    def response(self) -> ArraySpec:
+        """Get what it returns, (samples,) of full scale."""
+        return self._response
 
     # --- Instrument -------------------------------------------------------------------------
 
@@ -97,12 +109,12 @@ class DaqPlate:
 
         Raises LimitError before anything is played; otherwise what the board's driver does.
         """
-        drive = self.drive.check(drive, instrument=self.name)
+        drive = self._drive.check(drive, instrument=self.name)
         if drive.ndim != 2 or not 1 <= len(drive) <= self.rows_per_shot:
-            raise LimitError(
+            refuse(
                 self.name,
-                self.drive.name,
-                f"shape {drive.shape} is not 1 to {self.rows_per_shot} rows of {self.drive.shape}",
+                self._drive.name,
+                f"shape {drive.shape} is not 1 to {self.rows_per_shot} rows of {self._drive.shape}",
             )
         response = self._daq.acquire(drive * self._drive_v) / self._response_v
         return Recording(response, np.ones(len(drive), dtype=bool))
@@ -120,13 +132,17 @@ def open_daq_plate(
     response_full_scale_v: float = 1.0,
     timeout_s: float = 2.0,
     expect_idn: str | None = None,
-    drive: Limits | None = None,
+    drive: Narrowing | None = None,
 ) -> DaqPlate:
     """Return the driver of a plate on a USB-1208HS-4AO; what raises: both constructors.
 
     The board's driver gets the same limits in volts, so that it refuses more than full scale too.
     """
-    low, high = drive or (-1.0, 1.0)
+    ends = drive_limits(samples, gap_samples, drive)
+    volts = drive_full_scale_v
+    full_v = MccUsb1208HS.FULL_SCALE_V
+    board_v = ArraySpec("drive", "V", (samples,), -full_v, full_v)
+    _check_volts(name, "drive_full_scale_v", volts, ends, board_v)
     daq = MccUsb1208HS(
         board,
         name=name,
@@ -136,23 +152,29 @@ def open_daq_plate(
         buffer_samples=buffer_samples,
         timeout_s=timeout_s,
         expect_idn=expect_idn,
+        drive=(ends.low * volts, ends.high * volts),
     )
-    plate = DaqPlate(
+    return DaqPlate(
         daq,
         name=name,
         drive_full_scale_v=drive_full_scale_v,
         response_full_scale_v=response_full_scale_v,
         drive=drive,
     )
-    daq.drive = daq.drive.narrowed(low * drive_full_scale_v, high * drive_full_scale_v)
-    return plate
 
 
-def _checked(name: str, quantity: str, volts: float, board: ArraySpec) -> float:
-    if not 0 < volts <= min(-board.low, board.high):
-        raise LimitError(
-            name,
-            quantity,
-            f"{volts:g} V is outside (0, {min(-board.low, board.high):g}] {board.unit}",
-        )
-    return volts
+def drive_limits(samples: int, gap_samples: int, drive: Narrowing | None) -> ArraySpec:
+    """Return the drive of rows of so many samples and silence, (samples,) of full scale."""
+    full, unit = DaqPlate.FULL_SCALE, "full scale"
+    of_a_row = rms(full, unit), slew(2 * full, unit), duty(samples + gap_samples)
+    return ArraySpec("drive", unit, (samples,), -full, full, row_limits=of_a_row).limited(drive)
+
+
+def _check_volts(
+    name: str, quantity: str, volts: float, share: ArraySpec, board_v: ArraySpec
+) -> None:
+    """Raise LimitError unless `share` of full scale, at so many volts, is what the board takes."""
+    inside = board_v.low <= share.low * volts <= share.high * volts <= board_v.high
+    if not (inside and volts > 0):
+        most_v = min(-board_v.low, board_v.high)
+        raise LimitError(name, quantity, f"{volts:g} V is outside (0, {most_v:g}] V")

@@ -135,6 +135,10 @@ class TappedPort:
         self._tap(Event("received", ", ".join(shot.flags), recorded))
         return shot
 
+    def abort(self) -> None:
+        """Let the shot in flight end with PortAborted; from any thread."""
+        self._inner.abort()
+
     def stop(self) -> None:
         """Fade to silence and stop the stream; idempotent."""
         self._call("stop", self._inner.stop)

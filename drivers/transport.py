@@ -337,7 +337,9 @@ def _host_and_port(address: str, place: str, default: int) -> tuple[str, int]:
     return host, int(port) if colon else default
 
 
-def _wire(address: str, rigs: Mapping[str, Rig]) -> OrderQueue:
+def _wire(address: str, rigs: Mapping[str, Rig]) -> OrderQueue | None:
+    if address.startswith(REPLAY):
+        return None
     rig, _, instrument = address.removeprefix(MOCK).partition("/")
     return rigs[rig].wire(instrument)
 

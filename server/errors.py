@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from drivers.errors import (
+    Aborted,
     ConnectionLost,
     DriverError,
     IdentityError,
@@ -55,6 +56,7 @@ STATUS: dict[type[Exception], int] = {
     IdentityError: 502,
     ReplayError: 502,
     InstrumentTimeout: 504,
+    Aborted: 409,
     DriverError: 502,
     ConfigError: 422,
     UnknownName: 404,

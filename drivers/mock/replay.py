@@ -257,6 +257,9 @@ class ReplayedPort:
         recorded = np.frombuffer(answer.data, FRAMES).reshape(-1, CHANNELS)
         return Shot(recorded, tuple(answer.head.split(", ")) if answer.head else ())
 
+    def abort(self) -> None:
+        """Do nothing: the driver asks for no abort when it is recorded."""
+
     def stop(self) -> None:
         """Compare the call."""
         self._call("stop")

@@ -122,7 +122,8 @@ class Rig:
         may be announced at once.
         """
         self.plant = plant
-        self.instruments = {"interlock": InterlockFirmware(), **instruments}
+        self.instruments = dict(instruments)
+        self.instruments.setdefault("interlock", InterlockFirmware())
         self.optical_rows = optical_rows
         self._readouts = dict(readouts or {})
         self._wires = {name: OrderQueue() for name in self.instruments}

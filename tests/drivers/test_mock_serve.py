@@ -357,17 +357,13 @@ def admin(there) -> Iterator[httpx.Client]:
 def test_the_admin_interface_counts(admin, url):
     assert admin.get("/healthz").json() == {"status": "ok", "rigs": ["optics"]}
     shaper = {"blocked": True, "safe": True, "profiles_loaded": 0, "out_of_limits": 0}
-    assert admin.get("/rigs/optics").json()["shaper"] == shaper
+    assert shaper.items() <= admin.get("/rigs/optics").json()["shaper"].items()
     loud = PROFILE.replace("10.0000", "61.0000", 3)
     body = {"type": "wsp", "wsp": loud}
     httpx.post(f"{url}/waveshaper/loadprofile", json=body, trust_env=False)
     states = admin.get("/rigs/optics").json()
-    assert states["shaper"] == {
-        "blocked": False,
-        "safe": False,
-        "profiles_loaded": 1,
-        "out_of_limits": 3,
-    }
+    shaper = {"blocked": False, "safe": False, "profiles_loaded": 1, "out_of_limits": 3}
+    assert shaper.items() <= states["shaper"].items()
     assert states["spectrometer"]["sweeps"] == 0
     assert states["spectrometer"]["safe"] is True
     assert states["daq"]["outputs_v"] == [0.0, 0.0]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pyvisa.errors import VisaIOError
 
 from drivers.audio import AudioPlate
-from drivers.audio_port import SounddevicePort
+from drivers.audio_process import SounddeviceProcess
 from drivers.errors import DriverError, ReplayError
 from drivers.mcc import MccUsb1208HS
 from drivers.mock.audio import AudioFault, SimulatedAudio
@@ -343,4 +343,4 @@ def test_where_nobody_listens_the_wire_is_bare(rigs):
     assert type(open_visa("mock://lab/spectrometer", rigs, timeout_s=1)) is FirmwareAdapter
     assert type(open_board("mock://lab/daq", rigs)) is SimulatedBoard
     assert type(open_audio("mock://lab/audio", rigs, timeout_s=1)) is SimulatedAudio
-    assert type(open_audio("audio://Scarlett", rigs, timeout_s=1)) is SounddevicePort
+    assert type(open_audio("audio://Scarlett", rigs, timeout_s=1)) is SounddeviceProcess

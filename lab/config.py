@@ -63,6 +63,7 @@ Task = Annotated[str, AfterValidator(_known_task)]
 """What to train on: one of TASKS, an upload of a service's, or a file on this machine."""
 
 _MOCK = "mock://"
+_IN_MEMORY = (_MOCK, "replay://")
 
 
 class _Strict(BaseModel):
@@ -118,8 +119,12 @@ class InstrumentConfig(_Strict):
     row_time_s: float = Field(0.0, ge=0)
     settings: dict[str, Any] = {}
     limits: dict[str, Limit] = {}
-
     rig: str | None = None
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether it lives in the process that opens it: simulated, or a recording."""
+        return self.address.startswith(_IN_MEMORY)
 
     @model_validator(mode="before")
     @classmethod

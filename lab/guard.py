@@ -56,7 +56,7 @@ class Order:
 
 def guarded_instruments(bench: BenchConfig) -> dict[str, InstrumentConfig]:
     """Return the instruments that outlive the process that drives them, by name."""
-    return {name: part for name, part in bench.instruments.items() if part.rig is None}
+    return {name: part for name, part in bench.instruments.items() if not part.is_in_memory}
 
 
 def reason_to_act(lines: Lines, parent: int, watchdog_s: float) -> str | None:

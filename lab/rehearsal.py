@@ -10,8 +10,12 @@ from lab.errors import ConfigError
 COUNTERPARTS: dict[str, tuple[str, str]] = {
     "WaveShaperA": ("optics", "shaper"),
     "YokogawaAQ6370": ("optics", "spectrometer"),
+    "SLMShaper": ("optics", "slm"),
+    "OceanSpectrometer": ("optics", "ocean"),
     "MccUsb1208HS": ("circuit", "daq"),
+    "RedPitayaDAQ": ("circuit", "redpitaya"),
     "AudioPlate": ("plate", "audio"),
+    "DaqPlate": ("plate", "daq"),
 }
 """By driver: the plant of the simulated rig, and the instrument on it."""
 
@@ -22,7 +26,8 @@ def rehearsed(config: BenchConfig) -> BenchConfig:
     The instruments of a system stand on one rig. Identities are not expected, waits are not waited,
     nothing is recorded. Raises ConfigError for a driver whose counterpart is not known.
     """
-    rigs = {n: rig.model_copy(update={"honour_times": False}) for n, rig in config.rigs.items()}
+    here = {"honour_times": False, "admin": None}
+    rigs = {name: rig.model_copy(update=here) for name, rig in config.rigs.items()}
     instruments = dict(config.instruments)
     groups = [list(system.instruments.values()) for system in config.systems.values()]
     groups += [[name] for name in config.instruments]  # those that belong to no system
@@ -30,11 +35,11 @@ def rehearsed(config: BenchConfig) -> BenchConfig:
         names = dict.fromkeys(rig for i in group if (rig := instruments[i].rig) is not None)
         rig = next(iter(names), f"rehearsal-{len(rigs)}")
         for name in group:
-            if instruments[name].rig is None:
+            if not instruments[name].is_in_memory:
                 plant, _ = _counterpart(name, instruments[name])
                 rigs.setdefault(rig, RigConfig(plant=plant))
                 instruments[name] = _moved(name, instruments[name], rig)
-    changes = {"rigs": rigs, "instruments": instruments, "record": None}
+    changes = {"rigs": rigs, "instruments": instruments, "record": None, "interlock": None}
     return config.model_copy(update=changes)
 
 
@@ -50,4 +55,5 @@ def _counterpart(name: str, part: InstrumentConfig) -> tuple[str, str]:
 
 def _moved(name: str, part: InstrumentConfig, rig: str) -> InstrumentConfig:
     _, instrument = _counterpart(name, part)
-    return part.model_copy(update={"address": f"mock://{rig}/{instrument}", "expect_idn": None})
+    address = f"mock://{rig}/{instrument}"
+    return part.model_copy(update={"address": address, "rig": rig, "expect_idn": None})

@@ -12,6 +12,10 @@ from documentation import blocks
 from drivers.errors import InstrumentTimeout
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
+from lab.bench import open_bench
+from lab.config import InterlockConfig, load_bench
+from lab.openers import DRIVERS
+from lab.rehearsal import COUNTERPARTS, rehearsed
 from server.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -236,3 +240,16 @@ def test_a_folder_that_is_not_there(tmp_path):
     session = tmp_path / "nowhere" / "session.jsonl"
     result = pnnlab("check", "--bench", str(BENCH), "--record", str(session), code=1)
     assert "No such file" in result.stderr
+
+
+def test_every_driver_can_be_rehearsed():
+    assert COUNTERPARTS.keys() == DRIVERS.keys()
+
+
+def test_a_rehearsal_touches_neither_interlock_nor_mock_process():
+    bench = load_bench(BENCH)
+    rig = bench.rigs["optics"].model_copy(update={"admin": "http://127.0.0.1:9"})
+    interlock = InterlockConfig(address="TCPIP0::127.0.0.1::9::SOCKET")
+    config = bench.model_copy(update={"rigs": {"optics": rig}, "interlock": interlock})
+    with open_bench(rehearsed(config)) as opened:
+        assert opened.plant("optics") is not None

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 # What jobs import on first use. Importing takes the interpreter for long stretches, so it is done
 # before the service is ready and not while it answers.
-_SLOW_IMPORTS = ("sklearn.linear_model", "sklearn.datasets", "torch._dynamo")
+SLOW_IMPORTS = ("sklearn.linear_model", "sklearn.datasets", "torch._dynamo")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ async def open_lab(
 def _open(
     stack: ExitStack, config: BenchConfig | Path, data_dir: Path, database_url: str | None
 ) -> tuple[Bench, Store]:
-    for module in _SLOW_IMPORTS:
+    for module in SLOW_IMPORTS:
         importlib.import_module(module)
     folder = stack.enter_context(hold_folder(data_dir))
     store = stack.enter_context(Store(folder, database_url))

@@ -16,7 +16,8 @@ from lab.scheduling.reservations import Reservation
 class ReservedUse:
     """Grant, renew and end the reservations of one system; on the event loop's thread.
 
-    closed: whether the system is; has_ended: called when others have their turn again.
+    closed: whether the system is; has_ended: called when others have their turn again; lost: called
+    before that where nobody released it, so that the holder may have left anything behind.
     """
 
     def __init__(
@@ -27,9 +28,11 @@ class ReservedUse:
         planning: Planning,
         closed: Callable[[], bool],
         has_ended: Callable[[], object],
+        lost: Callable[[], object],
     ) -> None:
         self._name, self._hardware, self._passes = name, hardware, passes
-        self._planning, self._closed, self._has_ended = planning, closed, has_ended
+        self._planning, self._closed = planning, closed
+        self._has_ended, self._lost = has_ended, lost
         self._expiry: asyncio.TimerHandle | None = None
 
     async def reserve(self, owner: str, ttl_s: float) -> Reservation:
@@ -80,7 +83,11 @@ class ReservedUse:
     def _expire_after(self, ttl_s: float) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
-        self._expiry = asyncio.get_running_loop().call_later(ttl_s, self.end)
+        self._expiry = asyncio.get_running_loop().call_later(ttl_s, self._expire)
+
+    def _expire(self) -> None:
+        self._lost()
+        self.end()
 
     def _refuse_closed(self) -> None:
         if self._closed():

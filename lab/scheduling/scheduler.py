@@ -21,7 +21,8 @@ Semantics, where a lab user might ask:
 - Queues are bounded, per client and in all: QueueFull says when to come back.
 - Reservation: one owner at a time; passes of others wait meanwhile, however urgent. It ends by
   release or when no heartbeat came for its time to live, and its passes with it; a late pass
-  with its number is refused.
+  with its number is refused. One that was not released leaves the system to be brought to its
+  safe state, and started again, before anything else runs.
 - A LimitError fails its pass only. Any other error during a pass is a fault: the instruments go
   to their safe state and the system is recovered (safe state, clear, identify, apply settings,
   read them back) at once, then after a second, two, four and so on until `recovery_attempts` are

@@ -62,6 +62,7 @@ class SystemQueue:
         self._changed = asyncio.Event()
         self._started = asyncio.Event()
         self._alone_since = 0.0
+        self._restart_due = False
         self.planning = Planning(
             hardware, self.passes, config.slice_s, self._tell_beginning, self._tell_finished
         )
@@ -72,6 +73,7 @@ class SystemQueue:
             self.planning,
             closed=lambda: self.closed,
             has_ended=self._look_again,
+            lost=self._let_restart,
         )
         self.safe_state = SafeStateOnDemand(hardware, closed=lambda: self.closed)
 
@@ -152,6 +154,11 @@ class SystemQueue:
         elif waited:
             ticket.fail_stopped(kind)
         self._plan()
+
+    def _let_restart(self) -> None:
+        """Have the system brought to its safe state, ready for use, before anything else runs."""
+        self._restart_due = True
+        self._changed.set()
 
     def _look_again(self) -> None:
         """Look for something to do: other passes may run now."""
@@ -253,6 +260,8 @@ class SystemQueue:
         now, rows, idle_s = self.now(), self.passes.next_rows, self.hardware.until_idle_shot()
         if self.health.reason:
             return None if self.health.next_s is None else self.health.next_s - now
+        if self._restart_due:
+            return 0.0
         if rows >= self.hardware.system.batch_rows:
             return 0.0
         if rows == 0:
@@ -267,6 +276,9 @@ class SystemQueue:
         if self.health.reason:
             if self.health.next_s is not None and self.health.next_s <= self.now():
                 await self._bring_up(self.hardware.restart)
+            return
+        if self._restart_due:
+            await self._bring_up(self.hardware.restart)
             return
         call = self.planning.next_call(self.now())
         if call.portions:
@@ -328,7 +340,7 @@ class SystemQueue:
 
     def _plan(self) -> None:
         """Choose again what follows the running call, unless the system does nothing more."""
-        if not (self.closed or self.health.reason):
+        if not (self.closed or self.health.reason or self._restart_due):
             self.planning.plan(self.now())
 
     def _keep_apart(self, call: HardwareCall) -> None:
@@ -423,6 +435,7 @@ class SystemQueue:
 
     async def _bring_up(self, call: Callable[[], Awaitable[None]]) -> Exception | None:
         """Start or restart the system; return what went wrong, which is then its fault."""
+        self._restart_due = False
         try:
             await call()
         except Exception as error:

@@ -2,18 +2,22 @@
 
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from lab.bench import Bench, open_bench
+from lab.client import Client
 from lab.config import BenchConfig
 from lab.errors import NotPermitted
+from server.app import create_app
+from server.lifespan import SLOW_IMPORTS
+from server.serve import serve
 
 Point = Literal["before start", "idle", "in a pass", "exception", "end"]
 LIMIT_S = 30.0
@@ -52,18 +56,43 @@ def driving(
     bench: BenchConfig, point: Point, log: Path
 ) -> Iterator[tuple[BaseProcess, Connection]]:
     """Yield a process that has come to the point, and what hears from it; end it if it is left."""
+    with _process(drive, (bench, point, log)) as (process, heard):
+        assert heard.recv() == "there"
+        yield process, heard
+
+
+@contextmanager
+def _process(
+    target: Callable[..., None], arguments: tuple[Any, ...]
+) -> Iterator[tuple[BaseProcess, Connection]]:
+    """Yield a process that has said something, and what hears from it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["driving"])
+    context.set_forkserver_preload(["driving", *SLOW_IMPORTS])
     heard, told = context.Pipe(duplex=False)
-    process = context.Process(target=drive, args=(bench, point, log, told))
+    process = context.Process(target=target, args=(*arguments, told))
     process.start()
     told.close()
     try:
         assert heard.poll(LIMIT_S), "it never came to the point"
-        assert heard.recv() == "there"
         yield process, heard
     finally:
         process.kill()
         process.join(LIMIT_S)
         process.close()
         heard.close()
+
+
+def serve_bench(bench: BenchConfig, folder: Path, told: Connection) -> None:
+    """Serve a bench as `pnnlab serve` does; tell the address."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    serve(create_app(bench, data_dir=folder), "127.0.0.1", 0, told.send)
+
+
+@contextmanager
+def serving(bench: BenchConfig, folder: Path) -> Iterator[tuple[BaseProcess, Client]]:
+    """Yield a service's process and a client of it; end it if it is left."""
+    with (
+        _process(serve_bench, (bench, folder)) as (process, heard),
+        Client(heard.recv(), name="ann") as client,
+    ):
+        yield process, client

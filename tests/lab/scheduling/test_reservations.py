@@ -186,3 +186,33 @@ async def test_times_are_seconds_since_the_epoch() -> None:
         held = await lab.scheduler.reserve("rig", "me", 10.0)
     assert (held.since_s, held.expires_s) == (EPOCH_S + 7.0, EPOCH_S + 17.0)
     assert held.since_s <= time.time()
+
+
+async def test_one_that_was_lost_leaves_a_safe_system_that_was_started_again() -> None:
+    async with open_lab() as lab:
+        held = await lab.scheduler.reserve("rig", "me", 1.1)
+        running = await lab.run(20, reservation=held.number)
+        waits = await lab.send(2)
+        assert isinstance(await running.error(), ReservationLost)
+        await waits
+        events = [what for _, what in lab.rig.events]
+        assert events == ["start", *running.values[:5], "shutdown", "start", *waits.values]
+
+
+async def test_one_that_was_lost_while_nobody_measures_leaves_a_safe_system_too() -> None:
+    async with open_lab() as lab:
+        held = await lab.scheduler.reserve("rig", "me", 2.0)
+        await (await lab.run(1, reservation=held.number))
+        await lab.at(2.0)
+        await lab.clock.at_rest()
+        assert lab.rig.times("shutdown") == [2.0]
+        assert lab.rig.times("start") == [0.0, 2.0]
+
+
+async def test_one_that_was_released_leaves_the_system_as_it_is() -> None:
+    async with open_lab() as lab:
+        held = await lab.scheduler.reserve("rig", "me", 2.0)
+        await (await lab.run(1, reservation=held.number))
+        lab.scheduler.release("rig", held.number)
+        await (await lab.send(1))
+        assert lab.rig.times("start") == [0.0]

@@ -56,7 +56,7 @@ STATUS: dict[type[Exception], int] = {
     IdentityError: 502,
     ReplayError: 502,
     InstrumentTimeout: 504,
-    Aborted: 409,
+    Aborted: 503,
     DriverError: 502,
     ConfigError: 422,
     UnknownName: 404,

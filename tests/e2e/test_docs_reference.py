@@ -95,6 +95,7 @@ def as_shown(default: Any) -> str:
     [
         ("The file", {**without_tables(defaults(BenchConfig)), "scheduler": None}),
         ("[scheduler]", defaults(lab.config.SchedulerConfig)),
+        ("[interlock]", defaults(lab.config.InterlockConfig)),
         ("[rigs.NAME]", defaults(lab.config.RigConfig)),
         ("[instruments.NAME]", defaults(lab.config.InstrumentConfig)),
         ("[systems.NAME]", defaults(lab.config.SystemConfig)),

@@ -109,7 +109,7 @@ class BenchGuard:
         if word == DISMISSED:
             self._end(process)
         else:  # it may need longer than anybody here should wait
-            threading.Thread(target=process.wait, daemon=True).start()
+            threading.Thread(target=_reap, args=(process,), daemon=True).start()
         if self._heart.is_alive() and threading.current_thread() is not self._heart:
             self._heart.join()
 
@@ -118,8 +118,7 @@ class BenchGuard:
             process.wait(ENDS_WITHIN_S)
         except subprocess.TimeoutExpired:
             process.kill()
-        with suppress(OSError), process:  # bytes that it did not read cannot be flushed
-            pass
+        _reap(process)
 
     # --- Permit -----------------------------------------------------------------------------
 
@@ -136,7 +135,9 @@ class BenchGuard:
         except NotPermitted:
             if self._ended.is_set():
                 raise
-            process, self._process = self._process, None
+            with self._beating:
+                self._try_to_write(DISMISSED)  # where it has not acted
+                process, self._process = self._process, None
             if process is not None:
                 self._end(process)
             self._pulse_s = None
@@ -208,7 +209,7 @@ class BenchGuard:
     def _try_to_write(self, word: str) -> bool:
         try:
             self._write(word)
-        except (OSError, ValueError):  # ended, or its pipe is closed
+        except (OSError, ValueError, NotPermitted):  # ended, or its pipe is closed
             return False
         return True
 
@@ -226,6 +227,12 @@ class BenchGuard:
     @property
     def _name(self) -> str:
         return self._order.bench.name
+
+
+def _reap(process: subprocess.Popen[str]) -> None:
+    process.wait()
+    with suppress(OSError), process:  # bytes that it did not read cannot be flushed
+        pass
 
 
 def launch_guard(bench: BenchConfig, log: Path | None = None) -> BenchGuard | None:

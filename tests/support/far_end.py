@@ -5,12 +5,13 @@ It outlives whoever drives it, and says whether light leaves it, and since when.
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,10 @@ class FarEnd:
     def inject(self, fault: Fault, on: str = "") -> None:
         self._http.post("/admin/inject", json={"fault": fault, "on": on})
 
+    def cut(self) -> None:
+        """End every connection now, whatever is on it."""
+        self._http.post("/admin/cut")
+
     def bench(self, **changes: Any) -> BenchConfig:
         """Return a bench of this instrument alone."""
         shaper = {
@@ -129,6 +134,7 @@ class _Instrument:
         self.firmware = WaveShaperFirmware(lambda frequencies, light: None)
         self.changed_s = time.monotonic()
         self.news = threading.Condition()
+        self.connections: set[socket.socket] = set()
 
     def handle(self, method: str, path: str, body: bytes) -> tuple[int, str, bytes]:
         if path.startswith("/admin"):
@@ -146,6 +152,10 @@ class _Instrument:
             if path == "/admin/inject":
                 wanted = json.loads(body)
                 self.firmware.inject(Fault(wanted["fault"]), wanted["on"])
+            elif path == "/admin/cut":
+                for connection in tuple(self.connections):
+                    with suppress(OSError):  # closed meanwhile
+                        connection.shutdown(socket.SHUT_RDWR)
             elif path != "/admin":
                 blocked = path == "/admin/blocked"
                 self.news.wait_for(lambda: self.firmware.blocked is blocked, LIMIT_S)
@@ -163,6 +173,8 @@ def _handler(instrument: _Instrument) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True
 
         def _answer(self) -> None:
+            if not self.path.startswith("/admin"):
+                instrument.connections.add(self.connection)
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             try:
                 status, kind, content = instrument.handle(self.command, self.path, body)
@@ -176,6 +188,10 @@ def _handler(instrument: _Instrument) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(content)
 
         do_GET = do_POST = _answer  # noqa: N815  # the names that http.server calls
+
+        def finish(self) -> None:
+            instrument.connections.discard(self.connection)
+            super().finish()
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -1,7 +1,6 @@
 """The safe state of several instruments: side by side, light first, a hanging one alone."""
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -29,8 +28,8 @@ class FakeInstrument:
 
 
 @pytest.fixture
-def order() -> Iterator[list[str]]:
-    yield []
+def order() -> list[str]:
+    return []
 
 
 def test_a_hanging_one_keeps_no_other_from_it(order) -> None:
@@ -46,11 +45,11 @@ def test_a_hanging_one_keeps_no_other_from_it(order) -> None:
 
 
 def test_light_goes_first_and_is_waited_for(order) -> None:
-    light, *others = instruments = [FakeInstrument(name, order) for name in "abc"]
-    light.may.clear()
-    thread = threading.Thread(target=shut_down, args=("rig", instruments, (light,)))
+    instruments = [FakeInstrument(name, order) for name in "abc"]
+    instruments[0].may.clear()
+    thread = threading.Thread(target=shut_down, args=("rig", instruments, instruments[:1]))
     thread.start()
-    light.may.set()
+    instruments[0].may.set()
     thread.join(LIMIT_S)
     assert order[0] == "a"
     assert sorted(order) == ["a", "b", "c"]

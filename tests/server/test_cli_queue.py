@@ -7,6 +7,8 @@ from datetime import datetime
 import pytest
 from typer.testing import CliRunner
 
+from drivers.errors import InstrumentTimeout
+from drivers.waveshaper import WaveShaperA
 from lab.client import Client, client_name
 from lab.held_reservation import HeldReservation
 from server.app import create_app
@@ -149,3 +151,26 @@ def test_a_deadline_that_cannot_be_read_is_the_commands_fault(deadline):
     error = pnnlab("submit", f"--deadline={deadline}", code=2).stderr
     assert deadline in error
     assert "--deadline" in error
+
+
+def test_stopping_everything_until_it_is_recovered(reconfigured, tmp_path, serve_in_thread):
+    with serve_in_thread(create_app(reconfigured(), data_dir=tmp_path)) as url:
+        shown = pnnlab("stop", "--url", url).stdout.splitlines()
+        assert shown == ["optics: shaper: safe", "optics: spectrometer: safe"]
+        [stopped] = json.loads(pnnlab("queue", "--json", "--url", url).stdout)
+        assert json.loads(pnnlab("stop", "--json", "--url", url).stdout)["confirmed"]
+        assert "optics: stopped" in pnnlab("queue", "--url", url).stdout
+        assert stopped["waiting"] == 0
+        assert pnnlab("recover", "optics", "--url", url).stdout == "optics is ok\n"
+
+
+def test_a_stop_that_is_not_confirmed_fails(reconfigured, tmp_path, serve_in_thread, monkeypatch):
+    def silent(_):
+        raise InstrumentTimeout("shaper", "blockall: no answer within 2 s")
+
+    with serve_in_thread(create_app(reconfigured(), data_dir=tmp_path)) as url:
+        with monkeypatch.context() as patch:
+            patch.setattr(WaveShaperA, "shutdown", silent)
+            shown = pnnlab("stop", "--url", url, code=1).stdout
+        assert "optics: shaper: InstrumentTimeout('shaper: blockall: no answer" in shown
+        assert "optics: spectrometer: safe" in shown

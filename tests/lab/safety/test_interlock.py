@@ -13,6 +13,7 @@ from drivers.interlock import ScpiInterlock
 from drivers.mock.faults import Fault
 from drivers.mock.interlock import InterlockFirmware
 from drivers.mock.visa import FirmwareAdapter
+from far_end import LIMIT_S, FarEnd
 from lab.bench import Bench, open_bench
 from lab.config import BenchConfig, load_bench
 from lab.errors import ConfigError, LabError, NotPermitted
@@ -20,7 +21,6 @@ from lab.interlock import WatchedInterlock
 from lab.measurement import ForwardPass
 
 CIRCUIT = load_bench(Path(__file__).parents[3] / "bench-circuit.toml")
-LIMIT_S = 10.0
 
 
 def with_interlock(**keys: Any) -> BenchConfig:
@@ -195,6 +195,32 @@ async def test_in_a_service_it_faults_every_system_until_it_is_closed_and_re_arm
             firmware(bench).closed = True
             await scheduler.recover("circuit")
             await scheduler.submit(rows)
+
+
+def test_one_that_opens_while_a_filter_settles_aborts_that_and_the_light_is_blocked(
+    far_end: FarEnd, tmp_path: Path
+) -> None:
+    plain = far_end.bench().model_dump(exclude_unset=True)
+    plain["instruments"]["shaper"]["row_time_s"] = 1000.0
+    plain["rigs"] = {"contacts": {"plant": "circuit"}}
+    plain["interlock"] = {"address": "mock://contacts/interlock", "interval_s": 0.05}
+    bench_config = BenchConfig.model_validate(plain)
+    with open_bench(bench_config, guard_log=tmp_path / "log") as bench:
+        errors: list[Exception] = []
+
+        def settle() -> None:
+            try:
+                bench.system("lamp").transform(np.zeros((1, 1)), np.zeros((1, 1)))
+            except NotPermitted as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=settle)
+        thread.start()
+        far_end.wait_until(blocked=False)
+        bench.rigs["contacts"].instruments["interlock"].closed = False  # type: ignore[attr-defined]
+        far_end.wait_until(blocked=True)
+        thread.join(LIMIT_S)
+        assert [str(error) for error in errors] == ["the interlock is open"]
 
 
 async def attempt(passed: Awaitable[Any]) -> tuple[Any, Exception | None]:

@@ -17,12 +17,14 @@ from pyvisa.constants import StatusCode
 from pyvisa.errors import VisaIOError
 
 from drivers.errors import ConnectionLost
+from drivers.ocean_link import ByteWire
 
 T = TypeVar("T")
 
 What = Literal["opened", "sent", "received", "failed"]
 LOST = "lost"
 TIMED_OUT = "timeout"
+UNREAD = "unread"  # bytes had arrived that nobody had read: those of the next event
 _SHOWN = 72  # characters of a payload
 _TEXT = re.compile(rb"[\x20-\x7e\r\n\t]*")
 _START_OF_TEXT = re.compile(rb"[\x20-\x7e]*")
@@ -107,6 +109,32 @@ class TappedAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped
             self._tap(Event("failed", LOST, str(error).encode()))
             raise
 
+    # what our own adapters offer beyond PyMeasure's
+
+    def unread(self) -> bool:
+        """Say whether bytes have arrived that nobody has read."""
+        more: bool = self.connection.unread()
+        if more:
+            self._tap(Event("received", UNREAD))
+        return more
+
+    def read_head(self) -> bytes:
+        """Return the header of a data block, or the first two bytes of what is none."""
+        head: bytes = self._told(self.connection.read_head)
+        self._tap(Event("received", data=head))
+        return head
+
+    def read_into(self, whole: memoryview) -> None:
+        """Fill `whole` with the bytes that come next."""
+        self._told(lambda: self.connection.read_into(whole))
+        self._tap(Event("received", data=bytes(whole)))
+
+    def write_parts(self, *parts: bytes | memoryview) -> None:
+        """Send `parts` as one message; no terminator is added."""
+        self._write_bytes(b"".join(parts))
+
+    # PyMeasure's
+
     def _write(self, command: str, **kwargs: Any) -> None:
         self._write_bytes(command.encode("ascii") + self._terminator)
 
@@ -141,6 +169,39 @@ class TappedAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped
     def flush_read_buffer(self) -> None:
         """Discard what has been received."""
         self.connection.flush_read_buffer()
+
+
+class TappedWire:
+    """A byte stream with a tap; a `drivers.ocean_link.ByteWire`."""
+
+    def __init__(self, inner: ByteWire, tap: Tap) -> None:
+        """Listen to `inner`, which has just been connected."""
+        self._inner = inner
+        self._tap = tap
+        tap(Event("opened"))
+
+    def send(self, data: bytes) -> None:
+        """Send all of `data`; raises OSError."""
+        self._tap(Event("sent", data=data))
+        self._told(lambda: self._inner.send(data))
+
+    def receive(self, count: int, deadline: float, check: Callable[[], None]) -> bytes:
+        """Return exactly `count` bytes; raises OSError, of which TimeoutError."""
+        data = self._told(lambda: self._inner.receive(count, deadline, check))
+        self._tap(Event("received", data=data))
+        return data
+
+    def close(self) -> None:
+        """Close the connection; idempotent."""
+        self._inner.close()
+
+    def _told(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except OSError as error:
+            how = TIMED_OUT if isinstance(error, TimeoutError) else LOST
+            self._tap(Event("failed", how, str(error).encode()))
+            raise
 
 
 class TappedClient(httpx.Client):

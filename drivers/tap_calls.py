@@ -136,7 +136,7 @@ class TappedPort:
         return shot
 
     def abort(self) -> None:
-        """Let the shot in flight end with PortAborted; from any thread."""
+        """Let an exchange that runs raise PortAborted; from any thread, hence not told."""
         self._inner.abort()
 
     def stop(self) -> None:

@@ -16,7 +16,7 @@ What is returned is of the same type either way, so drivers cannot know the diff
 are opened with `TappedRigs` have a tap on them (`drivers.tap`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import httpx
@@ -48,9 +48,9 @@ from drivers.mock.rig import (
 )
 from drivers.mock.slm import SimulatedDisplay, SLMFirmware
 from drivers.mock.visa import FirmwareAdapter
-from drivers.ocean_link import OceanLink, TcpWire
+from drivers.ocean_link import ByteWire, OceanLink, TcpWire
 from drivers.slm_display import PhaseDisplay, SlmsuiteDisplay, display_class, remote_display
-from drivers.tap import TappedAdapter, TappedClient, tap_of
+from drivers.tap import TappedAdapter, TappedClient, TappedWire, tap_of
 from drivers.tap_calls import TappedBoard, TappedPort
 from drivers.visa_socket import SocketAdapter
 
@@ -294,17 +294,28 @@ def open_ocean(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> Oc
         from drivers.ocean_seabreeze import NetworkLink, UsbLink
     except ImportError as error:
         raise ValueError(f"{address}: needs `pip install 'pnnlab[ocean]'` ({error})") from error
+    tap = tap_of(rigs)
     if address.startswith(_OCEAN_USB):
+        if tap is not None:
+            raise ValueError(
+                f"{address}: what goes over USB cannot be recorded, but over TCP it can"
+            )
         return UsbLink(address.removeprefix(_OCEAN_USB))
+    connect = _ocean_wire(address, rigs, timeout_s)
+    return NetworkLink(connect if tap is None else lambda: TappedWire(connect(), tap), timeout_s)
+
+
+def _ocean_wire(address: str, rigs: Mapping[str, Rig], timeout_s: float) -> Callable[[], ByteWire]:
+    """Return what connects; raises ValueError for an address that names none."""
     if address.startswith(_OCEAN):
         host, port = _host_and_port(address, address.removeprefix(_OCEAN), _OCEAN_PORT)
-        return NetworkLink(lambda: TcpWire(host, port, timeout_s), timeout_s)
-    if not address.startswith(MOCK):
+        return lambda: TcpWire(host, port, timeout_s)
+    if not address.startswith(_IN_MEMORY):
         raise ValueError(f"{address}: not an ocean://, ocean-usb:// or mock:// address")
     firmware = _firmware(address, rigs)
-    if not isinstance(firmware, OceanFirmware):
+    if not isinstance(firmware, OceanFirmware | ReplayedStream):
         raise ValueError(f"{address}: this simulated instrument is no Ocean spectrometer")
-    return NetworkLink(lambda: SessionWire(firmware.connect()), timeout_s)
+    return lambda: SessionWire(firmware.connect())
 
 
 def open_slm(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> PhaseDisplay:

@@ -7,6 +7,8 @@ instrument is ever opened.
 from lab.config import BenchConfig, InstrumentConfig, RigConfig
 from lab.errors import ConfigError
 
+_MOCK = "mock://"
+
 COUNTERPARTS: dict[str, tuple[str, str]] = {
     "WaveShaperA": ("optics", "shaper"),
     "YokogawaAQ6370": ("optics", "spectrometer"),
@@ -26,21 +28,31 @@ def rehearsed(config: BenchConfig) -> BenchConfig:
     The instruments of a system stand on one rig. Identities are not expected, waits are not waited,
     nothing is recorded. Raises ConfigError for a driver whose counterpart is not known.
     """
-    here = {"honour_times": False, "admin": None}
-    rigs = {name: rig.model_copy(update=here) for name, rig in config.rigs.items()}
+    rigs = {name: _in_memory(rig) for name, rig in config.rigs.items()}
     instruments = dict(config.instruments)
     groups = [list(system.instruments.values()) for system in config.systems.values()]
     groups += [[name] for name in config.instruments]  # those that belong to no system
     for group in groups:
-        names = dict.fromkeys(rig for i in group if (rig := instruments[i].rig) is not None)
-        rig = next(iter(names), f"rehearsal-{len(rigs)}")
+        simulated = [rig for name in group if (rig := _rig(instruments[name])) is not None]
+        rig = simulated[0] if simulated else f"rehearsal-{len(rigs)}"
         for name in group:
-            if not instruments[name].is_in_memory:
-                plant, _ = _counterpart(name, instruments[name])
+            if _rig(instruments[name]) is None:
+                plant, instrument = _counterpart(name, instruments[name])
                 rigs.setdefault(rig, RigConfig(plant=plant))
-                instruments[name] = _moved(name, instruments[name], rig)
+                instruments[name] = _moved(instruments[name], f"{_MOCK}{rig}/{instrument}")
     changes = {"rigs": rigs, "instruments": instruments, "record": None, "interlock": None}
     return config.model_copy(update=changes)
+
+
+def _rig(part: InstrumentConfig) -> str | None:
+    """Return the rig that the address names, whatever else is known of the instrument."""
+    return part.rig if part.address.startswith(_MOCK) else None
+
+
+def _in_memory(rig: RigConfig) -> RigConfig:
+    """Return a rig with the same dials, in this process, that waits for nothing."""
+    dials = rig.model_dump(exclude={"admin"})
+    return RigConfig.model_validate({**dials, "honour_times": False})
 
 
 def _counterpart(name: str, part: InstrumentConfig) -> tuple[str, str]:
@@ -53,7 +65,6 @@ def _counterpart(name: str, part: InstrumentConfig) -> tuple[str, str]:
     return COUNTERPARTS[part.driver]
 
 
-def _moved(name: str, part: InstrumentConfig, rig: str) -> InstrumentConfig:
-    _, instrument = _counterpart(name, part)
-    address = f"mock://{rig}/{instrument}"
-    return part.model_copy(update={"address": address, "rig": rig, "expect_idn": None})
+def _moved(part: InstrumentConfig, address: str) -> InstrumentConfig:
+    content = part.model_dump(exclude={"rig"})
+    return InstrumentConfig.model_validate({**content, "address": address, "expect_idn": None})

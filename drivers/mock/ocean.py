@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from drivers.mock.faults import GARBAGE, ConnectionDropped, Fault, FaultQueue
+from drivers.mock.replay import ReplayedSession
 from drivers.ocean_frames import (
     HEADER_BYTES,
     NO_FLAG,
@@ -214,8 +215,8 @@ class SessionWire:
     A missing answer is known at once here, so the deadline is not waited for.
     """
 
-    def __init__(self, session: OceanSession) -> None:
-        """Connect to a session of the firmware."""
+    def __init__(self, session: OceanSession | ReplayedSession) -> None:
+        """Connect to a session of the firmware, or to a recorded one."""
         self._session = session
         self._received = b""
 

@@ -5,17 +5,18 @@ whatever comes after it. Passwords were not recorded: any one will do. Nothing i
 what a driver decides by the clock (a sweep that never ends) may therefore go another way.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from drivers.audio_port import CHANNELS, Frames, PortLost, PortRefused, PortTimeout, Shot
+from drivers.audio_port import CHANNELS, Frames, PortError, Shot
 from drivers.errors import ConnectionLost, ReplayError
 from drivers.mcc_board import BoardError, ScanStatus, Side
 from drivers.mock.faults import AnswerLate, ConnectionDropped
 from drivers.recording import load_recording
 from drivers.spec import Array
-from drivers.tap import LOST, TIMED_OUT, Event, shortened
+from drivers.tap import LOST, TIMED_OUT, UNREAD, Event, shortened
 from drivers.tap_calls import (
     FRAMES,
     VOLTS,
@@ -25,7 +26,7 @@ from drivers.tap_calls import (
     trigger_asked,
 )
 
-_PORT_ERRORS = {kind.__name__: kind for kind in (PortLost, PortTimeout, PortRefused)}
+_PORT_ERRORS = {kind.__name__: kind for kind in PortError.__subclasses__()}
 
 
 class Replay:
@@ -85,6 +86,17 @@ class Replay:
         while self._upcoming("received", "failed"):
             found.append(self._next())
         return found
+
+    def arrives_early(self) -> bytes:
+        """Take the bytes that are read next out of their place: they had arrived before."""
+        for i in range(self._position, len(self._events)):
+            line, event = self._events[i]
+            if event.what == "opened":
+                break
+            if event.what == "received" and event.data:
+                self._events[i] = line, replace(event, data=b"")
+                return event.data
+        return b"?"  # nobody read them
 
     def taken(self, came: bytes, same: bool) -> None:
         """Take the next event, which was `same` as what came, or raise ReplayError."""
@@ -157,11 +169,18 @@ class ReplayedSession:
                 break
             self._replay.taken(self._input, length > 0)
             self._input = self._input[length:]
-            for answer in self._replay.answers():
-                if answer.head != TIMED_OUT:  # what did not come is not sent
-                    _raise_failure(answer)
-                sent_back += answer.data if answer.what == "received" else b""
+            sent_back += self._bytes_of(self._replay.answers())
         return sent_back
+
+    def _bytes_of(self, answers: list[Event]) -> bytes:
+        """Return the bytes of an answer; what did not come in time is not among them."""
+        for answer in answers:
+            if answer.head != TIMED_OUT:
+                _raise_failure(answer)
+        received = [answer for answer in answers if answer.what == "received"]
+        data = b"".join(answer.data for answer in received)
+        more = bool(received) and received[-1].head == UNREAD
+        return data + self._replay.arrives_early() if more else data
 
     def _expected_length(self) -> int:
         """Return how many bytes make up the next request; 0 if it is another one."""
@@ -258,7 +277,7 @@ class ReplayedPort:
         return Shot(recorded, tuple(answer.head.split(", ")) if answer.head else ())
 
     def abort(self) -> None:
-        """Do nothing: the driver asks for no abort when it is recorded."""
+        """Do nothing: what was aborted then is aborted again."""
 
     def stop(self) -> None:
         """Compare the call."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drivers.errors import DriverError
+from drivers.errors import DriverError, LimitError
 from drivers.instrument import Instrument, LoopbackDelay, check_identity
 from drivers.spec import Array
 from lab.errors import LabError
@@ -93,11 +93,12 @@ def _driven(system: PhysicalSystem) -> Iterator[Check]:
         return
     rows = _rows_at_once(system)
     try:
-        reference, row_time_s = _repeat(system, system.reference_row(), rows)
+        row, share = strongest_row(system)
+        reference, row_time_s = _repeat(system, row, rows)
     except (DriverError, LabError) as error:
         yield Check("reference", name, "", False, reason(error))
         return
-    yield from _reference(system, reference)
+    yield from _reference(system, reference, share)
     yield from _loopbacks(system)
     yield _row_time(system, row_time_s, rows)
     try:
@@ -106,6 +107,27 @@ def _driven(system: PhysicalSystem) -> Iterator[Check]:
         yield Check("dark", name, "", False, reason(error))
         return
     yield from _dark(system, dark, _level(reference.y))
+
+
+def strongest_row(system: PhysicalSystem) -> tuple[tuple[Array, Array], float]:
+    """Return the reference row, halved towards the dark one until the limits allow it; its share.
+
+    Nothing is sent. Raises LimitError if even a hundredth is refused.
+    """
+    bright, dark = system.reference_row(), system.dark_row()
+    share = 1.0
+    while True:
+        x, theta = (
+            b if share == 1 else d + share * (b - d) for b, d in zip(bright, dark, strict=True)
+        )
+        try:
+            system.check(x, theta)
+        except LimitError:
+            if share < 0.01:
+                raise
+            share /= 2
+        else:
+            return (x, theta), share
 
 
 def _rows_at_once(system: PhysicalSystem) -> int:
@@ -123,8 +145,9 @@ def _repeat(system: PhysicalSystem, row: tuple[Array, Array], rows: int) -> tupl
     return measured, (time.perf_counter() - began) / rows
 
 
-def _reference(system: PhysicalSystem, rows: Rows) -> Iterator[Check]:
+def _reference(system: PhysicalSystem, rows: Rows, share: float) -> Iterator[Check]:
     """Yield how strong the reference is, how noisy, and how many of its rows are flagged."""
+    halved = "" if share == 1 else f", {share:.3g} of the drive: the limits allow no more"
     name, y = system.description.name, system.description.y
     level, noise = _level(rows.y), _noise(rows.y)
     peak = float(np.abs(rows.y.mean(axis=0)).max())
@@ -132,7 +155,7 @@ def _reference(system: PhysicalSystem, rows: Rows) -> Iterator[Check]:
         *("reference", name, 100 * peak / y.high, "% of full scale"),
         low=REFERENCE_AT_LEAST,
         high=100.0,
-        detail=f"peak {peak:.3g} {y.unit}, {level:.3g} {y.unit} rms",
+        detail=f"peak {peak:.3g} {y.unit}, {level:.3g} {y.unit} rms{halved}",
     )
     yield _judged(
         *("noise", name, _percent(noise, level), "% of the reference"),

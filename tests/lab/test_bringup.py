@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drivers.errors import InstrumentTimeout
+from drivers.errors import InstrumentTimeout, LimitError
 from drivers.mock.faults import Fault
 from drivers.spec import ArraySpec
 from lab import bringup
 from lab.bench import open_bench
-from lab.bringup import Check, bring_up
-from lab.config import load_bench
+from lab.bringup import Check, bring_up, strongest_row
+from lab.config import BenchConfig, load_bench
 from lab.systems.base import PhysicalSystem, Rows, SystemDescription
 
 ROOT = Path(__file__).parents[2]
@@ -207,6 +207,33 @@ def test_reference_and_dark_are_what_the_system_says():
     (bright, _), (dark, _) = lamp.batches
     np.testing.assert_array_equal(bright, np.full((16, 2), 1.5))
     np.testing.assert_array_equal(dark, np.zeros((16, 2)))
+
+
+@pytest.mark.parametrize(("most", "share"), [(0.4, 1), (0.2, 0.5), (0.05, 0.125)])
+def test_the_reference_is_halved_until_the_limits_of_a_row_allow_it(most, share):
+    config = load_bench(ROOT / "bench-plate.toml")
+    sound = config.instruments["sound"].model_dump(exclude={"rig"})
+    sound["limits"] = {"drive": {"rms": most}}
+    content = {**config.model_dump(exclude={"instruments"}), "instruments": {"sound": sound}}
+    with open_bench(BenchConfig.model_validate(content), start=False) as opened:
+        system = opened.systems["plate"]
+        (x, _), found = strongest_row(system)
+        assert found == share
+        np.testing.assert_allclose(x, share * system.reference_row()[0], rtol=1e-15)
+        (reference,) = [c for c in bring_up(system, {}) if c.check == "reference"]
+    assert reference.ok
+    assert ("the limits allow no more" in reference.detail) == (share < 1)
+
+
+def test_a_limit_that_allows_nothing_is_told():
+    lamp = Lamp()
+    lamp.check = refuse
+    (reference,) = [c for c in bring_up(lamp, {}) if c.check == "reference"]
+    assert reference.detail == "lamp: x: never"
+
+
+def refuse(x, theta):
+    raise LimitError("lamp", "x", "never")
 
 
 def test_an_instrument_may_be_any():

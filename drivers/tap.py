@@ -174,11 +174,11 @@ class TappedAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped
 class TappedWire:
     """A byte stream with a tap; a `drivers.ocean_link.ByteWire`."""
 
-    def __init__(self, inner: ByteWire, tap: Tap) -> None:
-        """Listen to `inner`, which has just been connected."""
-        self._inner = inner
+    def __init__(self, connect: Callable[[], ByteWire], tap: Tap) -> None:
+        """Connect, and listen; raises OSError."""
         self._tap = tap
         tap(Event("opened"))
+        self._inner = self._told(connect)
 
     def send(self, data: bytes) -> None:
         """Send all of `data`; raises OSError."""

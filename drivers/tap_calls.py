@@ -1,4 +1,4 @@
-"""Listen to boards and sound interfaces: their calls, with the arrays that go in and come out."""
+"""Listen to boards, sound interfaces and displays: their calls, and the arrays in and out."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -7,6 +7,8 @@ import numpy as np
 
 from drivers.audio_port import DuplexPort, Frames, PortError, Shot
 from drivers.mcc_board import BoardError, DaqBoard, ScanStatus, Side
+from drivers.slm_display import DisplayError, PhaseDisplay
+from drivers.slm_grating import Levels
 from drivers.spec import Array
 from drivers.tap import Event, Tap
 
@@ -159,3 +161,59 @@ class TappedPort:
 def exchange_asked(frames: Frames) -> tuple[str, bytes]:
     """Return how `exchange` is told, and its frames."""
     return f"exchange {len(frames)} frames", frames.astype(FRAMES).tobytes()
+
+
+class TappedDisplay:
+    """A phase display with a tap; a `PhaseDisplay`."""
+
+    def __init__(self, inner: PhaseDisplay, tap: Tap) -> None:
+        """Listen to `inner`, which is not connected yet."""
+        self._inner = inner
+        self._tap = tap
+
+    def open(self) -> None:
+        """Connect anew."""
+        self._tap(Event("opened"))
+        self._told(self._inner.open)
+        rows, columns = self._inner.shape
+        self._tap(Event("received", f"{rows} {columns} {self._inner.bits}"))
+
+    def close(self) -> None:
+        """Release the connection; idempotent."""
+        self._inner.close()
+
+    def identity(self) -> str:
+        """Return what kind of display answers, and its name."""
+        self._tap(Event("sent", "identity"))
+        identity = self._told(self._inner.identity)
+        self._tap(Event("received", data=identity.encode()))
+        return identity
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Get rows and columns; told when it is opened."""
+        return self._inner.shape
+
+    @property
+    def bits(self) -> int:
+        """Get the depth of a pixel, bits; told when it is opened."""
+        return self._inner.bits
+
+    def show(self, levels: Levels) -> None:
+        """Display grey levels (rows, columns)."""
+        self._tap(Event("sent", *show_asked(levels)))
+        self._told(lambda: self._inner.show(levels))
+
+    def _told(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except (OSError, DisplayError) as error:
+            self._tap(Event("failed", type(error).__name__, str(error).encode()))
+            raise
+
+
+def show_asked(levels: Levels) -> tuple[str, bytes]:
+    """Return how `show` is told, and its levels."""
+    rows, columns = levels.shape
+    little = levels.astype(levels.dtype.newbyteorder("<"))
+    return f"show {rows} x {columns} of {levels.dtype.itemsize} bytes", little.tobytes()

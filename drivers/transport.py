@@ -37,7 +37,7 @@ from drivers.mock.optics import OpticalPlant
 from drivers.mock.optics_drift import DeclaredDrift
 from drivers.mock.plate import OscillatingPlate
 from drivers.mock.remote import TIMEOUT_S, RemoteRig
-from drivers.mock.replay import ReplayedBoard, ReplayedPort, ReplayedStream
+from drivers.mock.replay import ReplayedBoard, ReplayedDisplay, ReplayedPort, ReplayedStream
 from drivers.mock.rig import (
     HttpFirmware,
     Rig,
@@ -51,7 +51,7 @@ from drivers.mock.visa import FirmwareAdapter
 from drivers.ocean_link import ByteWire, OceanLink, TcpWire
 from drivers.slm_display import PhaseDisplay, SlmsuiteDisplay, display_class, remote_display
 from drivers.tap import TappedAdapter, TappedClient, TappedWire, tap_of
-from drivers.tap_calls import TappedBoard, TappedPort
+from drivers.tap_calls import TappedBoard, TappedDisplay, TappedPort
 from drivers.visa_socket import SocketAdapter
 
 __all__ = [
@@ -302,7 +302,7 @@ def open_ocean(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> Oc
             )
         return UsbLink(address.removeprefix(_OCEAN_USB))
     connect = _ocean_wire(address, rigs, timeout_s)
-    return NetworkLink(connect if tap is None else lambda: TappedWire(connect(), tap), timeout_s)
+    return NetworkLink(connect if tap is None else lambda: TappedWire(connect, tap), timeout_s)
 
 
 def _ocean_wire(address: str, rigs: Mapping[str, Rig], timeout_s: float) -> Callable[[], ByteWire]:
@@ -324,6 +324,13 @@ def open_slm(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> Phas
     Nothing is connected yet. Raises ValueError for an address that names none, or where slmsuite
     is not installed.
     """
+    display, tap = _open_display(address, rigs, timeout_s), tap_of(rigs)
+    return display if tap is None else TappedDisplay(display, tap)
+
+
+def _open_display(address: str, rigs: Mapping[str, Rig], timeout_s: float) -> PhaseDisplay:
+    if address.startswith(REPLAY):
+        return ReplayedDisplay(address.removeprefix(REPLAY))
     try:
         if address.startswith(_SLM):
             return SlmsuiteDisplay(display_class(address.removeprefix(_SLM)))

@@ -14,6 +14,7 @@ COUNTERPARTS: dict[str, tuple[str, str]] = {
     "YokogawaAQ6370": ("optics", "spectrometer"),
     "SLMShaper": ("optics", "slm"),
     "OceanSpectrometer": ("optics", "ocean"),
+    "SLMShaper": ("optics", "slm"),
     "MccUsb1208HS": ("circuit", "daq"),
     "RedPitayaDAQ": ("circuit", "redpitaya"),
     "AudioPlate": ("plate", "audio"),
@@ -26,7 +27,8 @@ def rehearsed(config: BenchConfig) -> BenchConfig:
     """Return the bench with a simulated counterpart for every real instrument.
 
     The instruments of a system stand on one rig. Identities are not expected, waits are not waited,
-    nothing is recorded. Raises ConfigError for a driver whose counterpart is not known.
+    nothing is recorded, and an interlock is not read. Raises ConfigError for a driver whose
+    counterpart is not known.
     """
     rigs = {name: _in_memory(rig) for name, rig in config.rigs.items()}
     instruments = dict(config.instruments)

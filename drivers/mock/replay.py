@@ -15,6 +15,8 @@ from drivers.errors import ConnectionLost, ReplayError
 from drivers.mcc_board import BoardError, ScanStatus, Side
 from drivers.mock.faults import AnswerLate, ConnectionDropped
 from drivers.recording import load_recording
+from drivers.slm_display import DisplayError
+from drivers.slm_grating import Levels
 from drivers.spec import Array
 from drivers.tap import LOST, TIMED_OUT, UNREAD, Event, shortened
 from drivers.tap_calls import (
@@ -23,10 +25,15 @@ from drivers.tap_calls import (
     exchange_asked,
     input_asked,
     output_asked,
+    show_asked,
     trigger_asked,
 )
 
 _PORT_ERRORS = {kind.__name__: kind for kind in PortError.__subclasses__()}
+
+_DISPLAY_ERRORS: dict[str, type[Exception]] = {
+    kind.__name__: kind for kind in (ConnectionError, TimeoutError, DisplayError)
+}
 
 
 class Replay:
@@ -77,11 +84,11 @@ class Replay:
         if same and expected.data != data:
             came += f", which differs from byte {_first_difference(expected.data, data)} on,"
         self._take_checked(came, same and expected.data == data)
+        self._exchanges += 1
         return self.answers()
 
     def answers(self) -> list[Event]:
         """Take what came back before the next request."""
-        self._exchanges += 1
         found = []
         while self._upcoming("received", "failed"):
             found.append(self._next())
@@ -101,6 +108,7 @@ class Replay:
     def taken(self, came: bytes, same: bool) -> None:
         """Take the next event, which was `same` as what came, or raise ReplayError."""
         self._take_checked(shortened(came), same)
+        self._exchanges += 1
 
     def _upcoming(self, *whats: str) -> bool:
         left = self._position < len(self._events)
@@ -292,6 +300,42 @@ class ReplayedPort:
             if answer.what == "failed":
                 raise _PORT_ERRORS[answer.head](answer.data.decode())
         return answers
+
+
+class ReplayedDisplay:
+    """A phase display from a recording; a `PhaseDisplay`."""
+
+    def __init__(self, address: str) -> None:
+        """Load the recording; see `Replay`."""
+        self._replay = Replay(address)
+        self.shape = (0, 0)
+        self.bits = 0
+
+    def open(self) -> None:
+        """Compare the call, and take shape and depth from what was told then."""
+        self._replay.opened()
+        for answer in self._replay.answers():
+            rows, columns, self.bits = map(int, answer.head.split())
+            self.shape = rows, columns
+
+    def close(self) -> None:
+        """Do nothing; idempotent."""
+
+    def identity(self) -> str:
+        """Return what was told then."""
+        return self._call("identity")
+
+    def show(self, levels: Levels) -> None:
+        """Compare all grey levels."""
+        self._call(*show_asked(levels))
+
+    def _call(self, asked: str, data: bytes = b"") -> str:
+        told = ""
+        for answer in self._replay.sent(asked, data):
+            if answer.what == "failed":
+                raise _DISPLAY_ERRORS.get(answer.head, OSError)(answer.data.decode())
+            told = answer.data.decode()
+        return told
 
 
 def _first_difference(one: bytes, other: bytes) -> int:

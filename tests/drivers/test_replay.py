@@ -15,11 +15,13 @@ from drivers.mock.faults import Fault
 from drivers.mock.http import FirmwareClient
 from drivers.mock.mcc import SimulatedBoard
 from drivers.mock.rig import Rig
+from drivers.mock.slm import SimulatedDisplay
 from drivers.mock.visa import FirmwareAdapter
 from drivers.ocean import OceanSpectrometer
 from drivers.recording import Recorder, load_recording
+from drivers.slm import SLMShaper
 from drivers.tap import TappedRigs
-from drivers.transport import open_audio, open_board, open_http, open_ocean, open_visa
+from drivers.transport import open_audio, open_board, open_http, open_ocean, open_slm, open_visa
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from loopback import HttpHandler, ScpiHandler
@@ -41,6 +43,14 @@ def open_hdx(address, rigs):
     pytest.importorskip("seabreeze")
     link = open_ocean(address, rigs, timeout_s=0.2)
     return OceanSpectrometer(link, name="hdx", watts_per_count=1.6e-6 / 65_535)
+
+
+def open_panel(address, rigs):
+    return SLMShaper(open_slm(address, rigs, timeout_s=1), name="panel", settling_time_s=0)
+
+
+def light(panel):
+    panel.load(np.linspace(0, 30, 1000), np.linspace(0, 1, 1000))
 
 
 def open_daq(address, rigs):
@@ -75,6 +85,7 @@ KINDS = {
     "shaper": (open_shaper, shape),
     "spectrometer": (open_osa, sweep),
     "ocean": (open_hdx, sweep),
+    "slm": (open_panel, light),
     "daq": (open_daq, drive_circuit),
     "audio": (open_plate, play),
 }
@@ -275,6 +286,15 @@ def test_changed_voltages_are_told(record, path):
         daq.acquire(np.full((3, 8), 0.5))
 
 
+def test_a_changed_pattern_is_told(record, path):
+    record("slm")
+    panel = open_panel(f"replay://{path}", {})
+    panel.identify()
+    panel.start()
+    with pytest.raises(ReplayError, match=r"show 64 x 1920 of 1 bytes .*differs from byte \d+ on"):
+        panel.load(np.zeros(1000), np.zeros(1000))
+
+
 def test_changed_sound_is_told(record, path):
     record("audio")
     plate = open_plate(f"replay://{path}", {})
@@ -305,7 +325,9 @@ def test_any_password_will_do_and_none_is_in_the_file(record, path):
     osa.start()
 
 
-@pytest.mark.parametrize("open_", [open_shaper, open_osa, open_hdx, open_daq, open_plate])
+@pytest.mark.parametrize(
+    "open_", [open_shaper, open_osa, open_hdx, open_panel, open_daq, open_plate]
+)
 def test_addresses_that_cannot_be_replayed(open_, record, path):
     record("shaper")
     with pytest.raises(ValueError, match=r"no instrument 'laser' \(there are: shaper"):
@@ -385,3 +407,4 @@ def test_where_nobody_listens_the_wire_is_bare(rigs):
     assert type(open_board("mock://lab/daq", rigs)) is SimulatedBoard
     assert type(open_audio("mock://lab/audio", rigs, timeout_s=1)) is SimulatedAudio
     assert type(open_audio("audio://Scarlett", rigs, timeout_s=1)) is SounddeviceProcess
+    assert type(open_slm("mock://lab/slm", rigs, timeout_s=1)) is SimulatedDisplay

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from drivers.transport import open_rigs
 from lab.bench import open_bench
-from lab.config import BenchConfig, load_bench
+from lab.config import BenchConfig, RigConfig, load_bench
 from lab.errors import ConfigError
 from lab.openers import DRIVERS
 from lab.rehearsal import COUNTERPARTS, rehearsed
@@ -17,7 +18,7 @@ def real(bench: str, **addresses: str) -> BenchConfig:
     """Return a bench file's content with real addresses and no rigs."""
     content = load_bench(ROOT / bench).model_dump()
     for name, address in addresses.items():
-        content["instruments"][name]["address"] = address
+        content["instruments"][name] |= {"address": address, "rig": None}
     content["rigs"] = {n: r for n, r in content["rigs"].items() if len(addresses) == 1}
     return BenchConfig.model_validate(content)
 
@@ -25,8 +26,15 @@ def real(bench: str, **addresses: str) -> BenchConfig:
 OPTICS = {"shaper": "http://192.168.1.20", "spectrometer": "TCPIP0::192.168.1.21::10001::SOCKET"}
 
 
-def test_every_driver_has_a_counterpart():
-    assert COUNTERPARTS.keys() == DRIVERS.keys()
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_every_driver_has_a_counterpart_that_stands_on_its_rig(driver):
+    plant, instrument = COUNTERPARTS[driver]
+    rigs = open_rigs({"rig": RigConfig(plant=plant)})
+    assert instrument in rigs["rig"].instruments
+
+
+def test_no_counterpart_is_of_a_driver_that_is_not_there():
+    assert COUNTERPARTS.keys() <= DRIVERS.keys()
 
 
 @pytest.mark.parametrize(
@@ -70,6 +78,22 @@ def test_an_instrument_without_a_system_has_a_rig_of_its_own():
     content["instruments"]["spare"] = content["instruments"]["shaper"]
     config = rehearsed(BenchConfig.model_validate(content))
     assert config.instruments["spare"].rig not in (None, config.instruments["shaper"].rig)
+
+
+def test_rigs_on_sockets_are_left_alone():
+    content = load_bench(ROOT / "bench.toml").model_dump()
+    content["rigs"]["optics"]["admin"] = "http://127.0.0.1:9"
+    for name, address in OPTICS.items():
+        content["instruments"][name]["address"] = address
+    config = rehearsed(BenchConfig.model_validate(content))
+    assert all(rig.admin is None for rig in config.rigs.values())
+    assert all(part.address.startswith("mock://") for part in config.instruments.values())
+
+
+def test_an_interlock_is_not_asked():
+    content = load_bench(ROOT / "bench.toml").model_dump()
+    content["interlock"] = {"address": "TCPIP0::192.168.1.22::5000::SOCKET"}
+    assert rehearsed(BenchConfig.model_validate(content)).interlock is None
 
 
 def test_a_driver_of_ones_own_needs_a_mock():

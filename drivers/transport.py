@@ -37,7 +37,8 @@ from drivers.mock.optics import OpticalPlant
 from drivers.mock.optics_drift import DeclaredDrift
 from drivers.mock.plate import OscillatingPlate
 from drivers.mock.remote import TIMEOUT_S, RemoteRig
-from drivers.mock.replay import ReplayedBoard, ReplayedDisplay, ReplayedPort, ReplayedStream
+from drivers.mock.replay import ReplayedStream
+from drivers.mock.replay_calls import ReplayedBoard, ReplayedDisplay, ReplayedPort
 from drivers.mock.rig import (
     HttpFirmware,
     Rig,

@@ -6,7 +6,7 @@ loopback), not from what products they are. Nothing here knows how results are s
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from drivers.errors import DriverError, LimitError
 from drivers.instrument import Instrument, LoopbackDelay, check_identity
 from drivers.spec import Array
 from lab.errors import LabError
+from lab.permits import Permit
 from lab.systems.base import PhysicalSystem, Rows
 
 DARK_AT_MOST = 20.0
@@ -66,6 +67,18 @@ def bring_up(system: PhysicalSystem, expected: Mapping[str, str | None]) -> Iter
     if known:
         yield from _driven(system)
     yield _tried("safe-state", name, lambda: _safe(system))
+
+
+def permitted(bench: str, permits: Sequence[Permit]) -> Iterator[Check]:
+    """Yield whether the bench may be driven, by its interlock and guard; nothing if it has none."""
+
+    def ask() -> str:
+        for permit in permits:
+            permit.check()
+        return "the bench may be driven"
+
+    if permits:
+        yield _tried("permits", bench, ask)
 
 
 def reason(error: BaseException) -> str:

@@ -14,7 +14,6 @@ COUNTERPARTS: dict[str, tuple[str, str]] = {
     "YokogawaAQ6370": ("optics", "spectrometer"),
     "SLMShaper": ("optics", "slm"),
     "OceanSpectrometer": ("optics", "ocean"),
-    "SLMShaper": ("optics", "slm"),
     "MccUsb1208HS": ("circuit", "daq"),
     "RedPitayaDAQ": ("circuit", "redpitaya"),
     "AudioPlate": ("plate", "audio"),

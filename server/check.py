@@ -6,8 +6,9 @@ from pathlib import Path
 from drivers.errors import DriverError
 from drivers.tap import Tap
 from lab.bench import open_bench
-from lab.bringup import Check, bring_up, reason
+from lab.bringup import Check, bring_up, permitted, reason
 from lab.config import BenchConfig, load_bench
+from lab.errors import NotPermitted
 
 
 def check_bench(
@@ -22,9 +23,10 @@ def check_bench(
     expected = {name: part.expect_idn for name, part in config.instruments.items()}
     try:
         with open_bench(bench, start=False, tap=tap) as opened:
+            yield from permitted(config.name, opened.protection.permits)
             for system in opened.systems.values():
                 yield from bring_up(system, expected)
-    except (DriverError, ExceptionGroup) as error:
+    except (DriverError, NotPermitted, ExceptionGroup) as error:
         # on the way to the safe state, or while connecting
         yield Check("bench", config.name, "", False, reason(error))
 

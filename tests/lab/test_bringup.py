@@ -11,7 +11,7 @@ from drivers.mock.faults import Fault
 from drivers.spec import ArraySpec
 from lab import bringup
 from lab.bench import open_bench
-from lab.bringup import Check, bring_up, strongest_row
+from lab.bringup import Check, bring_up, permitted, strongest_row
 from lab.config import BenchConfig, load_bench
 from lab.systems.base import PhysicalSystem, Rows, SystemDescription
 
@@ -239,6 +239,22 @@ def refuse(x, theta):
 def test_an_instrument_may_be_any():
     (identity, *_) = bring_up(Lamp(), {"bulb": None})
     assert identity.detail == "ACME bulb (any is accepted)"
+
+
+@pytest.mark.parametrize("contact", ["closed", "open"])
+def test_an_interlock_is_asked_first(contact):
+    content = load_bench(ROOT / "bench-circuit.toml").model_dump()
+    content["interlock"] = {"address": "mock://circuit/interlock", "ok": int(contact == "closed")}
+    with open_bench(BenchConfig.model_validate(content), start=False) as opened:
+        (permit,) = permitted("lab", opened.protection.permits)
+        (started,) = [c for c in bring_up(opened.systems["circuit"], {}) if c.check == "start"]
+    assert permit.check == "permits"
+    assert permit.ok == started.ok == (contact == "closed")
+    assert permit.ok or "the interlock is open" in permit.detail
+
+
+def test_a_bench_without_interlock_and_guard_has_no_permits_to_tell():
+    assert list(permitted("lab", ())) == []
 
 
 @pytest.mark.parametrize("call", ["identify", "start", "measure", "shutdown"])

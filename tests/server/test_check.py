@@ -10,10 +10,12 @@ from typer.testing import CliRunner
 
 from documentation import blocks
 from drivers.errors import InstrumentTimeout
+from drivers.recording import load_recording
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from lab.bench import open_bench
 from lab.config import InterlockConfig, load_bench
+from lab.guard import guarded_instruments
 from lab.openers import DRIVERS
 from lab.rehearsal import COUNTERPARTS, rehearsed
 from server.cli import app
@@ -156,13 +158,12 @@ def test_what_is_printed_is_what_would_be_sent(tmp_path):
     sent = [event for event in events if event["what"] in ("opened", "sent")]
     shown = json.loads(pnnlab("check", "--bench", str(BENCH), "--dry-run", "--json").stdout)
     assert list(shown) == ["bench", "dry_run", "ok", "commands"]
-    assert [c["instrument"] for c in shown["commands"]] == [e["instrument"] for e in sent]
-    assert [c["bytes"] for c in shown["commands"]] == [len(e.get("text", "")) for e in sent]
-    plain = [
-        (c["command"], e["text"].strip())
-        for c, e in zip(shown["commands"], sent, strict=True)
-        if "text" in e and "head" not in e
-    ]
+    for name in ("shaper", "spectrometer"):  # each in its order; they are closed in parallel
+        recorded = [event.get("text", "") for event in sent if event["instrument"] == name]
+        commands = [c for c in shown["commands"] if c["instrument"] == name]
+        assert len(commands) > 30
+        assert [c["bytes"] for c in commands] == [len(text) for text in recorded]
+    plain = [(c["command"], t.strip()) for c, t in zip(commands, recorded, strict=True) if t]
     assert len(plain) > 100
     assert all(command == text for command, text in plain)
 
@@ -210,6 +211,7 @@ def test_a_recorded_check_is_replayed_with_the_same_numbers(bench, tmp_path):
     one = pnnlab("check", "--bench", str(bench), "--record", str(session), "--json").stdout
     copy = replayed(bench, session, tmp_path)
     two = pnnlab("check", "--bench", str(copy), "--json").stdout
+    assert not guarded_instruments(load_bench(copy))  # nothing there outlives the process
     checks = [
         [c for c in json.loads(text)["checks"] if c["check"] != "row-time"] for text in (one, two)
     ]
@@ -226,6 +228,23 @@ def test_another_bench_than_the_recorded_one_is_told(tmp_path):
         "expected :SENSe:WAVelength:STARt 7.73365e-07, but :SENSe:WAVelength:STARt 7.734e-07"
         in (output)
     )
+
+
+def test_a_check_that_fails_is_recorded_whole(tmp_path):
+    session = tmp_path / "session.jsonl"
+    bench = tmp_path / "bench.toml"
+    bench.write_text(BENCH.read_text().replace("YOKOGAWA,AQ6370", "ACME,1000"))
+    one = pnnlab("check", "--bench", str(bench), "--record", str(session), code=1).stdout
+    copy = replayed(bench, session, tmp_path)
+    assert pnnlab("check", "--bench", str(copy), code=1).stdout == one
+
+
+def test_the_bench_file_may_ask_for_a_recording(tmp_path):
+    session = tmp_path / "session.jsonl"
+    bench = tmp_path / "bench.toml"
+    bench.write_text(f'record = "{session}"\n{BENCH.read_text()}')
+    pnnlab("check", "--bench", str(bench))
+    assert {"shaper", "spectrometer"} == load_recording(session).keys()
 
 
 def test_a_recording_is_not_overwritten(tmp_path):

@@ -176,7 +176,8 @@ class SLMShaper:
         return checked
 
     def _pattern(self, attenuation_db: Array, phase_rad: Array) -> Levels:
-        """Return the grey levels (rows, columns) of the whole display."""
+        """Return the grey levels (rows, columns) of the whole display; raises LimitError."""
+        self._check_geometry()  # the display may be another one than at the start
         amplitude = np.where(attenuation_db > self._floor_db, 0.0, 10.0 ** (attenuation_db / -20))
         bits = self._display.bits
         phases = self._grating.phases(amplitude, phase_rad)

@@ -1,5 +1,6 @@
 """What the SLM driver needs of a display, and slmsuite's; imports slmsuite when one is opened."""
 
+import importlib
 from ast import literal_eval
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -98,8 +99,10 @@ class SlmsuiteDisplay:
 def display_class(place: str) -> Callable[[], Any]:
     """Return what makes the display `module.Class?key=value&...`; numbers and tuples as Python.
 
-    Raises ValueError if it cannot be imported.
+    Raises ValueError if it cannot be imported, ImportError where slmsuite itself is missing.
     """
+    if place.startswith("slmsuite."):
+        importlib.import_module("slmsuite")
     path, _, query = place.partition("?")
     module, _, name = path.rpartition(".")
     maker = imported(f"{module}:{name}")

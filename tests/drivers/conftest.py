@@ -15,7 +15,8 @@ from drivers.mock.rig import Rig, optical_rig, plate_rig
 from drivers.ocean import OceanSpectrometer
 from drivers.redpitaya import RedPitayaDAQ
 from drivers.row_key import RowKey
-from drivers.transport import open_audio, open_board, open_http, open_ocean, open_visa
+from drivers.slm import SLMShaper
+from drivers.transport import open_audio, open_board, open_http, open_ocean, open_slm, open_visa
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from loopback import loopback
@@ -142,6 +143,21 @@ def make_redpitaya(rig: Rig) -> Callable[..., RedPitayaDAQ]:
 @pytest.fixture
 def ocean(make_ocean: Callable[..., OceanSpectrometer]) -> OceanSpectrometer:
     return make_ocean(expect_idn="HDX0")
+
+
+@pytest.fixture
+def make_slm(rig: Rig) -> Callable[..., SLMShaper]:
+    def make(**settings: Any) -> SLMShaper:
+        display = open_slm("mock://optics/slm", {"optics": rig}, timeout_s=2)
+        settings = {"name": "slm", "lines": 20, "settling_time_s": 0.0, **settings}
+        return SLMShaper(display, **settings)
+
+    return make
+
+
+@pytest.fixture
+def slm(make_slm: Callable[..., SLMShaper]) -> SLMShaper:
+    return make_slm(expect_idn="SLM-0193")
 
 
 class EchoPlant:

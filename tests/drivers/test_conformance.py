@@ -8,7 +8,7 @@ import pytest
 from drivers.errors import Aborted, ConnectionLost, DriverError, IdentityError
 from drivers.mock.faults import Fault
 
-DRIVERS = ["shaper", "spectrometer", "ocean", "daq", "audio", "daq_plate", "redpitaya"]
+DRIVERS = ["shaper", "slm", "spectrometer", "ocean", "daq", "audio", "daq_plate", "redpitaya"]
 RIGS = {  # the others stand on the rig `rig`
     "audio": "plate_rig_of_echo",
     "daq_plate": "plate_rig_of_echo",
@@ -33,7 +33,7 @@ def test_it_identifies_itself_before_and_after_start(make):
     identity = driver.identify()
     driver.start()
     assert driver.identify() == identity
-    assert re.search("6370|1000A|HDX0|1208HS|48000 Hz|REDPITAYA", identity)
+    assert re.search("6370|1000A|SLM-0193|HDX0|1208HS|48000 Hz|REDPITAYA", identity)
 
 
 def test_start_shutdown_and_close_are_idempotent(make):
@@ -77,7 +77,7 @@ def attempt(call):
 @pytest.mark.parametrize("fault", list(Fault))
 @pytest.mark.parametrize("call", ["start", "identify", "shutdown"])
 def test_a_fault_is_one_driver_error_and_start_recovers(make, fault, call):
-    driver = make(expect_idn="YOKOGAWA|WaveShaper|HDX0|USB-1208HS|48000 Hz|REDPITAYA")
+    driver = make(expect_idn="YOKOGAWA|WaveShaper|SLM-0193|HDX0|USB-1208HS|48000 Hz|REDPITAYA")
     driver.start()
     make.rig.inject(make.instrument, fault)
     # A fault of an answer waits for a command that has one, at the latest in start.
@@ -95,6 +95,7 @@ def test_a_fault_is_one_driver_error_and_start_recovers(make, fault, call):
 
 OPERATIONS = {
     "shaper": lambda driver: driver.load(*np.zeros((2, *driver.attenuation.shape))),
+    "slm": lambda driver: driver.load(*np.zeros((2, *driver.attenuation.shape))),
     "ocean": lambda driver: driver.measure(),
     "daq": lambda driver: driver.acquire(np.zeros((1, *driver.drive.shape))),
     "audio": lambda driver: driver.play_and_record(np.zeros((1, *driver.drive.shape))),

@@ -21,6 +21,7 @@ from drivers.mcc import MccUsb1208HS
 from drivers.ocean import OceanSpectrometer
 from drivers.redpitaya import RedPitayaDAQ
 from drivers.row_key import RowKey
+from drivers.slm import SLMShaper
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from lab.client import Client
@@ -52,7 +53,7 @@ from server.views import PassOptions
 def settings(driver: Callable[..., object]) -> dict[str, Any]:
     """Return a driver's settings as the bench file may give them, with their defaults."""
     others = {"self", "client", "adapter", "name", "expect_idn", "settling_time_s", "kwargs"}
-    others |= {"board", "interface", "link", "timeout_s"}
+    others |= {"board", "display", "interface", "link", "timeout_s"}
     limits = {"attenuation", "phase", "drive"}
     parameters = inspect.signature(driver).parameters
     return {key: p.default for key, p in parameters.items() if key not in others | limits}
@@ -109,6 +110,7 @@ def as_shown(default: Any) -> str:
         ("MccUsb1208HS", settings(MccUsb1208HS)),
         ("OceanSpectrometer", settings(OceanSpectrometer)),
         ("RedPitayaDAQ", settings(RedPitayaDAQ)),
+        ("SLMShaper", settings(SLMShaper)),
     ],
 )
 def test_every_key_is_listed_with_its_default(heading: str, expected: dict[str, Any]) -> None:

@@ -314,9 +314,12 @@ def _ocean_wire(address: str, rigs: Mapping[str, Rig], timeout_s: float) -> Call
     if not address.startswith(_IN_MEMORY):
         raise ValueError(f"{address}: not an ocean://, ocean-usb:// or mock:// address")
     firmware = _firmware(address, rigs)
-    if not isinstance(firmware, OceanFirmware | ReplayedStream):
+    if isinstance(firmware, ReplayedStream):
+        return lambda: SessionWire(firmware.connect())
+    if not isinstance(firmware, OceanFirmware):
         raise ValueError(f"{address}: this simulated instrument is no Ocean spectrometer")
-    return lambda: SessionWire(firmware.connect())
+    wire = _wire(address, rigs)
+    return lambda: SessionWire(firmware.connect(), wire)
 
 
 def open_slm(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> PhaseDisplay:

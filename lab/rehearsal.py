@@ -11,8 +11,8 @@ _MOCK = "mock://"
 
 COUNTERPARTS: dict[str, tuple[str, str]] = {
     "WaveShaperA": ("optics", "shaper"),
-    "YokogawaAQ6370": ("optics", "spectrometer"),
     "SLMShaper": ("optics", "slm"),
+    "YokogawaAQ6370": ("optics", "spectrometer"),
     "OceanSpectrometer": ("optics", "ocean"),
     "MccUsb1208HS": ("circuit", "daq"),
     "RedPitayaDAQ": ("circuit", "redpitaya"),

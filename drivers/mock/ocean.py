@@ -10,11 +10,18 @@ The first spectrum after a change of the integration time is still of the old on
 import struct
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
-from drivers.mock.faults import GARBAGE, ConnectionDropped, Fault, FaultQueue
-from drivers.mock.replay import ReplayedSession
+from drivers.mock.faults import (
+    GARBAGE,
+    ConnectionDropped,
+    Fault,
+    FaultQueue,
+    OrderQueue,
+    WireFault,
+)
 from drivers.ocean_frames import (
     HEADER_BYTES,
     NO_FLAG,
@@ -80,6 +87,10 @@ class OceanFirmware:
         Such as "GET_SERIAL 0x100", after `drivers.ocean_frames.Message`.
         """
         self.faults.arm(fault, on or ("GET_SERIAL 0x100" if fault is Fault.IDENTITY else ""))
+
+    def clear_faults(self) -> None:
+        """Disarm every fault."""
+        self.faults.clear()
 
     def answer(self, request: Frame) -> Frame | None:
         """Carry out one request; None where the host asks for no acknowledgement.
@@ -209,29 +220,51 @@ class OceanSession:
         return late + data
 
 
+class ByteSession(Protocol):
+    """A session of any firmware on a byte stream."""
+
+    def receive(self, data: bytes) -> bytes:
+        """Take bytes from the host and return the bytes sent back; may raise ConnectionDropped."""
+        ...
+
+    def close(self) -> None:
+        """End the connection; idempotent."""
+        ...
+
+
 class SessionWire:
     """The in-memory end of a byte stream (`drivers.ocean_link.ByteWire`).
 
     A missing answer is known at once here, so the deadline is not waited for.
     """
 
-    def __init__(self, session: OceanSession | ReplayedSession) -> None:
-        """Connect to a session of the firmware, or to a recorded one."""
+    def __init__(self, session: ByteSession, wire: OrderQueue | None = None) -> None:
+        """Connect to a session of firmware; wire: the faults armed for the way there."""
         self._session = session
+        self._wire = wire
         self._received = b""
+        self._stalled = False
+        self._ready = 0.0
 
     def send(self, data: bytes) -> None:
         """Send all of `data`; raises ConnectionError."""
+        order = self._wire.take(data) if self._wire else None
+        if order is not None:
+            self._stalled |= order.fault is WireFault.STALL
+            self._ready = time.monotonic() + order.delay_s
+        if self._stalled:
+            return  # as long as the line takes it, the host does not notice
         try:
             self._received += self._session.receive(data)
         except ConnectionDropped as dropped:
             raise ConnectionError("connection reset by peer") from dropped
 
     def receive(self, count: int, deadline: float, check: Callable[[], None]) -> bytes:
-        """Return exactly `count` bytes; TimeoutError where they have not been sent."""
+        """Return exactly `count` bytes; TimeoutError where they are not sent by the deadline."""
         check()
-        if len(self._received) < count:
-            raise TimeoutError(f"{len(self._received)} of {count} bytes came in time")
+        if len(self._received) < count or self._ready > deadline:
+            raise TimeoutError(f"{count} bytes did not come in time")
+        time.sleep(max(0.0, self._ready - time.monotonic()))
         taken, self._received = self._received[:count], self._received[count:]
         return taken
 

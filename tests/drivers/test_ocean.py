@@ -17,7 +17,7 @@ from drivers.errors import (
     ProtocolError,
 )
 from drivers.mock import ocean as hdx
-from drivers.mock.faults import Fault
+from drivers.mock.faults import Fault, FaultOrder, WireFault
 from drivers.ocean import OceanSpectrometer
 from drivers.ocean_frames import Flag, Frame, Message, unpack
 from drivers.transport import open_ocean
@@ -285,6 +285,27 @@ def test_each_fault_is_one_clear_error_and_start_recovers(ocean, rig, light, fau
     ocean.start()
     shine(light, 2e-7)  # an old spectrum would be told from the new one
     np.testing.assert_allclose(ocean.measure(), 2e-7, atol=1.3e-11)
+
+
+@pytest.mark.parametrize(
+    ("order", "error"),
+    [
+        (FaultOrder("ocean", WireFault.STALL), InstrumentTimeout),
+        (FaultOrder("ocean", WireFault.DELAY, delay_s=10.0), InstrumentTimeout),
+        (FaultOrder("ocean", WireFault.DELAY, delay_s=1e-3), None),
+    ],
+)
+def test_a_wire_that_stalls_or_delays(ocean, rig, light, order, error):
+    shine(light, 0.0)
+    ocean.start()
+    rig.arm(order)
+    if error is None:
+        ocean.measure()
+        return
+    with pytest.raises(error, match="ocean: spectrum: no answer"):
+        ocean.measure()
+    ocean.start()
+    ocean.measure()
 
 
 def test_a_refused_setting_is_not_overlooked(ocean, rig):

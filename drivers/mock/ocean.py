@@ -56,6 +56,8 @@ class OceanFirmware:
     `out_of_limits`: values received outside the integration times and trigger modes it has.
     """
 
+    network_address = "ocean://{host}:{port}"
+
     def __init__(
         self,
         spectrum: Callable[[Array], Array],
@@ -91,6 +93,11 @@ class OceanFirmware:
     def clear_faults(self) -> None:
         """Disarm every fault."""
         self.faults.clear()
+
+    @property
+    def safe(self) -> bool:
+        """Whether it is in its safe state: always, it emits nothing."""
+        return True
 
     def answer(self, request: Frame) -> Frame | None:
         """Carry out one request; None where the host asks for no acknowledgement.

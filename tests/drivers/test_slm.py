@@ -199,11 +199,11 @@ def test_the_light_gets_the_commanded_field(make_slm, plant):
 
 def test_the_safe_state_is_really_dark(slm, firmware, plant):
     slm.start()
-    assert firmware.blocked
+    assert firmware.safe
     slm.load(np.zeros(20), np.zeros(20))
-    assert not firmware.blocked
+    assert not firmware.safe
     slm.shutdown()
-    assert firmware.blocked
+    assert firmware.safe
     assert not plant.transmission.any()
 
 

@@ -83,7 +83,7 @@ class OceanSpectrometer:
         _check_range(name, "full_scale_counts", full_scale_counts, (1, 2**32), "counts")
         _check_range(name, "watts_per_count", watts_per_count, (1e-30, 1.0), "W")
         self._time_us = round(integration_time_ms * 1000)
-        self._wavelengths_m = np.linspace(start_nm, stop_nm, points) * 1e-9
+        self._wavelengths_nm = np.linspace(start_nm, stop_nm, points)
         self.power = ArraySpec("power", "W", (points,), 0.0, full_scale_counts * watts_per_count)
         self._pixels = 0
         self._lower: NDArray[np.intp]
@@ -95,7 +95,7 @@ class OceanSpectrometer:
     @property
     def wavelengths_m(self) -> Array:
         """Get the wavelength axis of `measure`, (points,), m."""
-        return self._wavelengths_m.copy()
+        return self._wavelengths_nm * 1e-9
 
     # --- Instrument -------------------------------------------------------------------------
 
@@ -221,7 +221,7 @@ class OceanSpectrometer:
         if pixels_nm.ndim != 1 or len(pixels_nm) < 2 or not (np.diff(pixels_nm) > 0).all():
             message = "wavelength coefficients: the pixels' wavelengths do not rise"
             raise ProtocolError(self.name, message)
-        wanted_nm = self._wavelengths_m * 1e9
+        wanted_nm = self._wavelengths_nm
         low, high = pixels_nm[[0, -1]]
         if wanted_nm[0] < low or wanted_nm[-1] > high:
             message = f"{wanted_nm[0]:g} to {wanted_nm[-1]:g} nm is outside this device's "

@@ -86,11 +86,12 @@ class CheckedTransport(IPv4Transport):
             frame = unpack(data)
         except BadFrame as error:
             raise BadAnswer(f"no OBP frame ({error})") from error
-        if frame.message != self._asked:
-            raise BadAnswer(f"answers message {frame.message:#x}, not {self._asked:#x}")
         if frame.error and frame.flags & (Flag.NACK | Flag.HARDWARE_EXCEPTION):
             text = OBPProtocol.OBP.ERROR_CODES.get(frame.error, "unknown error")
             raise Refusal(f"error {frame.error}, {text}")
+        # an acknowledgement without content need not name what it acknowledges
+        if frame.payload and frame.message != self._asked:
+            raise BadAnswer(f"answers message {frame.message:#x}, not {self._asked:#x}")
         return data
 
 
@@ -190,9 +191,9 @@ class UsbLink(SeabreezeLink):
         self._device: Any = None
 
     def open(self, model: str, check: Check) -> None:
-        """Connect anew; raises ConnectionError. The instrument itself says what model it is."""
+        """Connect anew; raises ConnectionError or BadAnswer. The instrument says its model."""
         self.close()
-        with _usb_errors():
+        with _usb_errors(), _readable():
             self._device = find_on_usb(self._serial)
         self._feature = self._device.f.spectrometer
 

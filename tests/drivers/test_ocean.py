@@ -2,9 +2,12 @@
 
 import struct
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from drivers.errors import (
     Aborted,
@@ -154,6 +157,54 @@ def test_a_saturated_pixel_reads_exactly_the_upper_limit(make_ocean, light):
     on_it.start()
     light.spectrum = one_bright_pixel
     assert (on_it.measure() == FULL_W).tolist() == [False, True, True, True, False]
+
+
+class FixedLink:
+    """A connection to a spectrometer of given pixels that always reads the same counts."""
+
+    def __init__(self, pixels_nm, counts):
+        self.wavelengths_nm = lambda: pixels_nm
+        self.spectra = iter([np.zeros(len(counts))] * 2 + [counts])
+        self.intensities = lambda: next(self.spectra)
+
+    def identity(self):
+        return "Ocean HDX 1"
+
+    def integration_limits_us(self):
+        return 1, 10**7
+
+    def full_scale_counts(self):
+        return 65_535.0
+
+    def set_integration_time(self, time_us): ...
+
+    def open(self, model, check): ...
+
+    def free_run(self): ...
+
+
+@given(
+    steps_nm=st.lists(st.floats(0.01, 3), min_size=1, max_size=12),
+    data=st.data(),
+    points=st.integers(2, 9),
+)
+def test_the_interpolation_is_linear_whatever_the_pixels_are(steps_nm, data, points):
+    pixels_nm = 700 + np.cumsum([0, *steps_nm])
+    counts = st.integers(0, 65_534)
+    read = data.draw(st.lists(counts, min_size=len(pixels_nm), max_size=len(pixels_nm)))
+    link = FixedLink(pixels_nm, np.array(read, dtype=float))
+    spectrometer = OceanSpectrometer(
+        link,
+        watts_per_count=1.0,
+        start_nm=pixels_nm[0],
+        stop_nm=pixels_nm[-1],
+        points=points,
+        dark_frames=1,
+    )
+    spectrometer.start()
+    wanted_nm = np.linspace(pixels_nm[0], pixels_nm[-1], points)
+    expected = np.interp(wanted_nm, pixels_nm, read)
+    np.testing.assert_allclose(spectrometer.measure(), expected, atol=1e-4)
 
 
 def _axis_nm():
@@ -338,6 +389,22 @@ def test_answers_without_sense(ocean, firmware, monkeypatch, message, payload, n
     )
     with pytest.raises(ProtocolError, match=f"ocean: .*{named}"):
         ocean.start()
+
+
+def test_an_acknowledgement_need_not_name_its_question(ocean, firmware, light, monkeypatch):
+    answer = firmware.answer
+
+    def unnamed(request):
+        reply = answer(request)
+        return reply if reply.payload else replace(reply, message=0)
+
+    monkeypatch.setattr(firmware, "answer", unnamed)
+    ocean.start()
+
+
+def test_another_model_has_other_pixels(make_ocean):
+    with pytest.raises(ProtocolError, match="ocean: spectrum: unusable answer"):
+        make_ocean(model="FX").start()
 
 
 def test_an_answer_to_another_question(ocean, firmware, monkeypatch):

@@ -11,7 +11,7 @@ A limit that is not narrower than the hardware's cannot be exceeded and costs no
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,7 @@ class RowLimit:
     unit: str
     greatest: float
     most: float
-    figure: Callable[[_Array], _Array]
+    figure: Callable[[_Array], _Array] = field(compare=False)
 
     def narrowed(self, quantity: str, most: float) -> "RowLimit":
         """Return a tighter limit; raise ValueError for a wider or an impossible one."""

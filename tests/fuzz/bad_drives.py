@@ -35,6 +35,8 @@ def beyond(rng: Rng, low: float, high: float) -> float:
         [
             np.nextafter(high, np.inf),
             np.nextafter(low, -np.inf),
+            high + 5.5e-5,  # with four decimals written a digit further
+            low - 5.5e-5,
             high + 4e-5,  # with four decimals perhaps written as the limit itself
             low - 4e-5,
             high + span * rng.random(),
@@ -111,7 +113,7 @@ def no_array(rng: Rng, values: Rows) -> Any:
         lambda v: v[0, 0],
         lambda v: [list(v[0]), list(v[0][:-1])],
         lambda v: None,
-        lambda v: v.astype("timedelta64[s]"),
+        lambda v: np.zeros(v.shape, "m8[s]"),
     ]
     return kinds[rng.integers(len(kinds))](np.nan_to_num(values, posinf=0.0, neginf=0.0))
 

@@ -27,8 +27,8 @@ ENTRIES: dict[str, tuple[float, Callable[[Fuzz], None]]] = {  # their shares of 
     "trainer": (0.12, entries.trainer),
     "SPSA, PEPG": (0.08, entries.spsa),
     "twin fit": (0.1, entries.twin_fit),
-    "calibration": (0.02, entries.calibration),
-    "command line": (0.03, command_line),
+    "calibration": (0.04, entries.calibration),
+    "command line": (0.01, command_line),
 }
 
 

@@ -65,9 +65,12 @@ class Fuzz:
             self.tally.out_of_limits += self.far.out_of_limits - out
 
     def ask(self, verdict: Verdict, call: Callable[[], Any]) -> None:
-        """Do as `asked`, and go on after a refusal."""
-        with suppress(LimitError), self.asked(verdict):
-            call()
+        """Do as `asked`, and go on after a refusal; another error must not happen."""
+        try:
+            with suppress(LimitError), self.asked(verdict):
+                call()
+        except Exception as error:
+            self.tally.wrong.append(f"{self.tally.name}: {type(error).__name__}: {error}")
 
     @contextmanager
     def checked(self, verdict: Verdict) -> Iterator[None]:

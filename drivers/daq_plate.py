@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from drivers.errors import LimitError, refuse
+from drivers.errors import refuse
 from drivers.instrument import CircuitDAQ, Recording
 from drivers.limits import Narrowing, duty, rms, slew
 from drivers.mcc import MccUsb1208HS
@@ -177,4 +177,4 @@ def _check_volts(
     inside = board_v.low <= share.low * volts <= share.high * volts <= board_v.high
     if not (inside and volts > 0):
         most_v = min(-board_v.low, board_v.high)
-        raise LimitError(name, quantity, f"{volts:g} V is outside (0, {most_v:g}] V")
+        refuse(name, quantity, f"{volts:g} V is outside (0, {most_v:g}] V")

@@ -32,10 +32,11 @@ from drivers.errors import (
     DriverError,
     InstrumentRefused,
     InstrumentTimeout,
-    LimitError,
     ProtocolError,
+    refuse,
 )
 from drivers.instrument import check_identity
+from drivers.limits import Narrowing, slew
 from drivers.redpitaya_table import (
     CODES,
     LENGTH,
@@ -57,8 +58,6 @@ _ERRORS_AT_MOST = 30
 _NO_ERROR = re.compile(r"\+?0,")
 _PIN = re.compile(r"DIO(?:\d|10)_[PN]")
 _IN1, _IN2 = "ACQ:SOUR1:DATA?", f"ACQ:SOUR2:DATA:OLD:N? {SEARCHED}"
-
-Limits = tuple[float, float]
 
 
 class Output(Channel):  # type: ignore[misc]  # PyMeasure is untyped
@@ -154,9 +153,6 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
     a response at an end of its range means a saturated input.
     """
 
-    drive: ArraySpec
-    response: ArraySpec
-
     aout = Instrument.MultiChannelCreator(Output, (1, 2), prefix="aout")
     ain = Instrument.MultiChannelCreator(Input, (1, 2), prefix="ain")
 
@@ -172,7 +168,7 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         probe_attenuation: float = 1.0,
         timeout_s: float = 2.0,
         expect_idn: str | None = None,
-        drive: Limits | None = None,
+        drive: Narrowing | None = None,
         **kwargs: Any,
     ) -> None:
         """Take the connection and the settings that `start` will apply; no I/O here.
@@ -196,10 +192,14 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         self._table = RowTable(samples, gap_samples)
         self.rows_at_once = self._table.rows_at_once
         self._full_drive_v = FULL_SCALE_V * amplifier_gain
-        self.drive = _spec("drive", samples, self._full_drive_v).narrowed(*(drive or ()))
-        if not self.drive.low <= 0 <= self.drive.high:
+        full = self._full_drive_v
+        steepest = (slew(2 * full, "V"),)  # from one end of the range to the other
+        declared = ArraySpec("drive", "V", (samples,), -full, full, row_limits=steepest)
+        self._drive = declared.limited(drive)
+        if not self._drive.low <= 0 <= self._drive.high:
             raise ValueError(f"drive: {drive} V leaves out 0 V, which is played between rows")
-        self.response = _spec("response", samples, FULL_SCALE_V * probe_attenuation)
+        full = FULL_SCALE_V * probe_attenuation
+        self._response = ArraySpec("response", "V", (samples,), -full, full)
         self._shot_s = LENGTH * decimation / CLOCK_HZ
         self._timeout_s = timeout_s
         self._expect_idn = expect_idn
@@ -208,6 +208,16 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         self._abort = Abort(name)
         self._link = ScpiLink(self.adapter, name, None, "", TERMINATOR)
         self._settings = self._list_settings(decimation)
+
+    @property
+    def drive(self) -> ArraySpec:
+        """Get what `acquire` accepts, (samples,) V."""
+        return self._drive
+
+    @property
+    def response(self) -> ArraySpec:
+        """Get what it returns, (samples,) V."""
+        return self._response
 
     def _list_settings(self, decimation: int) -> list[tuple[Any, str, Any]]:
         """Return object, property and value of each setting, in the order of sending."""
@@ -356,7 +366,7 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         level says nothing of the outside.
         """
         if _PIN.fullmatch(pin) is None:
-            raise LimitError(self.name, "pin", f"{pin!r} is not DIO0_P to DIO10_P or DIO0_N...")
+            refuse(self.name, "pin", f"{pin!r} is not DIO0_P to DIO10_P or DIO0_N...")
         query = f"DIG:PIN:DIR? {pin}"
         direction = self._link.ask(query)
         if direction not in ("IN", "OUT"):
@@ -382,7 +392,7 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         drive_v = self.drive.check(drive_v, instrument=self.name)
         if drive_v.ndim != 2:
             message = f"shape {drive_v.shape} is not (rows, {self.drive.shape[0]})"
-            raise LimitError(self.name, "drive", message)
+            refuse(self.name, "drive", message)
         self._abort.check("shot")
         if not self._ready:  # a generator after its reset would play a sine
             raise InstrumentRefused(self.name, "shot: it is in its safe state; start it first")
@@ -425,7 +435,7 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
 
     def _upload(self, output: int, table: Array) -> None:
         if table.shape != (LENGTH,):  # the instrument's buffer would overrun
-            raise LimitError(self.name, "table", f"{len(table)} samples are not {LENGTH}")
+            refuse(self.name, "table", f"{len(table)} samples are not {LENGTH}")
         self.write(f"SOUR{output}:TRAC:DATA:DATA {table_text(table)}")
 
     def _poll(self, query: str, pending: str, done: str, deadline: float) -> None:
@@ -517,29 +527,25 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
             raise self._link.distrust(asked, f"unexpected answer ({error})") from error
 
 
-def _spec(name: str, samples: int, full_v: float) -> ArraySpec:
-    return ArraySpec(name, "V", (samples,), -full_v, full_v)
-
-
 def _decimation(name: str, rate_hz: float) -> int:
     """Return the divider for a rate, or raise LimitError."""
     decimation = round(CLOCK_HZ / rate_hz) if rate_hz > 0 else 0
     if decimation not in DECIMATIONS or abs(CLOCK_HZ / decimation / rate_hz - 1) > 1e-9:
         message = f"{rate_hz:g} Hz is not 125 MHz over 1, 2, 4, 8 or an integer of 16 to 65536"
-        raise LimitError(name, "rate", message)
+        refuse(name, "rate", message)
     return decimation
 
 
 def _check_row(name: str, samples: int, gap_samples: int) -> None:
     if samples < 2 or gap_samples < 1:
         message = f"{samples} and {gap_samples} are below 2 and 1 samples"
-        raise LimitError(name, "samples, gap", message)
+        refuse(name, "samples, gap", message)
     if samples + gap_samples > LENGTH - SEARCHED:
         message = f"{samples} + {gap_samples} samples are more than {LENGTH - SEARCHED} of a table"
-        raise LimitError(name, "samples, gap", message)
+        refuse(name, "samples, gap", message)
 
 
 def _check_factors(name: str, amplifier_gain: float, probe_attenuation: float) -> None:
     for quantity, value in (("amplifier_gain", amplifier_gain), ("probe", probe_attenuation)):
         if not 0 < value < np.inf:
-            raise LimitError(name, quantity, f"{value!r} is not above 0")
+            refuse(name, quantity, f"{value!r} is not above 0")

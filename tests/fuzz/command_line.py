@@ -18,7 +18,7 @@ from server.cli import app
 from tally import Fuzz
 from twins.fitting import FitSettings
 
-CHECKS = 0.05  # of the rows: a bench is opened for each
+CHECKS = 0.2  # of the rows
 ROWS_COMPARED = 5000  # about as many as one comparison measures: for fewer left it is not begun
 COMPARED = ("circuit", "plate")
 WIDER = {
@@ -32,9 +32,11 @@ def command_line(fuzz: Fuzz) -> None:
     """Check benches with all kinds of limits, and compare methods on two."""
     with tempfile.TemporaryDirectory() as folder, _judged(fuzz):
         file = Path(folder) / "bench.toml"
-        while fuzz.goes_on(CHECKS) or 0 < fuzz.left < ROWS_COMPARED:
+        checks = 0
+        while checks < 6 or fuzz.goes_on(CHECKS) or 0 < fuzz.left < ROWS_COMPARED:
             _check(fuzz, file)
             fuzz.settle()
+            checks += 1
         while fuzz.goes_on():
             _compare(fuzz, file)
             fuzz.settle()

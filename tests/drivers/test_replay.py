@@ -81,12 +81,6 @@ def play(plate):
     return np.concatenate([recording.response.ravel(), recording.in_sync])
 
 
-def open_hdx(address, rigs):
-    pytest.importorskip("seabreeze", reason="needs `pip install 'pnnlab[ocean]'`")
-    link = open_ocean(address, rigs, timeout_s=0.2)
-    return OceanSpectrometer(link, name="hdx", watts_per_count=2.4e-11, dark_frames=1)
-
-
 KINDS = {
     "shaper": (open_shaper, shape),
     "spectrometer": (open_osa, sweep),

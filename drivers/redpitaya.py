@@ -198,6 +198,9 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         self._drive = declared.limited(drive)
         if not self._drive.low <= 0 <= self._drive.high:
             raise ValueError(f"drive: {drive} V leaves out 0 V, which is played between rows")
+        # the converter's outermost steps that are not beyond the limits
+        low, high = self._drive.low / full, self._drive.high / full
+        self._ends = np.ceil(low * CODES) / CODES, np.floor(high * CODES) / CODES
         full = FULL_SCALE_V * probe_attenuation
         self._response = ArraySpec("response", "V", (samples,), -full, full)
         self._shot_s = LENGTH * decimation / CLOCK_HZ
@@ -424,7 +427,9 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         if self._marked_rows != len(drive_v):
             self._upload(2, self._table.marks(len(drive_v)))
             self._marked_rows = len(drive_v)
-        self._upload(1, self._table.lay_out(drive_v / self._full_drive_v))
+        # checked already: this only decides to which step a value at the very end is rounded
+        levels = np.clip(drive_v / self._full_drive_v, *self._ends)
+        self._upload(1, self._table.lay_out(levels))
         self.write("ACQ:START")
         self.write("ACQ:TRIG AWG_PE")
         self.write("OUTPUT:STATE ON")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drivers.mock.bounds import Bounds
 from drivers.mock.faults import Fault
 from drivers.mock.mcc import DrivenCircuit
 from drivers.mock.scpi import Arguments, Handler, ScpiDevice, ScpiError, ScpiSession, block
@@ -22,6 +23,7 @@ IDENTITY = "REDPITAYA,INSTR2025,,01-21"
 LENGTH = 16_384
 CLOCK_HZ = 125e6
 CODES = 8192
+FULL_SCALE = Bounds(-1.0, 1.0)
 ERRORS_AT_MOST = 16
 _MARK = CODES // 4
 _DECIMATIONS = frozenset([1, 2, 4, 8, *range(16, 65_537)])
@@ -86,8 +88,9 @@ class Acquisition:
 class RedPitayaFirmware:
     """One simulated board in front of a circuit.
 
-    `out_of_limits` counts the values that arrived and were beyond what the outputs can play, or
-    beyond a table's end; `pins` are the levels at the digital connector.
+    `tables` counts the tables that arrived, `out_of_limits` their values that were beyond what the
+    outputs can play (output 1: beyond `bounds`, which a test may narrow) or beyond a table's end;
+    `pins` are the levels at the digital connector.
     """
 
     def __init__(
@@ -113,6 +116,8 @@ class RedPitayaFirmware:
         self.pins = dict.fromkeys(_PINS, 0)
         self._directions = dict.fromkeys(_PINS, "IN")
         self.out_of_limits = 0
+        self.tables = 0
+        self.bounds = FULL_SCALE
         self._device = ScpiDevice(
             IDENTITY,
             self._commands(),
@@ -256,8 +261,11 @@ class RedPitayaFirmware:
         if not arguments:
             raise ScpiError(-109, "Missing parameter")
         table = np.array([_float(a) for a in arguments])
-        bad = ~(np.abs(table) <= 1)
-        self.out_of_limits += int(bad.sum()) + max(0, len(table) - LENGTH)
+        self.tables += 1
+        bounds = self.bounds if generator is self._generators[1] else FULL_SCALE
+        # a test's narrower bounds hold for what the converter makes of the text
+        played = table if bounds is FULL_SCALE else np.rint(table * CODES) / CODES
+        self.out_of_limits += bounds.outside(played) + max(0, len(table) - LENGTH)
         if len(table) > LENGTH:
             raise _own(6, "Value out of range.")
         table = np.clip(np.nan_to_num(table), -1, 1)

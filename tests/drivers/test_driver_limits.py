@@ -111,6 +111,22 @@ def test_rows_that_change_while_others_are_played_were_copied_before(make_daq, r
     assert board.out_of_limits == 0
 
 
+def test_a_converters_step_beyond_a_limit_is_not_taken(make_redpitaya, rig, plant):
+    firmware = rig.instruments["redpitaya"]
+    firmware.bounds = Bounds(-0.3, 0.25)  # 2457.6 and 2048 steps, behind an amplifier of 10
+    with make_redpitaya(drive={"low": -3.0, "high": 2.5, "slew": 4.0}) as daq:
+        daq.start()
+        daq.acquire(np.linspace(-3.0, 2.5, 208)[None])
+        for beyond in (np.nextafter(-3.0, -4.0), 2.5001):
+            with pytest.raises(LimitError, match=r"is outside \[-3, 2.5\] V"):
+                daq.acquire(np.full((1, 208), beyond))
+        with pytest.raises(LimitError, match=r"slew 5.5 V/sample of row 0 is above"):
+            daq.acquire(np.array([[-3.0, 2.5, *[0.0] * 206]]))
+    assert plant.drives[-1].min() == -10 * 2457 / 8192
+    assert plant.drives[-1].max() == 2.5
+    assert firmware.out_of_limits == 0
+
+
 def test_a_shapers_floor_and_light(make_shaper, rig):
     firmware = rig.instruments["shaper"]
     firmware.attenuation_db, firmware.transmission = Bounds(3.0, 60.0), 0.25

@@ -21,7 +21,10 @@ from drivers.mock.audio import SimulatedAudio
 from drivers.mock.bounds import Bounds
 from drivers.mock.http import FirmwareClient
 from drivers.mock.mcc import MccFirmware
+from drivers.mock.redpitaya import RedPitayaFirmware
+from drivers.mock.visa import FirmwareAdapter
 from drivers.mock.waveshaper import WaveShaperFirmware
+from drivers.redpitaya import RedPitayaDAQ
 from drivers.waveshaper import WaveShaperA
 from lab.bench import Bench, open_bench
 from lab.measure import DeviceMeasure
@@ -55,7 +58,7 @@ DRIVEN = 150  # samples of a row, where the duty is limited
 
 
 def drivers_directly(fuzz: Fuzz) -> None:
-    """Give the three drivers arrays in all guises; the last part of the rows is for the shaper."""
+    """Give the drivers arrays in all guises; the last part of the rows is for the shaper."""
     daq, audio = MccFirmware(_Silent()), SimulatedAudio(_Silent().respond)
     fuzz.far.add(daq, bounds=Bounds(-8.0, 8.0, slew=6.0))
     fuzz.far.add(audio, bounds=Bounds(-0.6, 0.6, rms=RMS, slew=0.9, driven=DRIVEN))
@@ -68,8 +71,15 @@ def drivers_directly(fuzz: Fuzz) -> None:
         plate.start()
         while fuzz.goes_on(0.45):
             _series(fuzz, "circuit", circuit.acquire, 208, np.inf)
-        while fuzz.goes_on(0.9):
+        while fuzz.goes_on(0.85):
             _series(fuzz, "plate", plate.play_and_record, 196, DRIVEN)
+    pitaya = RedPitayaFirmware(_Silent())
+    fuzz.far.add(pitaya, bounds=Bounds(-0.8, 0.8))
+    adapter = FirmwareAdapter(pitaya, "\r\n")
+    with RedPitayaDAQ(adapter, amplifier_gain=10.0, **OF_ROWS["circuit"]) as circuit:
+        circuit.start()
+        while fuzz.goes_on(0.9):
+            _series(fuzz, "circuit", circuit.acquire, 208, np.inf)
     firmware = WaveShaperFirmware(lambda *_: None)
     bounds = {"attenuation_db": Bounds(FLOOR_DB, 60.0), "phase_rad": Bounds(-1.0, 3.1416)}
     fuzz.far.add(firmware, **bounds, transmission=TRANSMISSION)

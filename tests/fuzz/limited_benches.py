@@ -108,7 +108,7 @@ class FarEnds:
 
 
 def _uses(firmware: Any) -> int:
-    for name in ("waveforms", "exchanges", "profiles_loaded"):
+    for name in ("waveforms", "exchanges", "profiles_loaded", "tables"):
         if hasattr(firmware, name):
             return int(getattr(firmware, name))
     raise TypeError(f"{firmware}: counts nothing")

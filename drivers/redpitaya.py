@@ -18,11 +18,11 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pymeasure.adapters import Adapter
 from pymeasure.instruments import Channel, Instrument, SCPIMixin
 from pymeasure.instruments.validators import strict_discrete_set, strict_range
@@ -36,21 +36,23 @@ from drivers.errors import (
     refuse,
 )
 from drivers.instrument import check_identity
-from drivers.limits import Narrowing, slew
+from drivers.limits import Narrowing, RowLimit, slew
 from drivers.redpitaya_table import (
     CODES,
+    LEAD,
     LENGTH,
     SEARCHED,
+    Codes,
     RowTable,
     first_mark,
     mark_edges,
+    steps,
     table_text,
 )
 from drivers.scpi import ScpiLink
 from drivers.spec import Array, ArraySpec
 
 CLOCK_HZ = 125e6
-FULL_SCALE_V = 1.0
 DECIMATIONS = (1, 2, 4, 8, *range(16, 65_537))
 TERMINATOR = "\r\n"
 _POLL_INTERVAL_S = 0.001
@@ -149,9 +151,14 @@ class Input(Channel):  # type: ignore[misc]  # PyMeasure is untyped
 class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is untyped
     """A circuit's voltage in, its voltage out, row by row.
 
-    `drive` (samples,) V declares what `acquire` accepts, `response` (samples,) V what it returns;
-    a response at an end of its range means a saturated input.
+    The hardware's limits, before the amplifier; the bench file may set narrower ones for `drive`
+    at the circuit: `low`, `high` or `peak`, V; `slew`, V per sample.
     """
+
+    FULL_SCALE_V = 1.0
+    GREATEST_SLEW_V = 2.0  # per sample: from one end of the range to the other
+
+    longest_latency_frames = SEARCHED - LEAD - 1
 
     aout = Instrument.MultiChannelCreator(Output, (1, 2), prefix="aout")
     ain = Instrument.MultiChannelCreator(Input, (1, 2), prefix="ain")
@@ -191,19 +198,16 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         self.gap_samples = gap_samples
         self._table = RowTable(samples, gap_samples)
         self.rows_at_once = self._table.rows_at_once
-        self._full_drive_v = FULL_SCALE_V * amplifier_gain
-        full = self._full_drive_v
-        steepest = (slew(2 * full, "V"),)  # from one end of the range to the other
-        declared = ArraySpec("drive", "V", (samples,), -full, full, row_limits=steepest)
-        self._drive = declared.limited(drive)
+        self._full_drive_v = self.FULL_SCALE_V * amplifier_gain
+        of_a_row = (slew(self.GREATEST_SLEW_V * amplifier_gain, "V"),)
+        declared = _spec("drive", samples, self._full_drive_v, of_a_row).limited(drive)
+        self._drive = _before_rounding(declared, self._full_drive_v / CODES)
         if not self._drive.low <= 0 <= self._drive.high:
             raise ValueError(f"drive: {drive} V leaves out 0 V, which is played between rows")
-        # the converter's outermost steps that are not beyond the limits
-        low, high = self._drive.low / full, self._drive.high / full
-        self._ends = np.ceil(low * CODES) / CODES, np.floor(high * CODES) / CODES
-        full = FULL_SCALE_V * probe_attenuation
-        self._response = ArraySpec("response", "V", (samples,), -full, full)
-        self._shot_s = LENGTH * decimation / CLOCK_HZ
+        self._response = _spec("response", samples, self.FULL_SCALE_V * probe_attenuation)
+        self.frame_rate_hz = CLOCK_HZ / decimation
+        self.loopback_delay_frames = 0
+        self._shot_s = LENGTH / self.frame_rate_hz
         self._timeout_s = timeout_s
         self._expect_idn = expect_idn
         self._marked_rows = 0
@@ -211,16 +215,6 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         self._abort = Abort(name)
         self._link = ScpiLink(self.adapter, name, None, "", TERMINATOR)
         self._settings = self._list_settings(decimation)
-
-    @property
-    def drive(self) -> ArraySpec:
-        """Get what `acquire` accepts, (samples,) V."""
-        return self._drive
-
-    @property
-    def response(self) -> ArraySpec:
-        """Get what it returns, (samples,) V."""
-        return self._response
 
     def _list_settings(self, decimation: int) -> list[tuple[Any, str, Any]]:
         """Return object, property and value of each setting, in the order of sending."""
@@ -235,12 +229,22 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
             "shape": "ARBITRARY",
             "frequency": CLOCK_HZ / (decimation * LENGTH),
             "offset": 0.0,
-            "amplitude": FULL_SCALE_V,
+            "amplitude": self.FULL_SCALE_V,
             "burst_mode": "BURST",
             "burst_cycles": 1,
             "burst_repetitions": 1,
         }
         return acquisition + [(o, *item) for o in self.aout.values() for item in output.items()]
+
+    @property
+    def drive(self) -> ArraySpec:
+        """Get what `acquire` accepts, (samples,) V."""
+        return self._drive
+
+    @property
+    def response(self) -> ArraySpec:
+        """Get what it returns, (samples,) V; an end of its range means a saturated input."""
+        return self._response
 
     # --- settings -----------------------------------------------------------------------------
 
@@ -392,9 +396,9 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         ConnectionLost, ProtocolError or Aborted, the instrument then being in its safe state if it
         can be reached and to be started again. The outputs are off afterwards in any case.
         """
-        drive_v = self.drive.check(drive_v, instrument=self.name)
+        drive_v = self._drive.check(drive_v, instrument=self.name)
         if drive_v.ndim != 2:
-            message = f"shape {drive_v.shape} is not (rows, {self.drive.shape[0]})"
+            message = f"shape {drive_v.shape} is not (rows, {self._drive.shape[0]})"
             refuse(self.name, "drive", message)
         self._abort.check("shot")
         if not self._ready:  # a generator after its reset would play a sine
@@ -417,9 +421,9 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         codes = self._read_codes(_IN1, LENGTH)
         self._refuse_queued_errors("shot")
         rows = self._table.cut(codes, self._locate_first_row(), len(drive_v))
-        scaled = rows * (self.response.high / CODES)
+        scaled = rows * (self._response.high / CODES)
         # the top code is all that the converter can say of full scale and above
-        return np.where(rows == CODES - 1, self.response.high, scaled)
+        return np.where(rows == CODES - 1, self._response.high, scaled)
 
     def _play(self, drive_v: Array) -> None:
         """Upload, arm, trigger, and wait until the recording is whole."""
@@ -427,9 +431,8 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         if self._marked_rows != len(drive_v):
             self._upload(2, self._table.marks(len(drive_v)))
             self._marked_rows = len(drive_v)
-        # checked already: this only decides to which step a value at the very end is rounded
-        levels = np.clip(drive_v / self._full_drive_v, *self._ends)
-        self._upload(1, self._table.lay_out(levels))
+        low, high = (end / self._full_drive_v for end in (self._drive.low, self._drive.high))
+        self._upload(1, self._table.lay_out(steps(drive_v / self._full_drive_v, low, high)))
         self.write("ACQ:START")
         self.write("ACQ:TRIG AWG_PE")
         self.write("OUTPUT:STATE ON")
@@ -438,7 +441,7 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         self._poll("ACQ:TRIG:STAT?", "WAIT", "TD", deadline)
         self._poll("ACQ:TRIG:FILL?", "0", "1", deadline)
 
-    def _upload(self, output: int, table: Array) -> None:
+    def _upload(self, output: int, table: Codes) -> None:
         if table.shape != (LENGTH,):  # the instrument's buffer would overrun
             refuse(self.name, "table", f"{len(table)} samples are not {LENGTH}")
         self.write(f"SOUR{output}:TRAC:DATA:DATA {table_text(table)}")
@@ -453,7 +456,7 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
                 raise InstrumentTimeout(self.name, message)
             self._abort.wait("shot", _POLL_INTERVAL_S)
 
-    def _read_codes(self, query: str, samples: int) -> NDArray[np.int16]:
+    def _read_codes(self, query: str, samples: int) -> Codes:
         """Return codes of a recording (samples,), -8192 to 8191."""
         data = self._link.ask_block(query, 2 * samples)
         codes = np.frombuffer(data, dtype=">i2").astype(np.int16)
@@ -467,6 +470,7 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         if first is None:
             message = "no mark of the first row is heard: is OUT2 wired to IN2?"
             raise ProtocolError(self.name, f"shot: {message}")
+        self.loopback_delay_frames = first - LEAD
         return first
 
     def _test(self) -> None:
@@ -478,6 +482,7 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         if len(edges) != rows or edges[0] >= SEARCHED:
             message = f"{len(edges)} marks of {rows} rows are heard: is OUT2 wired to IN2?"
             raise ProtocolError(self.name, f"test shot: {message}")
+        self.loopback_delay_frames = int(edges[0]) - LEAD
         slip = int(edges[-1] - edges[0]) - (rows - 1) * self._table.row
         if abs(slip) > 1:
             message = f"the last row is recorded {slip} samples off: are both rates the same?"
@@ -530,6 +535,24 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
             yield
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise self._link.distrust(asked, f"unexpected answer ({error})") from error
+
+
+def _spec(
+    name: str, samples: int, full_v: float, row_limits: tuple[RowLimit, ...] = ()
+) -> ArraySpec:
+    return ArraySpec(name, "V", (samples,), -full_v, full_v, row_limits=row_limits)
+
+
+def _before_rounding(spec: ArraySpec, step_v: float) -> ArraySpec:
+    """Return a spec whose rows keep to its limits after they are rounded to the DAC's steps.
+
+    Each end of a jump may move by half a step. Raises ValueError for a limit of less than a step.
+    """
+    limits = [
+        limit.narrowed(spec.name, limit.most - step_v) if limit.is_narrower else limit
+        for limit in spec.row_limits
+    ]
+    return replace(spec, row_limits=tuple(limits))
 
 
 def _decimation(name: str, rate_hz: float) -> int:

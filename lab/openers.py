@@ -25,8 +25,6 @@ from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from lab.config import BenchConfig, InstrumentConfig
 
-_LONGEST_CALL_S = 2.0  # of one exchange with an instrument
-
 Opener = Callable[[str, InstrumentConfig, Mapping[str, Rig], bool], Any]
 """Opens one driver: its name, its part of the bench file, the rigs, whether to wait row_time_s."""
 
@@ -70,7 +68,7 @@ def _open_redpitaya(
     name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
 ) -> RedPitayaDAQ:
     return RedPitayaDAQ(
-        open_visa(config.address, rigs, timeout_s=min(config.timeout_s, _LONGEST_CALL_S)),
+        open_visa(config.address, rigs, timeout_s=config.timeout_s),
         name,
         expect_idn=config.expect_idn,
         timeout_s=config.timeout_s,

@@ -23,7 +23,6 @@ IDENTITY = "REDPITAYA,INSTR2025,,01-21"
 LENGTH = 16_384
 CLOCK_HZ = 125e6
 CODES = 8192
-FULL_SCALE = Bounds(-1.0, 1.0)
 ERRORS_AT_MOST = 16
 _MARK = CODES // 4
 _DECIMATIONS = frozenset([1, 2, 4, 8, *range(16, 65_537)])
@@ -88,9 +87,10 @@ class Acquisition:
 class RedPitayaFirmware:
     """One simulated board in front of a circuit.
 
-    `tables` counts the tables that arrived, `out_of_limits` their values that were beyond what the
-    outputs can play (output 1: beyond `bounds`, which a test may narrow) or beyond a table's end;
-    `pins` are the levels at the digital connector.
+    out_of_limits: values that arrived beyond what the outputs can play or beyond a table's end, or
+    that OUT1 would play outside `bounds` (V at the circuit: full scale, for tests narrower), and
+    rows beyond one of the figures in `bounds`. tables: how many arrived. pins: the levels at the
+    digital connector.
     """
 
     def __init__(
@@ -115,9 +115,9 @@ class RedPitayaFirmware:
         self._acquisition = Acquisition()
         self.pins = dict.fromkeys(_PINS, 0)
         self._directions = dict.fromkeys(_PINS, "IN")
+        self.bounds = self._full_scale = Bounds(-amplifier_gain, amplifier_gain)
         self.out_of_limits = 0
         self.tables = 0
-        self.bounds = FULL_SCALE
         self._device = ScpiDevice(
             IDENTITY,
             self._commands(),
@@ -138,6 +138,10 @@ class RedPitayaFirmware:
     def inject(self, fault: Fault, on: str = "") -> None:
         """Arm `fault` for the next message that contains the text `on`."""
         self._device.inject(fault, on)
+
+    def clear_faults(self) -> None:
+        """Disarm every fault."""
+        self._device.faults.clear()
 
     # --- commands -----------------------------------------------------------------------------
 
@@ -262,13 +266,13 @@ class RedPitayaFirmware:
             raise ScpiError(-109, "Missing parameter")
         table = np.array([_float(a) for a in arguments])
         self.tables += 1
-        bounds = self.bounds if generator is self._generators[1] else FULL_SCALE
-        # a test's narrower bounds hold for what the converter makes of the text
-        played = table if bounds is FULL_SCALE else np.rint(table * CODES) / CODES
-        self.out_of_limits += bounds.outside(played) + max(0, len(table) - LENGTH)
+        bad = ~(np.abs(table) <= 1)
+        self.out_of_limits += int(bad.sum()) + max(0, len(table) - LENGTH)
         if len(table) > LENGTH:
             raise _own(6, "Value out of range.")
         table = np.clip(np.nan_to_num(table), -1, 1)
+        if self.bounds is not self._full_scale and generator is self._generators[1]:
+            self.out_of_limits += self.bounds.outside(np.rint(table * CODES) / CODES * self._gain)
         generator.table = np.concatenate([table, np.zeros(LENGTH - len(table))])
 
     # --- the shot -----------------------------------------------------------------------------
@@ -322,6 +326,7 @@ class RedPitayaFirmware:
             whole: Array = self._plant.respond(drive_v[None])[0]
             return whole
         where = first[:, None] + np.arange(last[0] - first[0])
+        self.out_of_limits += self.bounds.rows_outside(drive_v[where])
         heard_v: Array = np.zeros(LENGTH)
         heard_v[where] = self._plant.respond(drive_v[where])
         return heard_v

@@ -113,7 +113,7 @@ def test_rows_that_change_while_others_are_played_were_copied_before(make_daq, r
 
 def test_a_converters_step_beyond_a_limit_is_not_taken(make_redpitaya, rig, plant):
     firmware = rig.instruments["redpitaya"]
-    firmware.bounds = Bounds(-0.3, 0.25)  # 2457.6 and 2048 steps, behind an amplifier of 10
+    firmware.bounds = Bounds(-3.0, 2.5)  # 2457.6 and 2048 steps, behind an amplifier of 10
     with make_redpitaya(drive={"low": -3.0, "high": 2.5, "slew": 4.0}) as daq:
         daq.start()
         daq.acquire(np.linspace(-3.0, 2.5, 208)[None])

@@ -18,13 +18,14 @@ from drivers.errors import (
     LimitError,
     ProtocolError,
 )
+from drivers.mock.bounds import Bounds
 from drivers.mock.circuit import CircuitPlant
 from drivers.mock.faults import Fault
 from drivers.mock.redpitaya import RedPitayaFirmware
 from drivers.mock.rig import circuit_rig
 from drivers.mock.visa import FirmwareAdapter
 from drivers.redpitaya import RedPitayaDAQ
-from drivers.redpitaya_table import LENGTH, RowTable, table_text
+from drivers.redpitaya_table import LENGTH, RowTable, first_mark, steps, table_text
 from drivers.transport import open_visa
 
 IDENTITY = "REDPITAYA,INSTR2025,,01-21"
@@ -432,26 +433,67 @@ def test_a_digital_input_is_read_and_an_output_is_not_believed(make_redpitaya, r
 # --- the table ------------------------------------------------------------------------------------
 
 
+def sent(codes):
+    return np.array(table_text(np.asarray(codes, dtype=np.int16)).split(","), dtype=float)
+
+
 def test_every_step_of_the_dac_survives_the_text():
-    steps = np.arange(-8192, 8193)
-    sent = np.array(table_text(steps / 8192).split(","), dtype=float)
-    np.testing.assert_array_equal(np.rint(sent * 8192), steps)
-    assert table_text(np.array([0.0, -0.0, 1.0, -1.0])) == "0,0,1,-1"
+    codes = np.arange(-8192, 8193)
+    np.testing.assert_array_equal(np.rint(sent(codes) * 8192), codes)
+    assert table_text(np.array([0, 8192, -8192, 4096], dtype=np.int16)) == "0,1,-1,0.5"
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=50))
 def test_the_text_is_within_half_a_step(values):
-    sent = np.array(table_text(np.array(values)).split(","), dtype=float)
-    assert np.abs(sent - values).max() <= 0.5 / 8192 + 5.1e-6
+    assert np.abs(sent(steps(np.array(values), -1, 1)) - values).max() <= 0.5 / 8192 + 5.1e-6
 
 
-@given(st.integers(2, 300), st.integers(1, 900), st.integers(-16, 47), st.data())
+@given(st.floats(-1, 0), st.floats(0, 1), st.lists(st.floats(0, 1), min_size=1))
+def test_no_value_is_rounded_across_a_limit(low, high, shares):
+    values = low + (high - low) * np.array(shares)
+    codes = steps(np.clip(values, low, high), low, high)
+    assert low - 1e-12 <= codes.min() / 8192
+    assert codes.max() / 8192 <= high + 1e-12
+
+
+@given(st.integers(2, 300), st.integers(1, 900), st.integers(-15, 47), st.data())
 def test_rows_laid_out_are_found_again(samples, gap, lag, data):
     table = RowTable(samples, gap)
     rows = data.draw(st.integers(1, table.rows_at_once))
-    values = np.random.default_rng(rows).uniform(-1, 1, (rows, samples))
-    recorded = np.rint(8191 * np.roll(table.lay_out(values), lag)).astype(np.int16)
-    np.testing.assert_array_equal(table.cut(recorded, 16 + lag, rows), np.rint(8191 * values))
+    codes = np.random.default_rng(rows).integers(-8192, 8192, (rows, samples)).astype(np.int16)
+    recorded = np.roll(table.lay_out(codes), lag)
+    np.testing.assert_array_equal(table.cut(recorded, 16 + lag, rows), codes)
+    assert first_mark(np.roll(table.marks(rows), lag)) == 16 + lag
+
+
+def test_narrowed_limits_hold_behind_the_dac(make_redpitaya, rig):
+    """As the board counts them, for rows that exhaust them and are rounded."""
+    firmware = rig.instruments["redpitaya"]
+    firmware.bounds = Bounds(-0.7, 0.3, slew=0.45)
+    generator = np.random.default_rng(0)
+    with make_redpitaya(drive={"low": -0.7, "high": 0.3, "slew": 0.45}) as daq:
+        daq.start()
+        rows = generator.uniform(-0.7, 0.3, (64, 208))
+        for i in range(208):  # as far as slew and range let them go
+            before = rows[:, i - 1] if i else np.zeros(64)
+            far = (daq.drive.row_limits[0].most) * (1 - 1e-12)
+            rows[:, i] = np.clip(rows[:, i], before - far, before + far)
+        rows[:, -1] = np.clip(rows[:, -1], -far, far)
+        rows = rows[np.abs(np.diff(rows)).max(axis=1) <= far]
+        rows[0], rows[1] = -0.4, 0.3
+        daq.acquire(rows)
+        assert firmware.out_of_limits == 0
+        for low, high, named in ((-0.71, 0, "outside"), (0, 0.31, "outside"), (-0.46, 0, "slew")):
+            bad = np.zeros((17, 208))
+            bad[16, :2] = low, high
+            with pytest.raises(LimitError, match=f"redpitaya: drive: .*{named}"):
+                daq.acquire(bad)
+    assert firmware.out_of_limits == 0
+    firmware.bounds = Bounds(-0.1, 0.1, slew=0.1)
+    with make_redpitaya() as daq:
+        daq.start()
+        daq.acquire(np.full((1, 208), 0.2))
+    assert firmware.out_of_limits == 208 + 1
 
 
 # --- the simulated board as a plain SCPI client meets it ------------------------------------------

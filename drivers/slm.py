@@ -26,7 +26,7 @@ from drivers.errors import (
     refuse,
 )
 from drivers.instrument import check_identity
-from drivers.limits import Narrowing
+from drivers.limits import Narrowing, transmission
 from drivers.slm_display import DisplayError, PhaseDisplay
 from drivers.slm_grating import Grating, Levels, level_type, levels_of
 from drivers.spec import Array, ArraySpec
@@ -85,9 +85,9 @@ class SLMShaper:
         self._grating = Grating(period_rows)
         self._levels_per_turn = levels_per_turn
         self._floor_db = floor_db
-        self._attenuation = ArraySpec("attenuation", "dB", (lines,), low_db, high_db).limited(
-            attenuation
-        )
+        light = (transmission(0.0),)
+        declared = ArraySpec("attenuation", "dB", (lines,), low_db, high_db, row_limits=light)
+        self._attenuation = declared.limited(attenuation)
         self._phase = ArraySpec("phase", "rad", (lines,), *self.PHASE_RAD).limited(phase)
         self._abort = Abort(name)
         self._opened = self._lost = self._closed = False

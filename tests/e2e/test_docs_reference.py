@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import typer
@@ -175,6 +176,32 @@ def test_every_option_is_listed_with_its_default(name: str) -> None:
     for option, (default, *_) in shown.items():
         if name != "submit" and options[option].default not in (None, ""):
             assert default.strip("`").replace("off", "False") == str(options[option].default)
+
+
+def test_every_limit_is_listed() -> None:
+    wire: Any = MagicMock()  # nothing is asked of it
+    shaper = WaveShaperA(wire)
+    drivers = {
+        "MccUsb1208HS": [MccUsb1208HS(wire).drive],
+        "RedPitayaDAQ": [RedPitayaDAQ(wire).drive],
+        "AudioPlate": [AudioPlate(wire).drive],
+        "DaqPlate": [open_daq_plate(wire).drive],
+        "WaveShaperA": [shaper.attenuation, shaper.phase],
+    }
+    keys: set[str] = set()
+    for heading, specs in drivers.items():
+        (section,) = re.findall(
+            rf"^### {heading}\n(.*?)(?=^##)", REFERENCE, re.MULTILINE | re.DOTALL
+        )
+        (limits,) = re.findall(r"^Limits: (.*)$", section, re.MULTILINE)
+        for spec in specs:
+            names = [limit.name for limit in spec.row_limits]
+            peak = ["peak"] if spec.name == "drive" else []
+            shown = re.search(rf"`{spec.name}` \(.*?; ((?:`\w+`(?:, )?)+)\)", limits)
+            assert shown is not None
+            assert shown[1].replace("`", "").split(", ") == ["low", "high", *peak, *names]
+            keys |= {"low", "high", *peak, *names}
+    assert set(table("[instruments.NAME.limits]")) == keys
 
 
 def test_no_other_command_is_named() -> None:

@@ -264,7 +264,7 @@ class RedPitayaFirmware:
         generator = self._generator(arguments)
         if not arguments:
             raise ScpiError(-109, "Missing parameter")
-        table = np.array([_float(a) for a in arguments])
+        table = _floats(arguments)
         self.tables += 1
         bad = ~(np.abs(table) <= 1)
         self.out_of_limits += int(bad.sum()) + max(0, len(table) - LENGTH)
@@ -389,7 +389,11 @@ def _decimation(arguments: Arguments) -> int:
 
 
 def _float(text: str) -> float:
+    return float(_floats([text])[0])
+
+
+def _floats(texts: list[str]) -> Array:
     try:
-        return float(text)
+        return np.fromiter(map(float, texts), dtype=np.float64, count=len(texts))
     except ValueError as error:
         raise ScpiError(-104, "Data type error") from error

@@ -20,6 +20,7 @@ _LEGAL_HEADER = re.compile(rb"\*?:?[A-Za-z][A-Za-z0-9_:]*\??\Z")
 _NUMBER = re.compile(r"(?<=[A-Z_])(?:#|\d+)(?=[:?]|\Z)")
 _MARK = re.compile(rb"[\n#\"']")
 _SPECIAL = re.compile(rb"[#\"']")
+_SPACE = re.compile(rb"[^!-~]")
 _STOPS = {stop: re.compile(rb"[#\"'" + stop + rb"]") for stop in (b";", b",")}
 _BLOCK = re.compile(rb"#([1-9])")
 _DIGITS_AT_MOST = 9
@@ -125,7 +126,8 @@ def _unit(text: bytes) -> Unit:
 
 def _parameters(text: bytes) -> list[str]:
     if _SPECIAL.search(text) is None:  # long lists of numbers are plain
-        return [p.strip() for p in text.decode("latin-1").split(",")]
+        listed = text.decode("latin-1").split(",")
+        return listed if _SPACE.search(text) is None else [p.strip() for p in listed]
     found, at = list[str](), 0
     while at <= len(text):
         end = _end_of(text, at, b",")

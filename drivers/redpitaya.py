@@ -14,18 +14,13 @@ lost with `ACQ:RST` and per connection; volts in binary are wrong in one revisio
 read and scaled here.
 """
 
-import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from pymeasure.adapters import Adapter
-from pymeasure.instruments import Channel, Instrument, SCPIMixin
-from pymeasure.instruments.validators import strict_discrete_set, strict_range
 
 from drivers.abort import Abort
 from drivers.errors import (
@@ -37,6 +32,7 @@ from drivers.errors import (
 )
 from drivers.instrument import check_identity
 from drivers.limits import Narrowing, RowLimit, slew
+from drivers.redpitaya_board import CLOCK_HZ, DECIMATIONS, RedPitayaBoard
 from drivers.redpitaya_table import (
     CODES,
     LEAD,
@@ -49,106 +45,13 @@ from drivers.redpitaya_table import (
     steps,
     table_text,
 )
-from drivers.scpi import ScpiLink
 from drivers.spec import Array, ArraySpec
 
-CLOCK_HZ = 125e6
-DECIMATIONS = (1, 2, 4, 8, *range(16, 65_537))
-TERMINATOR = "\r\n"
 _POLL_INTERVAL_S = 0.001
-_ERRORS_AT_MOST = 30
-_NO_ERROR = re.compile(r"\+?0,")
-_PIN = re.compile(r"DIO(?:\d|10)_[PN]")
 _IN1, _IN2 = "ACQ:SOUR1:DATA?", f"ACQ:SOUR2:DATA:OLD:N? {SEARCHED}"
 
 
-class Output(Channel):  # type: ignore[misc]  # PyMeasure is untyped
-    """One output of the generator."""
-
-    shape = Channel.control(
-        "SOUR{ch}:FUNC?",
-        "SOUR{ch}:FUNC %s",
-        """Control the waveform (str 'SINE' or 'ARBITRARY').""",
-        validator=strict_discrete_set,
-        values=["SINE", "ARBITRARY"],
-        cast=str,
-    )
-
-    frequency = Channel.control(
-        "SOUR{ch}:FREQ:FIX?",
-        "SOUR{ch}:FREQ:FIX %.9g",
-        """Control how often per second the whole table is played (float, up to 50e6 Hz).""",
-        validator=strict_range,
-        values=[1e-6, 50e6],
-    )
-
-    offset = Channel.control(
-        "SOUR{ch}:VOLT:OFFS?",
-        "SOUR{ch}:VOLT:OFFS %.6g",
-        """Control the offset (float from -1 to 1 V).""",
-        validator=strict_range,
-        values=[-1, 1],
-    )
-
-    amplitude = Channel.control(
-        "SOUR{ch}:VOLT?",
-        "SOUR{ch}:VOLT %.6g",
-        """Control the voltage that a table's 1 stands for (float from 0 to 1 V).""",
-        validator=strict_range,
-        values=[0, 1],
-    )
-
-    burst_mode = Channel.control(
-        "SOUR{ch}:BURS:STAT?",
-        "SOUR{ch}:BURS:STAT %s",
-        """Control whether the table is repeated (str 'CONTINUOUS' or 'BURST').""",
-        validator=strict_discrete_set,
-        values=["CONTINUOUS", "BURST"],
-        cast=str,
-    )
-
-    burst_cycles = Channel.control(
-        "SOUR{ch}:BURS:NCYC?",
-        "SOUR{ch}:BURS:NCYC %d",
-        """Control how many tables a burst has (int from 1 to 65536).""",
-        validator=strict_range,
-        values=[1, 65_536],
-        cast=int,
-    )
-
-    burst_repetitions = Channel.control(
-        "SOUR{ch}:BURS:NOR?",
-        "SOUR{ch}:BURS:NOR %d",
-        """Control how many bursts follow a trigger (int from 1 to 65536).""",
-        validator=strict_range,
-        values=[1, 65_536],
-        cast=int,
-    )
-
-    output_enabled = Channel.control(
-        "OUTPUT{ch}:STATE?",
-        "OUTPUT{ch}:STATE %s",
-        """Control whether the output is on (bool).""",
-        validator=strict_discrete_set,
-        values={True: "ON", False: "OFF"},
-        map_values=True,
-    )
-
-
-class Input(Channel):  # type: ignore[misc]  # PyMeasure is untyped
-    """One fast analog input."""
-
-    gain = Channel.control(
-        "ACQ:SOUR{ch}:GAIN?",
-        "ACQ:SOUR{ch}:GAIN %s",
-        """Control which way the input's jumpers are set (str 'LV', +-1 V, or 'HV', +-20 V).""",
-        validator=strict_discrete_set,
-        values=["LV", "HV"],
-        cast=str,
-    )
-
-
-class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is untyped
+class RedPitayaDAQ(RedPitayaBoard):
     """A circuit's voltage in, its voltage out, row by row.
 
     The hardware's limits, before the amplifier; the bench file may set narrower ones for `drive`
@@ -159,9 +62,6 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
     GREATEST_SLEW_V = 2.0  # per sample: from one end of the range to the other
 
     longest_latency_frames = SEARCHED - LEAD - 1
-
-    aout = Instrument.MultiChannelCreator(Output, (1, 2), prefix="aout")
-    ain = Instrument.MultiChannelCreator(Input, (1, 2), prefix="ain")
 
     def __init__(
         self,
@@ -188,10 +88,7 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         adapter when `adapter` is an address. Raises LimitError, or ValueError for limits that are
         wider than the instrument's; TypeError for keyword arguments that nobody would hear of.
         """
-        if kwargs and not isinstance(adapter, str | int):
-            raise TypeError(f"{name}: unknown settings {', '.join(kwargs)}")
-        ends = {"read_termination": TERMINATOR, "write_termination": TERMINATOR}
-        super().__init__(adapter, name, tcpip=ends, **kwargs)
+        super().__init__(adapter, name, **kwargs)
         _check_row(name, samples, gap_samples)
         _check_factors(name, amplifier_gain, probe_attenuation)
         decimation = _decimation(name, rate_hz)
@@ -213,7 +110,6 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         self._marked_rows = 0
         self._ready = False
         self._abort = Abort(name)
-        self._link = ScpiLink(self.adapter, name, None, "", TERMINATOR)
         self._settings = self._list_settings(decimation)
 
     def _list_settings(self, decimation: int) -> list[tuple[Any, str, Any]]:
@@ -246,70 +142,7 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         """Get what it returns, (samples,) V; an end of its range means a saturated input."""
         return self._response
 
-    # --- settings -----------------------------------------------------------------------------
-
-    decimation = Instrument.control(
-        "ACQ:DEC:F?",
-        "ACQ:DEC:F %d",
-        """Control by how much the inputs' 125 MHz are divided (int: 1, 2, 4, 8, 16 to 65536).""",
-        validator=strict_discrete_set,
-        values=DECIMATIONS,
-        cast=int,
-    )
-
-    average_skipped_samples = Instrument.control(
-        "ACQ:AVG?",
-        "ACQ:AVG %s",
-        """Control whether a sample is the mean of what decimation leaves out (bool).""",
-        validator=strict_discrete_set,
-        values={True: "ON", False: "OFF"},
-        map_values=True,
-    )
-
-    acq_trigger_delay_samples = Instrument.control(
-        "ACQ:TRIG:DLY?",
-        "ACQ:TRIG:DLY %d",
-        """Control how many samples after the trigger the recording's middle is (int, +-8192).""",
-        validator=strict_range,
-        values=[-LENGTH // 2, LENGTH // 2],
-        cast=int,
-    )
-
-    acq_units = Instrument.control(
-        "ACQ:DATA:UNITS?",
-        "ACQ:DATA:UNITS %s",
-        """Control the unit of recordings (str 'RAW' or 'VOLTS').""",
-        validator=strict_discrete_set,
-        values=["RAW", "VOLTS"],
-        cast=str,
-    )
-
-    acq_format = Instrument.setting(
-        "ACQ:DATA:FORMAT %s",
-        """Set the format of recordings (str 'BIN' or 'ASCII').""",
-        validator=strict_discrete_set,
-        values=["BIN", "ASCII"],
-    )
-
-    # --- the wire: PyMeasure's own properties go through here as well -------------------------
-
-    def write(self, command: str, **kwargs: Any) -> None:
-        """Send one command; raises a DriverError if the instrument cannot be reached."""
-        self._link.write(command)
-
-    def read(self, **kwargs: Any) -> str:
-        """Return one answer without its terminator; raises a DriverError if there is none."""
-        return self._link.read()
-
-    def ask(self, command: str, query_delay: float | None = None) -> str:
-        """Send a query and return its answer; raises a DriverError if there is none."""
-        return self._link.ask(command)
-
     # --- Instrument ---------------------------------------------------------------------------
-
-    def identify(self) -> str:
-        """Return maker, model, serial number and version, as the instrument says."""
-        return self._link.ask("*IDN?")
 
     def start(self) -> None:
         """Reconnect if need be, check who answers, outputs off, apply and verify settings, test.
@@ -342,49 +175,11 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         """Let a running shot, and any after it, end with Aborted until `start`; thread-safe."""
         self._abort.request()
 
-    def shutdown(self) -> None:
-        """Turn both outputs off and reset the generator; idempotent."""
-        if not self._link.closed:
-            self._link.recover()
-            self._enter_safe_state()
-            self._check_outputs_off()
-            self._refuse_queued_errors("safe state")
-        super().shutdown()
-
-    def close(self) -> None:
-        """Shut down and release the connection; idempotent."""
-        try:
-            self.shutdown()
-        finally:
-            self._link.close()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def digital_input(self, pin: str) -> bool:
-        """Return the level of a digital pin, `DIO0_P` to `DIO10_N`, that is an input.
-
-        Raises LimitError for another name, InstrumentRefused for a pin that is an output, whose
-        level says nothing of the outside.
-        """
-        if _PIN.fullmatch(pin) is None:
-            refuse(self.name, "pin", f"{pin!r} is not DIO0_P to DIO10_P or DIO0_N...")
-        query = f"DIG:PIN:DIR? {pin}"
-        direction = self._link.ask(query)
-        if direction not in ("IN", "OUT"):
-            raise self._link.distrust(query, f"answered {direction!r}")
-        if direction == "OUT":
-            raise InstrumentRefused(self.name, f"{pin} is set as an output")
-        query = f"DIG:PIN? {pin}"
-        level = self._link.ask(query)
-        if level not in ("0", "1"):
-            raise self._link.distrust(query, f"answered {level!r}")
-        return level == "1"
+    def _enter_safe_state(self) -> None:
+        """Forget the waveforms, too: only `start` allows another shot."""
+        self._ready = False
+        self._marked_rows = 0
+        super()._enter_safe_state()
 
     # --- CircuitDAQ ---------------------------------------------------------------------------
 
@@ -408,7 +203,7 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
             for first in range(0, len(drive_v), self.rows_at_once):
                 rows = slice(first, first + self.rows_at_once)
                 response[rows] = self._shoot(drive_v[rows])
-        except DriverError:
+        except BaseException:  # an interrupt, too, must not leave the outputs on
             with suppress(DriverError):  # the first error is the one to tell
                 self._enter_safe_state()
             raise
@@ -487,54 +282,6 @@ class RedPitayaDAQ(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is
         if abs(slip) > 1:
             message = f"the last row is recorded {slip} samples off: are both rates the same?"
             raise ProtocolError(self.name, f"test shot: {message}")
-
-    # --- states and errors --------------------------------------------------------------------
-
-    def _enter_safe_outputs(self) -> None:
-        self.write("OUTPUT:STATE OFF")
-
-    def _enter_safe_state(self) -> None:
-        """Forget old errors, turn both outputs off, reset the generator, stop the recording."""
-        self._ready = False
-        self._marked_rows = 0
-        self.write("*CLS")
-        self._enter_safe_outputs()
-        self.write("GEN:RST")
-        self.write("ACQ:STOP")
-
-    def _check_outputs_off(self) -> None:
-        for number, channel in self.aout.items():
-            with self._understood(f"OUTPUT{number}:STATE?"):
-                if channel.output_enabled:
-                    raise InstrumentRefused(self.name, f"OUTPUT{number}: is still on")
-
-    def _refuse_queued_errors(self, asked: str) -> None:
-        """Empty the error queue; raise InstrumentRefused if there was anything in it."""
-        errors: list[str] = []
-        while len(errors) < _ERRORS_AT_MOST:
-            entry = self._link.ask("SYST:ERR:NEXT?")
-            if _NO_ERROR.match(entry):
-                break
-            errors.append(entry)
-        if errors:
-            raise InstrumentRefused(self.name, f"{asked}: {'; '.join(errors)}")
-
-    def _verify(self, owner: Any, setting: str, value: Any) -> None:
-        named = setting if owner is self else f"{type(owner).__name__.lower()} {owner.id} {setting}"
-        with self._understood(named):
-            actual = getattr(owner, setting)
-            tolerance = 1e-5 * value if isinstance(value, float) else 0  # six digits come back
-            same = abs(actual - value) <= tolerance if tolerance else actual == value
-        if not same:
-            raise InstrumentRefused(self.name, f"{named}: set to {value!r} but is {actual!r}")
-
-    @contextmanager
-    def _understood(self, asked: str) -> Iterator[None]:
-        """Turn PyMeasure's failures to read an answer into ProtocolError."""
-        try:
-            yield
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise self._link.distrust(asked, f"unexpected answer ({error})") from error
 
 
 def _spec(

@@ -101,3 +101,9 @@ def test_container_installs_pinned_packages_and_is_not_root():
     assert any("pip install" in line and "-c constraints.txt" in line for line in lines)
     users = [line.split()[1] for line in lines if line.startswith("USER ")]
     assert users == ["pnnlab"]
+
+
+def test_the_third_party_source_is_of_the_pinned_version():
+    pin = re.search(r"^pymeasure==(\S+) ", (ROOT / "tests/third-party.txt").read_text(), re.M)[1]
+    assert pin == pins()["pymeasure"]
+    assert f"/pymeasure-{pin}.tar.gz" in (ROOT / "Makefile").read_text()

@@ -7,7 +7,6 @@ marks is one row. Other waveforms than ARBITRARY in a burst of one are played as
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,72 +15,34 @@ from numpy.typing import NDArray
 from drivers.mock.bounds import Bounds
 from drivers.mock.faults import Fault
 from drivers.mock.mcc import DrivenCircuit
+from drivers.mock.redpitaya_state import (
+    CLOCK_HZ,
+    CODES,
+    LENGTH,
+    Acquisition,
+    Generator,
+    converted,
+    decimation,
+    delayed,
+    keep,
+    number,
+    numbers,
+    one_of,
+    own_error,
+    two,
+    word,
+)
 from drivers.mock.scpi import Arguments, Handler, ScpiDevice, ScpiError, ScpiSession, block
 from drivers.spec import Array
 
 IDENTITY = "REDPITAYA,INSTR2025,,01-21"
-LENGTH = 16_384
-CLOCK_HZ = 125e6
-CODES = 8192
 ERRORS_AT_MOST = 16
 _MARK = CODES // 4
-_DECIMATIONS = frozenset([1, 2, 4, 8, *range(16, 65_537)])
 _SHAPES = ("SINE", "SQUARE", "TRIANGLE", "SAWU", "SAWD", "DC", "PWM", "ARBITRARY", "DC_NEG")
 _SOURCES = ("DISABLED", "NOW", *(f"{s}_{e}" for s in ("CH1", "CH2", "EXT") for e in ("PE", "NE")))
 _GENERATED = ("AWG_PE", "AWG_NE")
 _PINS = [f"DIO{i}_{side}" for side in "PN" for i in range(11)]
 _ON_OFF = ("OFF", "ON")
-
-Codes = NDArray[np.int16]
-
-
-def _own(code: int, text: str) -> ScpiError:
-    """Return an error of the instrument's own: 9500 and the number of its library."""
-    return ScpiError(9500 + code, text)
-
-
-@dataclass
-class Generator:
-    """One output: its settings after a reset, and its table."""
-
-    shape: str = "SINE"
-    frequency: float = 1000.0
-    amplitude: float = 0.8
-    offset: float = 0.0
-    mode: str = "CONTINUOUS"
-    cycles: int = 1
-    repetitions: int = 1
-    on: bool = False
-    table: Array = field(default_factory=lambda: np.zeros(LENGTH))
-
-    def samples(self, decimation: int) -> Array:
-        """Return what the output plays from the trigger on, (LENGTH,) V, at the inputs' rate."""
-        once = self.mode == "BURST" and self.cycles == self.repetitions == 1
-        if not (self.on and once and self.shape == "ARBITRARY"):
-            return np.zeros(LENGTH)
-        per_sample = self.frequency * LENGTH * decimation / CLOCK_HZ
-        # a tick of the clock more or less does not matter to the sample that it falls into
-        where = np.floor(np.arange(LENGTH) * per_sample + 1e-3).astype(np.int64)
-        codes = np.minimum(np.rint(self.table * CODES), CODES - 1)
-        volts = codes / CODES * self.amplitude + self.offset
-        return np.where(where < LENGTH, volts[np.minimum(where, LENGTH - 1)], 0.0)
-
-
-@dataclass
-class Acquisition:
-    """The inputs' settings after a reset, and the last recording."""
-
-    decimation: int = 1
-    averaging: str = "ON"
-    delay: int = 0
-    source: str = "DISABLED"
-    armed: bool = False
-    triggered: bool = False
-    full_at: float = 0.0
-    gains: dict[int, str] = field(default_factory=lambda: {1: "LV", 2: "LV"})
-    codes: dict[int, Codes] = field(
-        default_factory=lambda: {i: np.zeros(LENGTH, dtype=np.int16) for i in (1, 2)}
-    )
 
 
 class RedPitayaFirmware:
@@ -149,14 +110,14 @@ class RedPitayaFirmware:
         return {
             "GEN:RST": lambda _: self._reset_generators(),
             "OUTPUT:STATE": self._switch_both,
-            "OUTPUT#:STATE": lambda a: self._set(a, "on", _word(a, _ON_OFF) == "ON"),
+            "OUTPUT#:STATE": lambda a: self._set(a, "on", word(a, _ON_OFF) == "ON"),
             "OUTPUT#:STATE?": lambda a: _ON_OFF[self._generator(a).on],
             "SOUR:TRig:INT": lambda _: self._fire((1, 2)),
             "SOUR#:TRig:INT": lambda a: self._fire((self._channel(a),)),
             "SOUR#:TRAC:DATA:DATA": self._load_table,
-            "SOUR#:FUNC": lambda a: self._set(a, "shape", _word(a, _SHAPES)),
+            "SOUR#:FUNC": lambda a: self._set(a, "shape", word(a, _SHAPES)),
             "SOUR#:FUNC?": lambda a: self._generator(a).shape,
-            "SOUR#:BURS:STAT": lambda a: self._set(a, "mode", _word(a, ("CONTINUOUS", "BURST"))),
+            "SOUR#:BURS:STAT": lambda a: self._set(a, "mode", word(a, ("CONTINUOUS", "BURST"))),
             "SOUR#:BURS:STAT?": lambda a: self._generator(a).mode,
             "SOUR#:FREQ:FIX": self._set_frequency,
             "SOUR#:FREQ:FIX?": lambda a: f"{self._generator(a).frequency:g}",
@@ -186,39 +147,39 @@ class RedPitayaFirmware:
             "ACQ:TRig:FILL?": lambda _: str(int(self._is_full())),
             "ACQ:TRig:DLY": lambda a: put("delay", a.integer(-LENGTH // 2, LENGTH // 2)),
             "ACQ:TRig:DLY?": lambda _: str(self._acquisition.delay),
-            "ACQ:DEC[:Factor]": lambda a: put("decimation", _decimation(a)),
+            "ACQ:DEC[:Factor]": lambda a: put("decimation", decimation(a)),
             "ACQ:DEC[:Factor]?": lambda _: str(self._acquisition.decimation),
             "ACQ:SRATe?": lambda _: f"{CLOCK_HZ / self._acquisition.decimation:9.0f} Hz",
-            "ACQ:AVG": lambda a: put("averaging", _word(a, _ON_OFF)),
+            "ACQ:AVG": lambda a: put("averaging", word(a, _ON_OFF)),
             "ACQ:AVG?": lambda _: self._acquisition.averaging,
             "ACQ:BUF:SIZE?": lambda _: str(LENGTH),
             "ACQ:SOUR#:GAIN": self._set_gain,
             "ACQ:SOUR#:GAIN?": lambda a: self._acquisition.gains[self._channel(a)],
             "ACQ:SOUR#:DATA?": lambda a: self._send(a, LENGTH),
             "ACQ:SOUR#:DATA:Old:N?": lambda a: self._send(a, a.integer(1, LENGTH)),
-            "ACQ:DATA:Units": lambda a: _keep(a, "units", _word(a, ("RAW", "VOLTS"))),
+            "ACQ:DATA:Units": lambda a: keep(a, "units", word(a, ("RAW", "VOLTS"))),
             "ACQ:DATA:Units?": lambda a: a.connection.settings.get("units", "VOLTS"),
-            "ACQ:DATA:FORMAT": lambda a: _keep(a, "format", _word(a, ("BIN", "ASCII"))),
+            "ACQ:DATA:FORMAT": lambda a: keep(a, "format", word(a, ("BIN", "ASCII"))),
             "ACQ:DATA:FORMAT?": lambda a: a.connection.settings.get("format", "ASCII"),
         }
 
     def _pin_commands(self) -> dict[str, Handler]:
         def turn(arguments: Arguments) -> None:
-            direction, pin = _two(arguments)
-            self._directions[_one_of(pin, _PINS)] = _one_of(direction, ("IN", "OUT"))
+            direction, pin = two(arguments)
+            self._directions[one_of(pin, _PINS)] = one_of(direction, ("IN", "OUT"))
 
         def drive(arguments: Arguments) -> None:
-            pin, level = _two(arguments)
-            if self._directions[_one_of(pin, _PINS)] == "IN":
-                raise _own(9, "Writing to input pin is not valid.")
-            self.pins[pin.upper()] = int(_one_of(level, ("0", "1")))
+            pin, level = two(arguments)
+            if self._directions[one_of(pin, _PINS)] == "IN":
+                raise own_error(9, "Writing to input pin is not valid.")
+            self.pins[pin.upper()] = int(one_of(level, ("0", "1")))
 
         return {
             "DIG:RST": lambda _: self._directions.update(dict.fromkeys(_PINS, "IN")),
             "DIG:PIN": drive,
-            "DIG:PIN?": lambda a: str(self.pins[_word(a, _PINS)]),
+            "DIG:PIN?": lambda a: str(self.pins[word(a, _PINS)]),
             "DIG:PIN:DIR": turn,
-            "DIG:PIN:DIR?": lambda a: self._directions[_word(a, _PINS)],
+            "DIG:PIN:DIR?": lambda a: self._directions[word(a, _PINS)],
         }
 
     # --- the generator ------------------------------------------------------------------------
@@ -226,7 +187,7 @@ class RedPitayaFirmware:
     def _channel(self, arguments: Arguments) -> int:
         (channel,) = arguments.suffixes
         if channel not in (1, 2):
-            raise _own(0, "Invalid channel number")
+            raise own_error(0, "Invalid channel number")
         return channel
 
     def _generator(self, arguments: Arguments) -> Generator:
@@ -236,22 +197,22 @@ class RedPitayaFirmware:
         setattr(self._generator(arguments), name, value)
 
     def _set_frequency(self, arguments: Arguments) -> None:
-        value = _float(arguments.single())
+        value = number(arguments.single())
         if not 0 <= value <= CLOCK_HZ / 2:
-            raise _own(6, "Value out of range.")
+            raise own_error(6, "Value out of range.")
         self._set(arguments, "frequency", float(np.float32(value)))
 
     def _set_level(self, arguments: Arguments, name: str, other: str) -> None:
         """Set amplitude or offset: together they must not exceed 1 V."""
         generator = self._generator(arguments)
-        value = _float(arguments.single())
+        value = number(arguments.single())
         if not abs(value) + abs(getattr(generator, other)) <= 1 + 1e-6:
             self.out_of_limits += 1
-            raise _own(6, "Value out of range.")
+            raise own_error(6, "Value out of range.")
         setattr(generator, name, value)
 
     def _switch_both(self, arguments: Arguments) -> None:
-        on = _word(arguments, _ON_OFF) == "ON"
+        on = word(arguments, _ON_OFF) == "ON"
         for generator in self._generators.values():
             generator.on = on
 
@@ -264,12 +225,12 @@ class RedPitayaFirmware:
         generator = self._generator(arguments)
         if not arguments:
             raise ScpiError(-109, "Missing parameter")
-        table = _floats(arguments)
+        table = numbers(arguments)
         self.tables += 1
         bad = ~(np.abs(table) <= 1)
         self.out_of_limits += int(bad.sum()) + max(0, len(table) - LENGTH)
         if len(table) > LENGTH:
-            raise _own(6, "Value out of range.")
+            raise own_error(6, "Value out of range.")
         table = np.clip(np.nan_to_num(table), -1, 1)
         if self.bounds is not self._full_scale and generator is self._generators[1]:
             self.out_of_limits += self.bounds.outside(np.rint(table * CODES) / CODES * self._gain)
@@ -291,7 +252,7 @@ class RedPitayaFirmware:
         arguments.connection.settings.update(units="VOLTS", format="ASCII")
 
     def _choose_source(self, arguments: Arguments) -> None:
-        self._acquisition.source = _word(arguments, (*_SOURCES, *_GENERATED))
+        self._acquisition.source = word(arguments, (*_SOURCES, *_GENERATED))
         if self._acquisition.source == "NOW" and self._acquisition.armed:
             self._record(np.zeros(LENGTH), np.zeros(LENGTH))
 
@@ -314,9 +275,9 @@ class RedPitayaFirmware:
         acquisition.triggered = True
         acquisition.full_at = self._clock() + LENGTH * acquisition.decimation / CLOCK_HZ
         before = LENGTH // 2 - acquisition.delay  # the trigger's place in the recording
-        marks = _converted(_delayed(marked_v, before))
-        heard_v = self._respond(_delayed(driven_v, before) * self._gain, marks > _MARK)
-        acquisition.codes = {1: _converted(heard_v / self._attenuation), 2: marks}
+        marks = converted(delayed(marked_v, before))
+        heard_v = self._respond(delayed(driven_v, before) * self._gain, marks > _MARK)
+        acquisition.codes = {1: converted(heard_v / self._attenuation), 2: marks}
 
     def _respond(self, drive_v: Array, marked: NDArray[np.bool_]) -> Array:
         """Return the circuit's answer (LENGTH,) V, row by row where rows are marked."""
@@ -336,7 +297,7 @@ class RedPitayaFirmware:
         return self._acquisition.triggered and not late
 
     def _set_gain(self, arguments: Arguments) -> None:
-        self._acquisition.gains[self._channel(arguments)] = _word(arguments, ("LV", "HV"))
+        self._acquisition.gains[self._channel(arguments)] = word(arguments, ("LV", "HV"))
 
     def _send(self, arguments: Arguments, samples: int) -> str | bytes:
         """Return the oldest samples of an input as this connection wants them."""
@@ -347,53 +308,3 @@ class RedPitayaFirmware:
             return block((codes.astype(">i2") if raw else (codes / CODES).astype(">f4")).tobytes())
         words = map(str, codes) if raw else (f"{code / CODES:f}" for code in codes)
         return "{" + ",".join(words) + "}"
-
-
-def _delayed(played: Array, samples: int) -> Array:
-    """Return what is recorded of a signal that begins at a place of the recording, (LENGTH,)."""
-    return np.concatenate([np.zeros(samples), played])[:LENGTH]
-
-
-def _converted(volts: Array) -> Codes:
-    """Return the ADC's codes, -8192 to 8191."""
-    return np.clip(np.rint(volts * CODES), -CODES, CODES - 1).astype(np.int16)
-
-
-def _keep(arguments: Arguments, name: str, value: str) -> None:
-    arguments.connection.settings[name] = value
-
-
-def _word(arguments: Arguments, words: tuple[str, ...] | list[str]) -> str:
-    return _one_of(arguments.single(), words)
-
-
-def _one_of(text: str, words: tuple[str, ...] | list[str]) -> str:
-    if text.upper() not in words:
-        raise ScpiError(-224, "Illegal parameter value")
-    return text.upper()
-
-
-def _two(arguments: Arguments) -> tuple[str, str]:
-    if len(arguments) < 2:
-        raise ScpiError(-109, "Missing parameter")
-    if len(arguments) > 2:
-        raise ScpiError(-108, "Parameter not allowed")
-    return arguments[0], arguments[1]
-
-
-def _decimation(arguments: Arguments) -> int:
-    value = arguments.integer(0, 2**31 - 1)
-    if value not in _DECIMATIONS:
-        raise _own(6, "Value out of range.")
-    return value
-
-
-def _float(text: str) -> float:
-    return float(_floats([text])[0])
-
-
-def _floats(texts: list[str]) -> Array:
-    try:
-        return np.fromiter(map(float, texts), dtype=np.float64, count=len(texts))
-    except ValueError as error:
-        raise ScpiError(-104, "Data type error") from error

@@ -440,3 +440,26 @@ def test_every_block_comes_back(content):
     for end in (b"\n", b"\r\n"):
         sent = b":DATA " + block(content) + end + b":DATA?" + end
         assert session(terminator=end).receive(sent) == block(content) + b"\r\n"
+
+
+OSA_HEADERS = sorted(AQ6370Firmware(Light(), login=False)._commands())
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(OSA_HEADERS),
+            st.one_of(
+                st.sampled_from(["", "1", "-1", "1E999", "1E-9 NM", "TRA", "\xb2", "1,2", "#0"]),
+                st.text("0123456789+-.,eE nNmM\"'#", max_size=12),
+            ),
+        ),
+        max_size=10,
+    )
+)
+def test_whatever_arrives_the_analyser_answers_or_queues_an_error(commands):
+    line = AQ6370Firmware(Light(), login=False).connect()
+    line.receive(b":SENS:SWE:POIN 101\n")
+    for header, parameters in commands:
+        text = f"{header} {parameters}\n".replace("[", "").replace("]", "")
+        line.receive(text.encode("latin-1"))

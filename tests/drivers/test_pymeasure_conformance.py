@@ -15,7 +15,8 @@ import pymeasure
 import pytest
 
 import drivers
-from drivers.redpitaya import Input, Output, RedPitayaDAQ
+from drivers.redpitaya import RedPitayaDAQ
+from drivers.redpitaya_board import Input, Output
 from drivers.yokogawa import YokogawaAQ6370
 
 PINS = Path(__file__).parents[1] / "third-party.txt"

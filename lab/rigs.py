@@ -65,4 +65,7 @@ def on_sockets(bench: BenchConfig, admin: str, addresses: Mapping[str, str | Non
                     f"rigs.{rig}: '{instrument}' is served on a socket and '{name}' has no network "
                     "wire; they cannot share a plant"
                 )
+    interlock = data.get("interlock")
+    if interlock is not None:
+        interlock["address"] = addresses.get(interlock["address"]) or interlock["address"]
     return BenchConfig.model_validate(data)

@@ -59,7 +59,7 @@ def mock(
         # for a program that reads this through a pipe, hence flushed (echo does)
         typer.echo(_as_json(config, served) if as_json else _as_lines(config, served))
 
-    addresses = [part.address for part in config.instruments.values() if part.rig in rigs]
+    addresses = list(_named(config).values())
     try:
         serve(rigs, addresses, host=host, port=port, on_ready=ready)
     except OSError as error:
@@ -101,20 +101,23 @@ def _arm(rigs: "dict[str, Rig]", path: Path) -> None:
             raise ConfigError(f"{path}: faults, number {number}: {error}") from error
 
 
+def _named(config: BenchConfig) -> dict[str, str]:
+    """Return the `mock://` addresses of a bench by who has them, the interlock last."""
+    named = {name: part.address for name, part in config.instruments.items()}
+    if config.interlock is not None:
+        named.setdefault("interlock", config.interlock.address)
+    return {name: address for name, address in named.items() if address.startswith("mock://")}
+
+
 def _as_json(config: BenchConfig, served: "Served") -> str:
-    parts = config.instruments.items()
-    found = {
-        name: served.addresses[i.address] for name, i in parts if i.address in served.addresses
-    }
+    found = {name: served.addresses[address] for name, address in _named(config).items()}
     return json.dumps({"bench": config.name, "admin": served.admin, "instruments": found})
 
 
 def _as_lines(config: BenchConfig, served: "Served") -> str:
     """Return one line for each instrument, the admin interface first."""
     lines = {"admin": served.admin}
-    for name, part in config.instruments.items():
-        if part.address in served.addresses:
-            real = served.addresses[part.address]
-            lines[name] = real or f"{part.address} (in memory only: no network wire)"
+    for name, address in _named(config).items():
+        lines[name] = served.addresses[address] or f"{address} (in memory only: no network wire)"
     width = max(map(len, lines))
     return "\n".join(f"{name:{width}}  {address}" for name, address in lines.items())

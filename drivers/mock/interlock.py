@@ -14,6 +14,7 @@ class InterlockFirmware:
     """
 
     out_of_limits = 0  # no value arrives here
+    safe = True  # nothing leaves it
 
     def __init__(self) -> None:
         """Begin closed, as in a lab where all is well."""
@@ -27,6 +28,10 @@ class InterlockFirmware:
     def inject(self, fault: Fault, on: str = "") -> None:
         """Arm `fault` for the next message that contains the text `on`."""
         self._device.inject(fault, on)
+
+    def clear_faults(self) -> None:
+        """Disarm every fault."""
+        self._device.faults.clear()
 
     def connect(self) -> ScpiSession:
         """Open one more connection."""

@@ -96,7 +96,11 @@ class Session(Protocol):
 
 @runtime_checkable
 class StreamFirmware(Protocol):
-    """A simulated instrument on a byte stream, such as SCPI over TCP."""
+    """A simulated instrument on a byte stream, such as SCPI over TCP.
+
+    One that is no VISA instrument says by a `network_address`, with {host} and {port}, how a bench
+    file writes its address.
+    """
 
     def connect(self) -> Session:
         """Open one more connection."""

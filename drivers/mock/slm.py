@@ -54,6 +54,11 @@ class SLMFirmware:
         self.out_of_limits = 0
         self.blocked = True
 
+    @property
+    def safe(self) -> bool:
+        """Whether no light passes the slit."""
+        return self.blocked
+
     def inject(self, fault: Fault, on: str = "") -> None:
         """Arm `fault` for the next call, `identity` or `show`, that contains `on`."""
         answers = (Fault.IDENTITY, Fault.GARBAGE, Fault.TRUNCATE)  # only the identity has one

@@ -17,6 +17,7 @@ from drivers.spec import Array
 
 IDENTITY = "YOKOGAWA,AQ6370D,91X000001,02.01"
 _FLOOR_DBM = -210.0
+_OUT_OF_RANGE = -222
 _NUMBER = re.compile(r"([+-]?\d*\.?\d+(?:[eE][+-]?\d+)?) *(NM|M)?\Z", re.IGNORECASE)
 
 
@@ -38,7 +39,7 @@ class NumberSetting:
         unit = (match[2] or "").upper()
         value = float(match[1]) * (1e-9 if unit == "NM" else 1.0)
         if not self.low <= value <= self.high:
-            raise ScpiError(-222, "Data out of range")
+            raise ScpiError(_OUT_OF_RANGE, "Data out of range")
         return round(value) if self.integer else value
 
     def answer(self, value: float) -> str:
@@ -96,7 +97,10 @@ SETTINGS: tuple[Setting, ...] = (
 
 
 class AQ6370Firmware:
-    """One simulated AQ6370D in front of the plant; counts its sweeps in `sweeps`."""
+    """One simulated AQ6370D in front of the plant; counts its sweeps in `sweeps`.
+
+    out_of_limits: numbers that arrived outside what a setting accepts.
+    """
 
     def __init__(
         self,
@@ -120,6 +124,7 @@ class AQ6370Firmware:
         self._axis: Array | None = None
         self._device = ScpiDevice(identity, self._commands())
         self.sweeps = 0
+        self.out_of_limits = 0
         self._reset()
 
     def connect(self) -> ScpiSession:
@@ -155,7 +160,11 @@ class AQ6370Firmware:
 
     def _accessors(self, setting: Setting) -> dict[str, Handler]:
         def change(arguments: list[str]) -> None:
-            self._values[setting] = setting.parse(arguments)
+            try:
+                self._values[setting] = setting.parse(arguments)
+            except ScpiError as error:
+                self.out_of_limits += error.code == _OUT_OF_RANGE
+                raise
             self._axis = None
 
         def query(_: list[str]) -> str:

@@ -129,6 +129,11 @@ def test_a_refused_setting_keeps_its_value_and_the_rest_goes_on(ask):
     assert errors(ask) == [-222]
 
 
+def test_numbers_out_of_limits_are_counted(firmware, ask):
+    ask(":SENS:SWE:POIN 100;:SENS:WAV:STAR 2000NM;:SENS:SWE:POIN many;:SENS:SWE:POIN 201")
+    assert firmware.out_of_limits == 2
+
+
 def test_event_status_reaches_the_status_byte_through_its_mask(ask):
     ask("*ESE 32")
     ask(":NONSENSE")

@@ -14,7 +14,8 @@ import pyvisa
 from drivers.errors import ConnectionLost, DriverError, IdentityError, InstrumentTimeout
 from drivers.mock.faults import AnyFault, Fault, FaultOrder, PlantFault, WireFault
 from drivers.mock.mcc import MccFirmware
-from drivers.mock.rig import Rig, optical_rig
+from drivers.mock.rig import Rig, circuit_rig, optical_rig, plate_rig
+from drivers.mock.serve.admin import state_of
 from drivers.mock.serve.sockets import Served
 from drivers.mock.serve.web import BODY_BYTES
 from drivers.transport import open_http, open_visa
@@ -345,6 +346,29 @@ def test_a_dropped_connection_is_reset(there, visa_address):
             list(iter(lambda: line.recv(99), b""))
 
 
+@pytest.mark.parametrize(
+    ("rig", "instrument"),
+    [
+        (optical_rig, "shaper"),
+        (optical_rig, "slm"),
+        (optical_rig, "spectrometer"),
+        (optical_rig, "ocean"),
+        (optical_rig, "interlock"),
+        (circuit_rig, "daq"),
+        (plate_rig, "audio"),
+    ],
+)
+def test_every_simulated_instrument_counts_knows_its_safe_state_and_forgets_faults(
+    plant, echo, rig, instrument
+):
+    simulated = rig(echo if rig is plate_rig else plant)
+    state = state_of(simulated.instruments[instrument])
+    assert (state["out_of_limits"], state["safe"]) == (0, True)
+    for fault in Fault:
+        simulated.inject(instrument, fault)
+    simulated.instruments[instrument].clear_faults()
+
+
 # --- the admin interface ------------------------------------------------------------------------
 
 
@@ -376,6 +400,14 @@ def test_the_admin_interface_arms_faults(admin, url, there):
     assert httpx.get(devinfo, trust_env=False).json()["rc"] == -1
     assert admin.delete("/rigs/optics/faults").status_code == 200
     assert httpx.get(devinfo, trust_env=False).json()["rc"] == 0
+
+
+def test_the_admin_interface_opens_the_interlock(admin):
+    for closed in (False, True):
+        assert admin.put("/rigs/optics/interlock", json={"closed": closed}).status_code == 200
+        assert admin.get("/rigs/optics").json()["interlock"]["closed"] is closed
+    answer = admin.put("/rigs/optics/interlock", json={"closed": 0})
+    assert answer.json() == {"detail": "closed: true or false is needed"}
 
 
 @pytest.mark.parametrize(

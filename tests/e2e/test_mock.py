@@ -173,6 +173,7 @@ def test_the_two_services_work_together_as_the_compose_file_starts_them(compose,
             states = httpx.get(f"{here.admin}/rigs/optics", trust_env=False).json()
             assert states["spectrometer"]["sweeps"] == states["shaper"]["profiles_loaded"] == 2
             assert states["shaper"]["out_of_limits"] == 0
+            assert states["shaper"]["safe"] is False
             assert ended(serve, signal.SIGTERM) == ""
         states = httpx.get(f"{here.admin}/rigs/optics", trust_env=False).json()
         assert all(state["safe"] for state in states.values())

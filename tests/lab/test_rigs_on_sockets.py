@@ -68,3 +68,11 @@ def test_who_is_told_of_row_keys_does_not_change_what_is_measured():
     rig = there.rigs["optics"].model_copy(update={"admin": "http://lab:9500"})
     moved = there.model_copy(update={"rigs": {"optics": rig}})
     assert moved.measurement_digest() == there.measurement_digest()
+
+
+def test_a_simulated_interlock_is_reached_on_its_socket_too():
+    contact = {"interlock": {"address": "mock://optics/interlock"}}
+    bench = BenchConfig.model_validate({**OPTICS.model_dump(), **contact})
+    there = on_sockets(bench, "http://lab:9000", {**REAL, "mock://optics/interlock": "TCPIP0::a"})
+    assert there.interlock is not None
+    assert there.interlock.address == "TCPIP0::a"

@@ -5,6 +5,7 @@
     POST   /rigs/RIG/keys        {"keys": [[stream, index, time_s], ...]}: the coming rows' keys
     POST   /rigs/RIG/faults      arm a fault, see `drivers.mock.faults.FaultOrder`
     DELETE /rigs/RIG/faults      disarm all
+    PUT    /rigs/RIG/interlock   {"closed": true or false}: close or open the interlock's contact
 
 No instrument has any of this: it stands for the hands of somebody in the laboratory.
 """
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from drivers.mock.faults import FaultOrder
+from drivers.mock.interlock import InterlockFirmware
 from drivers.mock.rig import Rig
 from drivers.row_key import RowKey
 
@@ -50,25 +52,38 @@ class Admin:
                 case "DELETE", ["faults"]:
                     rig.clear_faults()
                     return _answer({})
+                case "PUT", ["interlock"]:
+                    _interlock(rig).closed = _truth(_object(body), "closed")
+                    return _answer({})
         except ValueError as error:
             return _problem(400, str(error))
         return _problem(404, f"no {method} of {'/'.join(rest) or 'a rig'}")
 
 
 def state_of(instrument: object) -> dict[str, Any]:
-    """Return the public numbers of a simulated instrument, and `safe` where it knows."""
-    plain = bool | int | float | str
-    seen = {
-        name: value
-        for name, value in getattr(instrument, "__dict__", {}).items()
-        if not name.startswith("_")
-        and (
-            isinstance(value, plain)
-            or (isinstance(value, tuple) and all(isinstance(v, plain) for v in value))
-        )
-    }
-    safe = getattr(instrument, "safe", None)
-    return seen if safe is None else {**seen, "safe": bool(safe)}
+    """Return the public numbers of a simulated instrument, whether it is `safe` among them."""
+    names = [name for name in getattr(instrument, "__dict__", {}) if not name.startswith("_")]
+    values = {name: getattr(instrument, name, None) for name in (*names, "out_of_limits", "safe")}
+    return {name: value for name, value in values.items() if _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | str)
+
+
+def _interlock(rig: Rig) -> InterlockFirmware:
+    firmware = rig.instruments.get("interlock")
+    if not isinstance(firmware, InterlockFirmware):
+        raise ValueError("the rig's interlock is none that could be opened or closed here")
+    return firmware
+
+
+def _truth(data: Mapping[str, Any], key: str) -> bool:
+    if not isinstance(data.get(key), bool):
+        raise ValueError(f"{key}: true or false is needed")
+    return bool(data[key])
 
 
 def _keys(data: Mapping[str, Any]) -> list[RowKey]:

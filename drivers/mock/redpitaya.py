@@ -92,6 +92,11 @@ class RedPitayaFirmware:
         """Say which outputs are on."""
         return self._generators[1].on, self._generators[2].on
 
+    @property
+    def safe(self) -> bool:
+        """Whether both outputs are off."""
+        return not any(self.outputs_on)
+
     def connect(self) -> ScpiSession:
         """Open one more connection."""
         return ScpiSession(self._device, login=False, terminator=b"\r\n")

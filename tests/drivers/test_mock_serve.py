@@ -99,6 +99,39 @@ def test_plain_pyvisa_logs_in_identifies_and_reads_a_trace(visa_address):
         manager.close()
 
 
+def test_plain_pyvisa_plays_and_reads_a_waveform_and_asks_the_interlock(plant):
+    board, contact = "mock://circuit/redpitaya", "mock://circuit/interlock"
+    with served({"circuit": circuit_rig(plant)}, [board, contact]) as there:
+        manager = pyvisa.ResourceManager("@py")
+        ends = {"read_termination": "\r\n", "write_termination": "\r\n", "timeout": 1000 * LIMIT_S}
+        daq = manager.open_resource(there.addresses[board], **ends)
+        interlock = manager.open_resource(there.addresses[contact], **ends)
+        try:
+            assert daq.query("*IDN?").startswith("REDPITAYA,INSTR")
+            for command in (
+                "GEN:RST;:ACQ:RST",
+                "SOUR1:FUNC ARBITRARY;FREQ:FIX 61.03515625",
+                "SOUR1:BURS:STAT BURST;NCYC 1;NOR 1",
+                "SOUR1:VOLT 1",
+                f"SOUR1:TRAC:DATA:DATA {','.join(['0.5'] * 16_384)}",
+                "ACQ:DEC 125;:ACQ:TRIG:DLY 8192;:ACQ:DATA:FORMAT ASCII;UNITS VOLTS",
+                "ACQ:START;:ACQ:TRIG AWG_PE",
+                "OUTPUT1:STATE ON",
+                "SOUR1:TRIG:INT",
+            ):
+                daq.write(command)
+            assert daq.query("ACQ:TRIG:STAT?") == "TD"
+            read = np.array(daq.query("ACQ:SOUR1:DATA?").strip("{}").split(","), dtype=float)
+            assert daq.query("SYST:ERR?") == '0,"No error"'
+            assert interlock.query("DIG:PIN? DIO0_P") == "1"
+        finally:
+            daq.close()
+            interlock.close()
+            manager.close()
+    # an amplifier of 10 before the plant, which halves and adds 1 V, and a probe of 1:10 behind
+    np.testing.assert_allclose(read, (0.5 * 10 / 2 + 1) / 10, atol=1e-3)
+
+
 PROFILE = format_profile(193.1 + 0.001 * np.arange(20), np.full(20, 10.0), np.zeros(20), 1)
 
 
@@ -355,6 +388,7 @@ def test_a_dropped_connection_is_reset(there, visa_address):
         (optical_rig, "ocean"),
         (optical_rig, "interlock"),
         (circuit_rig, "daq"),
+        (circuit_rig, "redpitaya"),
         (plate_rig, "audio"),
     ],
 )

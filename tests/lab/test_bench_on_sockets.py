@@ -64,6 +64,21 @@ def test_rows_with_keys_are_the_same_bits_for_one_announcement_a_pass(there, mon
     assert rigs["optics"].instruments["shaper"].blocked
 
 
+def test_a_board_with_many_rows_a_waveform_measures_the_same_bits_too(monkeypatch):
+    file = load_bench(ROOT / "bench-redpitaya.toml")
+    rng = np.random.default_rng(0)
+    x, theta = rng.uniform(-1, 1, (2, 40, 208))
+    keys = row_keys(9, 0, 40, 0.001)
+    with open_bench(file) as bench:
+        expected = bench.system("circuit").transform(x, theta, keys).y
+    with served_bench(file) as (config, rigs), open_bench(config) as bench:
+        circuit = bench.system("circuit")
+        circuit.transform(x[:1], theta[:1], keys[:1])
+        calls = counted(rigs["circuit"], monkeypatch)
+        assert_array_equal(circuit.transform(x, theta, keys).y, expected)
+    assert calls == [40]
+
+
 def test_passes_that_take_turns_keep_their_keys(there):
     config, _ = there
     config = config.model_copy(

@@ -11,11 +11,16 @@ import pytest
 import typer
 
 from documentation import ADDRESS, DOCS, OPENAPI, ROOT, TEXT, blocks, table
+from drivers.mock.faults import FaultOrder
+from drivers.mock.serve.admin import Admin
+from drivers.transport import Rig, open_rigs
 from lab.bench import open_bench
 from lab.comparison.plan import plan_comparison
-from lab.config import CONTROLS, BenchConfig, TrainConfig
+from lab.config import CONTROLS, BenchConfig, RigConfig, TrainConfig
 from server.cli import app
 from server.views import PassRequest
+
+ADMIN = "http://127.0.0.1:9000"
 
 
 def anchors(path: Path) -> set[str]:
@@ -58,6 +63,10 @@ def test_every_command_exists(command: str) -> None:
             parse(words)
         case ["make", target]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        case ["curl", "-X", method, url, *rest] if url.startswith(ADMIN):
+            body = rest[rest.index("-d") + 1].encode() if rest else b""
+            there = Admin({"optics": optical()})
+            assert there.handle(method, url.removeprefix(ADMIN), body)[0] == 200
         case ["curl", "-X", method, url]:
             path = url.removeprefix(ADDRESS).replace("/optics", "/{name}")
             assert method.lower() in OPENAPI["paths"][path]
@@ -87,11 +96,18 @@ def parse(words: list[str]) -> None:
         plan_comparison(**lists, **plain)
 
 
+def optical() -> Rig:
+    return open_rigs({"optics": RigConfig()})["optics"]
+
+
 @pytest.mark.parametrize("text", [block for page in TEXT for block in blocks(page, "toml")])
 def test_every_toml_block_is_valid(text: str) -> None:
     data = tomllib.loads(text)
     if data.keys() <= TrainConfig.model_fields.keys():
         TrainConfig.model_validate(data)
+    elif data.keys() == {"faults"}:
+        for fault in data["faults"]:
+            optical().arm(FaultOrder.read({k: v for k, v in fault.items() if k != "rig"}))
     elif "name" in data:
         BenchConfig.model_validate(data)
     else:

@@ -4,7 +4,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -19,6 +19,11 @@ from documentation import OPENAPI, REFERENCE, ROOT, TEXT, table
 from drivers.audio import AudioPlate
 from drivers.daq_plate import open_daq_plate
 from drivers.mcc import MccUsb1208HS
+from drivers.mock.faults import Fault, FaultOrder, PlantFault, WireFault
+from drivers.mock.optics import OpticalPlant
+from drivers.mock.rig import optical_rig
+from drivers.mock.serve import admin as serve_admin
+from drivers.mock.serve.admin import Admin
 from drivers.ocean import OceanSpectrometer
 from drivers.redpitaya import RedPitayaDAQ
 from drivers.row_key import RowKey
@@ -162,6 +167,23 @@ def test_a_comparisons_json_is_listed() -> None:
 )
 def test_every_member_of_an_answer_is_listed(heading: str, kind: type) -> None:
     assert set(table(heading)) == {field.name for field in fields(kind)}
+
+
+def test_every_fault_is_listed() -> None:
+    order = {
+        f.name: "required" if f.default is MISSING else as_shown(f.default)
+        for f in fields(FaultOrder)
+    }
+    assert {key: cells[0] for key, cells in table("Faults").items()} == order
+    assert list(table("Kinds of fault")) == [*Fault, *WireFault, *PlantFault]
+
+
+def test_every_request_of_the_admin_interface_is_listed() -> None:
+    admin = Admin({"RIG": optical_rig(OpticalPlant())})
+    answers = {request: admin.handle(*request.split(), b"") for request in table("Admin interface")}
+    assert all(status != 404 for status, *_ in answers.values()), answers
+    told = re.findall(r"^ {4}([A-Z]+) +(/\S+)", serve_admin.__doc__, re.MULTILINE)
+    assert [" ".join(request) for request in told] == list(answers)
 
 
 CLI = typer.main.get_command(app).commands

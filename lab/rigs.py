@@ -9,8 +9,11 @@ from lab.errors import ConfigError
 
 
 def is_simulated(bench: BenchConfig) -> bool:
-    """Say whether every instrument of the bench is simulated."""
-    return all(part.rig is not None for part in bench.instruments.values())
+    """Say whether every instrument of the bench is simulated, in this process."""
+    return all(
+        part.address.startswith("mock://") and part.rig is not None
+        for part in bench.instruments.values()
+    )
 
 
 def gap(bench: BenchConfig, system: str) -> float | None:
@@ -25,13 +28,18 @@ def gap(bench: BenchConfig, system: str) -> float | None:
 def with_rigs(bench: BenchConfig, **changes: float | None) -> BenchConfig:
     """Return the bench with fields of all its rigs changed, those that are not None.
 
-    Raises ConfigError if a value is out of range or the bench has no rigs.
+    Raises ConfigError if a value is out of range, or the bench has no rigs or has them elsewhere.
     """
     changed = {field: value for field, value in changes.items() if value is not None}
     if not changed:
         return bench
     if not bench.rigs:
         raise ConfigError(f"{', '.join(changed)}: only a simulated bench has rigs to change")
+    for name, rig in bench.rigs.items():
+        if rig.admin is not None:
+            raise ConfigError(
+                f"{', '.join(changed)}: rig '{name}' is served at {rig.admin}: not here"
+            )
     try:
         rigs = {
             name: RigConfig.model_validate({**rig.model_dump(), **changed})

@@ -73,6 +73,7 @@ class OceanFirmware:
         self._spectrum = spectrum
         self._serial = serial.encode("ascii")
         self._honour_times = honour_times
+        self._took_s = 0.0
         coefficients = np.array(WAVELENGTHS_NM, dtype=np.float32).astype(np.float64)
         self._axis_m = np.polynomial.Polynomial(coefficients)(np.arange(PIXELS)) * 1e-9
         self._time_us = self._spectrum_us = 100_000
@@ -126,6 +127,11 @@ class OceanFirmware:
         flags = Flag.RESPONSE | (Flag.ACK if acknowledge else NO_FLAG)
         return reply(request, payload or b"", flags)
 
+    def took_s(self) -> float:
+        """Return how long the requests took that came since it was asked last, s."""
+        took_s, self._took_s = self._took_s, 0.0
+        return took_s
+
     def _carry_out(self, message: int, payload: bytes) -> bytes | None:
         """Return the payload of the answer, None for a command; raise _Refused."""
         match message:
@@ -167,7 +173,7 @@ class OceanFirmware:
 
     def _integrate(self) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint16]]":
         if self._honour_times:
-            time.sleep(self._spectrum_us * 1e-6)
+            self._took_s += self._spectrum_us * 1e-6
         power_w = self._spectrum(self._axis_m)
         counts = DARK_COUNTS + power_w * (_COUNTS_PER_W_US * self._spectrum_us)
         self._spectrum_us = self._time_us
@@ -176,10 +182,14 @@ class OceanFirmware:
 
 
 class OceanSession:
-    """One connection: bytes in, bytes out."""
+    """One connection: bytes in, bytes out.
+
+    held_back_s: for so long what `receive` returned last is held back.
+    """
 
     def __init__(self, firmware: OceanFirmware) -> None:
         """Connect to `firmware`."""
+        self.held_back_s = 0.0
         self._firmware = firmware
         self._input = b""
         self._late = b""
@@ -192,6 +202,7 @@ class OceanSession:
         """
         if self._dropped:
             raise ConnectionDropped
+        self.held_back_s = 0.0
         self._input += data
         sent = b""
         while len(self._input) >= HEADER_BYTES:
@@ -217,6 +228,7 @@ class OceanSession:
         except ConnectionDropped:
             self._dropped = True
             raise
+        self.held_back_s += self._firmware.took_s()
         if answer is None:
             return b""
         data = answer.pack()
@@ -270,6 +282,8 @@ class SessionWire:
             self._received += self._session.receive(data)
         except ConnectionDropped as dropped:
             raise ConnectionError("connection reset by peer") from dropped
+        if self._session.held_back_s:
+            time.sleep(self._session.held_back_s)
 
     def receive(self, count: int, deadline: float, check: Callable[[], None]) -> bytes:
         """Return exactly `count` bytes; TimeoutError where they are not sent by the deadline."""

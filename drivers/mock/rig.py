@@ -83,7 +83,11 @@ class HttpFirmware(Protocol):
 
 
 class Session(Protocol):
-    """One connection to an instrument on a byte stream."""
+    """One connection to an instrument on a byte stream; nothing that it does blocks.
+
+    One that takes its time says by a `held_back_s`, set by `receive`, for so long what that
+    returned is held back.
+    """
 
     def receive(self, data: bytes) -> bytes:
         """Take bytes from the host and return the bytes sent back; may raise ConnectionDropped."""

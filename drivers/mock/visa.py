@@ -73,6 +73,8 @@ class FirmwareAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped
             answer = self.connection.receive(content)
         except ConnectionDropped as dropped:
             raise VisaIOError(StatusCode.error_connection_lost) from dropped
+        if held_back_s := getattr(self.connection, "held_back_s", 0.0):
+            time.sleep(held_back_s)
         if self._behind and answer:
             self._late, self._behind = answer, False  # comes before the next one
             return

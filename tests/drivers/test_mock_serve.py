@@ -363,6 +363,35 @@ def test_faults_that_an_instrument_cannot_have(there):
             rig.arm(order)
 
 
+class Slow:
+    """Firmware whose answers are held back, by as long as it is asked for."""
+
+    held_back_s = 0.0
+
+    def connect(self):
+        return Slow()
+
+    def receive(self, data):
+        self.held_back_s = float(data)
+        return data
+
+    def close(self):
+        pass
+
+
+def test_an_instrument_that_takes_its_time_keeps_nobody_else_waiting(plant):
+    rig = Rig(plant, {"slow": Slow()})
+    with served({"optics": rig}, ["mock://optics/slow"]) as there:
+        address = there.addresses["mock://optics/slow"]
+        with connected(address) as one, connected(address) as other:
+            one.sendall(b"600\n")
+            other.sendall(b"0.01\n")
+            assert other.recv(99) == b"0.01\n"
+            one.settimeout(SHORT_S)
+            with pytest.raises(TimeoutError):
+                one.recv(99)
+
+
 def test_a_stalled_instrument_reads_no_more(there, visa_address):
     there[1].inject("spectrometer", WireFault.STALL)
     with connected(visa_address) as line:

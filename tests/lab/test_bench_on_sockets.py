@@ -14,7 +14,6 @@ from lab.apparatus import open_apparatus
 from lab.bench import open_bench
 from lab.config import BenchConfig, load_bench
 from lab.measurement import ForwardPass
-from lab.rigs import is_simulated
 from served import ROOT, served_bench
 
 ROWS = 7
@@ -117,7 +116,6 @@ def test_rows_without_keys_use_no_key_of_a_pass_that_was_stopped(there):
 
 def test_its_physics_is_elsewhere(there):
     config, _ = there
-    assert is_simulated(config)
     with open_bench(config, start=False) as bench:
         assert bench.plant("optics") is None
         apparatus = open_apparatus(bench, "optics")

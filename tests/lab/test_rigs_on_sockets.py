@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from documentation import ROOT
 from lab.config import BenchConfig, InstrumentConfig, RigConfig, load_bench
 from lab.errors import ConfigError
-from lab.rigs import on_sockets
+from lab.rigs import is_simulated, on_sockets, with_rigs
 
 OPTICS = load_bench(ROOT / "bench.toml")
 REAL = {
@@ -53,6 +53,14 @@ def test_a_bench_on_sockets_keeps_everything_else():
 def test_an_instrument_without_a_network_wire_stays_in_memory_with_its_rig():
     plate = load_bench(ROOT / "bench-plate.toml")
     assert on_sockets(plate, "http://lab:9000", {"mock://plate/audio": None}) == plate
+
+
+def test_what_is_elsewhere_cannot_be_changed_here_nor_be_had_several_times():
+    there = on_sockets(OPTICS, "http://lab:9000", REAL)
+    assert is_simulated(OPTICS)
+    assert not is_simulated(there)
+    with pytest.raises(ConfigError, match=r"gap: rig 'optics' is served at http://lab:9000: not h"):
+        with_rigs(there, gap=0.5)
 
 
 def test_a_plant_cannot_be_in_two_places():

@@ -1,46 +1,23 @@
-"""A byte-stream firmware on a loopback port, one thread a connection; for tests of real sockets."""
+"""A byte-stream firmware on a loopback port, served as `pnnlab mock` does it."""
 
-import contextlib
-import socket
-import threading
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
 
-from drivers.mock.faults import ConnectionDropped
+from anyio.from_thread import start_blocking_portal
+
+from drivers.mock.rig import Rig, StreamFirmware
+from drivers.mock.serve.sockets import serving
 
 
-@contextlib.contextmanager
-def served(firmware: Any) -> Iterator[int]:
-    """Serve `firmware.connect()` sessions until the block ends; yield the port."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    lines: list[socket.socket] = []
-    threads: list[threading.Thread] = []
-
-    def accept() -> None:
-        while True:
-            try:
-                line, _ = listener.accept()
-            except OSError:
-                return
-            lines.append(line)
-            threads.append(threading.Thread(target=talk, args=(line, firmware.connect())))
-            threads[-1].start()
-
-    def talk(line: socket.socket, session: Any) -> None:
-        with line, contextlib.suppress(OSError, ConnectionDropped):
-            while data := line.recv(65536):
-                line.sendall(session.receive(data))
-
-    acceptor = threading.Thread(target=accept)
-    acceptor.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        acceptor.join()
-        for line in lines:
-            with contextlib.suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
-        for thread in threads:
-            thread.join()
+@contextmanager
+def served(firmware: StreamFirmware) -> Iterator[int]:
+    """Serve the firmware until the block ends; yield the port."""
+    address = "mock://rig/instrument"
+    rigs = {"rig": Rig(None, {"instrument": firmware})}
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(serving(rigs, [address])) as there,
+    ):
+        written = there.addresses[address]
+        assert written is not None
+        yield int(next(part for part in reversed(written.split(":")) if part.isdecimal()))

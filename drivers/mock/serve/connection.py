@@ -60,14 +60,11 @@ class Connection(asyncio.Protocol):
             self.stall()
         return order
 
-    def send(self, answer: bytes, order: FaultOrder | None, *, last: bool = False) -> None:
-        """Send an answer, late where the order says so; nothing is read meanwhile.
-
-        last: close then.
-        """
-        if order is not None and order.fault is WireFault.DELAY:
+    def send(self, answer: bytes, wait_s: float, *, last: bool = False) -> None:
+        """Send an answer after `wait_s`; nothing is read meanwhile. last: close then."""
+        if wait_s:
             self._hold(_DELAYED)
-            asyncio.get_running_loop().call_later(order.delay_s, self._send_late, answer, last)
+            asyncio.get_running_loop().call_later(wait_s, self._send_late, answer, last)
             return
         if answer:
             self._transport.write(answer)
@@ -76,7 +73,7 @@ class Connection(asyncio.Protocol):
 
     def _send_late(self, answer: bytes, last: bool) -> None:
         if not self._transport.is_closing():
-            self.send(answer, None, last=last)
+            self.send(answer, 0.0, last=last)
             self._release(_DELAYED)
 
     def _hold(self, why: str) -> None:
@@ -87,3 +84,8 @@ class Connection(asyncio.Protocol):
         self._held_by.discard(why)
         if not self._held_by:
             self._transport.resume_reading()
+
+
+def delay_s(order: FaultOrder | None) -> float:
+    """Return for how long an answer is held back by the fault that its request met."""
+    return order.delay_s if order is not None and order.fault is WireFault.DELAY else 0.0

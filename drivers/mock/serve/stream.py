@@ -4,7 +4,7 @@ import asyncio
 
 from drivers.mock.faults import ConnectionDropped, OrderQueue, WireFault
 from drivers.mock.rig import Session, StreamFirmware
-from drivers.mock.serve.connection import Connection
+from drivers.mock.serve.connection import Connection, delay_s
 
 
 class StreamConnection(Connection):
@@ -38,4 +38,4 @@ class StreamConnection(Connection):
         except ConnectionDropped:
             self.abort()
             return
-        self.send(answer, order)
+        self.send(answer, getattr(self._session, "held_back_s", 0.0) + delay_s(order))

@@ -6,7 +6,7 @@ from http import HTTPStatus
 import h11
 
 from drivers.mock.faults import AnswerLate, ConnectionDropped, OrderQueue, WireFault
-from drivers.mock.serve.connection import Connection
+from drivers.mock.serve.connection import Connection, delay_s
 
 Handle = Callable[[str, str, bytes], tuple[int, str, bytes]]
 """Answers method, path and body with status, content type and body; see `HttpFirmware`."""
@@ -79,7 +79,7 @@ class HttpConnection(Connection):
             return False
         answer = self._response(status, kind, content if method != "HEAD" else b"")
         last = self._http.our_state is h11.MUST_CLOSE
-        self.send(answer, order, last=last)
+        self.send(answer, delay_s(order), last=last)
         if not last:
             self._http.start_next_cycle()
         return not last
@@ -96,5 +96,5 @@ class HttpConnection(Connection):
     def _refuse(self, status: int, reason: str) -> None:
         """Say what is wrong with a request, where that can still be said, and close."""
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.send(self._response(status, "text/plain", reason.encode()), None)
+            self.send(self._response(status, "text/plain", reason.encode()), 0.0)
         self._transport.close()

@@ -10,10 +10,7 @@ from lab.errors import ConfigError
 
 def is_simulated(bench: BenchConfig) -> bool:
     """Say whether every instrument of the bench is simulated, in this process."""
-    return all(
-        part.address.startswith("mock://") and part.rig is not None
-        for part in bench.instruments.values()
-    )
+    return all(part.is_in_memory and part.rig is not None for part in bench.instruments.values())
 
 
 def gap(bench: BenchConfig, system: str) -> float | None:

@@ -282,8 +282,8 @@ class SessionWire:
             self._received += self._session.receive(data)
         except ConnectionDropped as dropped:
             raise ConnectionError("connection reset by peer") from dropped
-        if self._session.held_back_s:
-            time.sleep(self._session.held_back_s)
+        if held_back_s := getattr(self._session, "held_back_s", 0.0):
+            time.sleep(held_back_s)
 
     def receive(self, count: int, deadline: float, check: Callable[[], None]) -> bytes:
         """Return exactly `count` bytes; TimeoutError where they are not sent by the deadline."""

@@ -191,6 +191,8 @@ class ScpiLink:
             except DriverError:
                 self._step = _Step.LOST  # half a login cannot be continued
                 raise
+        elif self._unread():  # a greeting
+            self._resynchronise()
         self._step = _Step.IN_STEP
 
     def _exchange_login(self, user: str) -> None:
@@ -276,9 +278,15 @@ def _timed_out(error: Exception) -> bool:
     return isinstance(error, VisaIOError) and error.error_code == StatusCode.error_timeout
 
 
+def length_digits(head: bytes | bytearray) -> int:
+    """Return how many digits follow the first two bytes of a block; 0 where they begin none."""
+    return int(head[1:]) if head[:1] == b"#" and head[1:].isdigit() else 0
+
+
 def _read_head(adapter: Adapter) -> bytes:
     head: bytes = adapter.read_bytes(2)
-    return head + adapter.read_bytes(int(head[1:])) if head[1:].isdigit() else head
+    digits = length_digits(head)
+    return head + adapter.read_bytes(digits) if digits else head
 
 
 def _read_into(adapter: Adapter, whole: memoryview) -> None:

@@ -14,6 +14,8 @@ from pyvisa.constants import ResourceAttribute, StatusCode
 from pyvisa.errors import VisaIOError
 from pyvisa_py.tcpip import TCPIPSocketSession
 
+from drivers.scpi import length_digits
+
 _AHEAD = 8192  # bytes: a header and a short block arrive by one call to the system
 
 
@@ -91,7 +93,7 @@ class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is un
         deadline = self._begin()
         while True:
             if len(here) >= 2:
-                length = 2 + int(here[1:2]) if here[1:2].isdigit() else 2
+                length = 2 + length_digits(here[:2])
                 if len(here) >= length:
                     return self._first(length)
                 self._go_on(deadline)

@@ -21,6 +21,7 @@ import pyvisa
 from pymeasure.adapters import VISAAdapter
 
 from drivers.errors import ConnectionLost
+from drivers.scpi import length_digits
 
 if TYPE_CHECKING:
     from drivers.visa_session import ExactSession
@@ -81,10 +82,8 @@ class SocketAdapter(VISAAdapter):  # type: ignore[misc]  # PyMeasure is untyped
         if self._session is not None:
             return self._session.take_head()
         head: bytes = self.connection.read_bytes(2)
-        if not head[1:].isdigit():
-            return head
-        digits: bytes = self.connection.read_bytes(int(head[1:]))
-        return head + digits
+        digits = length_digits(head)
+        return head + self.connection.read_bytes(digits) if digits else head
 
     def read_into(self, whole: memoryview) -> None:
         """Fill `whole` with the bytes that come next."""

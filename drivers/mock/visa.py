@@ -9,6 +9,7 @@ from pyvisa.errors import VisaIOError
 
 from drivers.mock.faults import ConnectionDropped, FaultOrder, OrderQueue, WireFault
 from drivers.mock.rig import Session, StreamFirmware
+from drivers.scpi import length_digits
 
 
 class FirmwareAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped
@@ -50,7 +51,7 @@ class FirmwareAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped
     def read_head(self) -> bytes:
         """Return the header of a data block, or the first two bytes of what is none."""
         head = self._read_bytes(2)
-        return head + self._read_bytes(int(head[1:])) if head[1:].isdigit() else head
+        return head + self._read_bytes(length_digits(head))
 
     def read_into(self, whole: memoryview) -> None:
         """Fill `whole` with the bytes that come next."""

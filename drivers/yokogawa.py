@@ -4,11 +4,14 @@ Builds on PyMeasure's class and mends what is broken in its release 0.16: it can
 TCP, `active_trace` raises TypeError, the upper limit of `wavelength_start` is 1700 - 9 m, and the
 binary trace is read without a query and leaves its terminator behind. Beyond that, wavelengths
 keep nine digits instead of six, and waits end.
+
+No wire call waits longer than the adapter's timeout: a sweep and a zero are started and polled. One
+thread at a time has the instrument for a whole measurement; `abort` alone may come from another.
 """
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -19,7 +22,8 @@ from pymeasure.instruments import Instrument
 from pymeasure.instruments.validators import strict_discrete_set, strict_range
 from pymeasure.instruments.yokogawa.aq6370series import AQ6370Series
 
-from drivers.errors import InstrumentRefused, InstrumentTimeout, refuse
+from drivers.abort import Abort
+from drivers.errors import Aborted, InstrumentRefused, InstrumentTimeout, refuse
 from drivers.instrument import check_identity
 from drivers.scpi import ScpiLink
 from drivers.spec import Array, ArraySpec
@@ -31,6 +35,7 @@ SENSITIVITIES = ("NHLD", "NAUT", "NORM", "MID", "HIGH1", "HIGH2", "HIGH3")
 TERMINATOR = "\r\n"
 _POLL_INTERVAL_S = 0.005
 _TRACE = ":TRACe:Y? TRA"
+_STOP = ":ABORt"
 _NO_ERROR = re.compile(r"\+?0,")
 _ERRORS_AT_MOST = 30
 
@@ -56,6 +61,7 @@ class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untype
         resolution_nm: float = 0.05,
         sensitivity: str = "NORM",
         sweep_timeout_s: float = 30.0,
+        zero_timeout_s: float = 90.0,
         expect_idn: str | None = None,
         user: str | None = "anonymous",
         password: str = "",
@@ -65,7 +71,8 @@ class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untype
 
         start_nm < stop_nm within 600-1700 nm; points 101-50001; full_scale_w the largest power the
         detector can tell apart, W; resolution_nm one of RESOLUTIONS_NM; sensitivity one of
-        SENSITIVITIES; sweep_timeout_s the longest wait for one sweep;
+        SENSITIVITIES; sweep_timeout_s the longest wait for one sweep; zero_timeout_s the longest
+        wait for one offset adjustment, which takes about 30 s;
         expect_idn a regular expression that the answer to `*IDN?` must contain; user and password
         of the Ethernet login (user None: the interface has no login). Other keyword arguments
         reach the adapter when `adapter` is an address. Raises LimitError; TypeError for other
@@ -83,7 +90,9 @@ class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untype
         full_scale_w = float(np.float32(full_scale_w))
         self.power = ArraySpec("power", "W", (points,), 0.0, full_scale_w)
         self.sweep_timeout_s = sweep_timeout_s
+        self.zero_timeout_s = zero_timeout_s
         self._expect_idn = expect_idn
+        self._abort = Abort(name)
         self._wavelengths_m = np.linspace(start_nm, stop_nm, points) * 1e-9
         self._link = ScpiLink(self.adapter, name, user, password, TERMINATOR)
         self._settings: Mapping[str, Any] = {
@@ -153,7 +162,8 @@ class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untype
         ":CALibration:ZERO %d",
         """Control the automatic offset adjustment (bool).
 
-        When on, it interrupts the instrument for half a minute every ten minutes.
+        When on, it interrupts the instrument for half a minute every ten minutes (remote control
+        manual IM AQ6370C-17EN, "Setting the timeout time"); `zero` does it when there is time.
         """,
         validator=strict_discrete_set,
         values={False: 0, True: 1},
@@ -190,30 +200,56 @@ class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untype
 
         Raises IdentityError, InstrumentRefused if a setting was not taken, or what the wire does.
         """
-        self._link.recover()
-        identity = self.identify()
-        check_identity(self.name, identity, self._expect_idn)
-        self._abort_cleanly()
-        for setting, value in self._settings.items():
-            setattr(self, setting, value)
-        self.TRA.mode = "WRITE"
-        self._refuse_queued_errors("settings")
-        for setting, value in self._settings.items():
-            self._verify(setting, value)
+        self._abort.clear()
+        with self._link.transaction():
+            self._link.recover()
+            identity = self.identify()
+            check_identity(self.name, identity, self._expect_idn)
+            self._stop_cleanly()
+            for setting, value in self._settings.items():
+                self._abort.check("settings")
+                setattr(self, setting, value)
+            self.TRA.mode = "WRITE"
+            self._refuse_queued_errors("settings")
+            for setting, value in self._settings.items():
+                self._abort.check("settings")
+                self._verify(setting, value)
 
     def measure(self) -> Array:
         """Sweep once and return the power (points,), W, at `wavelengths_m`.
 
-        Raises InstrumentTimeout after `sweep_timeout_s`, InstrumentRefused, ProtocolError for a
-        trace of another length or with values that are not finite.
+        Raises InstrumentTimeout after `sweep_timeout_s`, InstrumentRefused, Aborted, ProtocolError
+        for a trace of another length or with values that are not finite.
         """
-        self.initiate_sweep()
-        self._wait_for_sweep()
-        self._refuse_queued_errors("sweep")
-        power = self.get_binary_data()
-        if not np.isfinite(power).all():
-            raise self._link.distrust(_TRACE, "the trace holds values that are not finite")
+        with self._link.transaction():
+            self._abort.check("sweep")
+            self.initiate_sweep()
+            self._wait_for("sweep", self._sweep_is_done, self.sweep_timeout_s)
+            self._refuse_queued_errors("sweep")
+            power = self.get_binary_data()
+            if not np.isfinite(power).all():
+                raise self._link.distrust(_TRACE, "the trace holds values that are not finite")
         return power
+
+    def zero(self) -> None:
+        """Adjust the offset of the detector once; takes about 30 s, so not between rows.
+
+        Raises InstrumentTimeout after `zero_timeout_s`, InstrumentRefused, Aborted. Commands and
+        status as the manual prints them, IM AQ6370C-17EN page 7-72.
+        """
+        with self._link.transaction():
+            self._abort.check("zero")
+            self.write(":CALibration:ZERO ONCE")
+            self._wait_for("zero", self._zero_is_done, self.zero_timeout_s)
+            self._refuse_queued_errors("zero")
+            self._verify("automatic_zero", False)
+
+    def abort(self) -> None:
+        """Let a running sweep or zero end soon with Aborted; from any thread, sends nothing itself.
+
+        The thread that waits for the instrument stops it. `start` makes it ready again.
+        """
+        self._abort.request()
 
     def get_binary_data(self, bitness: int = 32) -> Array:
         """Return trace A as it is, (points,); `transfer_format` must be REAL,<bitness>."""
@@ -222,11 +258,15 @@ class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untype
         return np.frombuffer(data, dtype=f"<f{size}").astype(np.float64)
 
     def shutdown(self) -> None:
-        """Stop any sweep; idempotent. The analyser itself emits nothing."""
-        if not self._link.closed:
-            self._link.recover()
-            self._abort_cleanly()
-            self._refuse_queued_errors("abort")
+        """Stop any sweep or zero; idempotent. The analyser itself emits nothing.
+
+        Waits for another thread's measurement: `abort` first ends that soon.
+        """
+        with self._link.transaction():
+            if not self._link.closed:
+                self._link.recover()
+                self._stop_cleanly()
+                self._refuse_queued_errors("abort")
         super().shutdown()
 
     def close(self) -> None:
@@ -244,27 +284,36 @@ class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untype
     ) -> None:
         self.close()
 
-    def _abort_cleanly(self) -> None:
-        """Forget old errors and stop any sweep."""
+    def _stop_cleanly(self) -> None:
+        """Forget old errors and stop what runs."""
         self.write("*CLS")
-        self.abort()
+        self.write(_STOP)
 
-    def _wait_for_sweep(self) -> None:
-        """Poll, so that no single call blocks for the length of a sweep."""
-        deadline = time.monotonic() + self.sweep_timeout_s
-        while not self._sweep_is_done():
+    def _wait_for(self, asked: str, done: Callable[[], bool], limit_s: float) -> None:
+        """Poll, so that no single call blocks for the length of what runs; stop it on failure."""
+        deadline = time.monotonic() + limit_s
+        while not done():
             if time.monotonic() >= deadline:
-                self.abort()
-                message = f"sweep: not done after {self.sweep_timeout_s:g} s; aborted"
+                self.write(_STOP)
+                message = f"{asked}: not done after {limit_s:g} s; aborted"
                 raise InstrumentTimeout(self.name, message)
-            time.sleep(_POLL_INTERVAL_S)
+            try:
+                self._abort.wait(asked, _POLL_INTERVAL_S)
+            except Aborted:
+                self.write(_STOP)
+                raise
 
     def _sweep_is_done(self) -> bool:
-        query = ":STATus:OPERation:CONDition?"
+        return bool(self._ask_number(":STATus:OPERation:CONDition?") & 1)
+
+    def _zero_is_done(self) -> bool:
+        return self._ask_number(":CALibration:ZERO:STATus?") == 0
+
+    def _ask_number(self, query: str) -> int:
         answer = self._link.ask(query)
         if not answer.isdecimal():
             raise self._link.distrust(query, f"answered {answer!r}")
-        return bool(int(answer) & 1)
+        return int(answer)
 
     def _refuse_queued_errors(self, asked: str) -> None:
         """Empty the error queue; raise InstrumentRefused if there was anything in it."""

@@ -57,7 +57,6 @@ class OceanFirmware:
     """
 
     network_address = "ocean://{host}:{port}"  # what a bench file writes
-    safe = True  # nothing leaves it
 
     def __init__(
         self,
@@ -80,10 +79,6 @@ class OceanFirmware:
         self.faults = FaultQueue()
         self.spectra = 0
         self.out_of_limits = 0
-
-    def clear_faults(self) -> None:
-        """Disarm every fault."""
-        self.faults.clear()
 
     def connect(self) -> "OceanSession":
         """Open one more connection."""

@@ -79,6 +79,13 @@ STOP = NumberSetting(":SENSe:WAVelength:STOP", 1700e-9, 600e-9, 2250e-9)
 POINTS = NumberSetting(":SENSe:SWEep:POINts", 1001, 101, 50_001, integer=True)
 FORMAT = ChoiceSetting(":FORMat[:DATA]", ("ASCii", "REAL,32", "REAL,64"), answers_word=True)
 SPACING = ChoiceSetting(":DISPlay[:WINDow]:TRACe:Y1[:SCALe]:SPACing", ("LOGarithmic", "LINear"))
+ZERO = ChoiceSetting(":CALibration:ZERO[:AUTO]", ("OFF", "ON"), 1)
+DECLARED: dict[Setting, tuple[float, float]] = {
+    START: (600e-9, 1700e-9),
+    STOP: (600e-9, 1700e-9),
+    POINTS: (101, 50_001),
+}
+"""What the driver declares as its hardware limits, m and points, where the analyser takes more."""
 MODES = ("", "SINGle", "REPeat", "AUTO", "SEGMent")
 SETTINGS: tuple[Setting, ...] = (
     START,
@@ -90,16 +97,17 @@ SETTINGS: tuple[Setting, ...] = (
     NumberSetting(":SENSe:BANDwidth[:RESolution]", 1e-9, 0.02e-9, 2e-9),
     ChoiceSetting(":SENSe:SENSe", ("NHLD", "NAUT", "MID", "HIGH1", "HIGH2", "HIGH3", "NORMal")),
     ChoiceSetting(":INITiate:SMODe", MODES, 3),
-    ChoiceSetting(":CALibration:ZERO[:AUTO]", ("OFF", "ON"), 1),
+    ZERO,
     ChoiceSetting(":TRACe:ACTive", ("TRA", "TRB", "TRC"), answers_word=True),
     ChoiceSetting(":TRACe:ATTRibute[:TRA]", ("WRITe", "FIX", "MAX", "MIN", "RAVG", "CALC")),
 )
 
 
 class AQ6370Firmware:
-    """One simulated AQ6370D in front of the plant; counts its sweeps in `sweeps`.
+    """One simulated AQ6370D in front of the plant.
 
-    out_of_limits: numbers that arrived outside what a setting accepts.
+    Counts its sweeps and its offset adjustments in `sweeps` and `zeros`, and in `out_of_limits` the
+    numbers that arrived outside what the driver declares (`DECLARED`).
     """
 
     def __init__(
@@ -107,23 +115,27 @@ class AQ6370Firmware:
         spectrum: Callable[[Array], Array],
         *,
         sweep_time_s: float = 0.0,
+        zero_time_s: float = 0.0,
         identity: str = IDENTITY,
         login: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Power up; `spectrum(wavelengths_m)` is the light's side, W.
 
-        sweep_time_s: what a sweep takes on `clock`.
+        sweep_time_s, zero_time_s: what a sweep, and an offset adjustment, takes on `clock`. A sweep
+        that is asked for meanwhile begins after the adjustment.
         login: ask for a user as the Ethernet port does (GPIB does not).
         """
         self._spectrum = spectrum
         self._sweep_time_s = sweep_time_s
+        self._zero_time_s = zero_time_s
         self._clock = clock
         self._login = login
         self._values: dict[Setting, float] = {}
         self._axis: Array | None = None
         self._device = ScpiDevice(identity, self._commands())
         self.sweeps = 0
+        self.zeros = 0
         self.out_of_limits = 0
         self._reset()
 
@@ -141,8 +153,8 @@ class AQ6370Firmware:
 
     @property
     def safe(self) -> bool:
-        """Whether no sweep runs; the analyser emits nothing."""
-        return self._done()
+        """Whether neither sweep nor zero runs; the analyser emits nothing."""
+        return self._done() and not self._is_zeroing()
 
     def _commands(self) -> dict[str, Handler]:
         commands: dict[str, Handler] = {
@@ -150,6 +162,9 @@ class AQ6370Firmware:
             ":ABORt": lambda _: self._abort(),
             ":INITiate[:IMMediate]": lambda _: self._sweep(),
             ":STATus:OPERation:CONDition?": lambda _: str(int(self._done())),
+            ":CALibration:ZERO[:AUTO]:STATus?": lambda _: str(
+                int(self._clock() < self._zero_until)
+            ),
             ":TRACe[:DATA]:SNUMber?": lambda _: str(len(self._trace)),
             ":TRACe[:DATA]:X?": lambda a: self._send_trace(a, lambda: self._trace_axis),
             ":TRACe[:DATA]:Y?": lambda a: self._send_trace(a, self._level),
@@ -160,11 +175,17 @@ class AQ6370Firmware:
 
     def _accessors(self, setting: Setting) -> dict[str, Handler]:
         def change(arguments: list[str]) -> None:
+            if setting is ZERO and [a.upper() for a in arguments] == ["ONCE"]:
+                self._zero()
+                return
             try:
-                self._values[setting] = setting.parse(arguments)
+                value = setting.parse(arguments)
             except ScpiError as error:
                 self.out_of_limits += error.code == _OUT_OF_RANGE
                 raise
+            low, high = DECLARED.get(setting, (value, value))
+            self.out_of_limits += not low <= value <= high
+            self._values[setting] = value
             self._axis = None
 
         def query(_: list[str]) -> str:
@@ -181,7 +202,14 @@ class AQ6370Firmware:
 
     def _abort(self) -> None:
         self._pending: tuple[Array, Array] | None = None
-        self._done_at = 0.0
+        self._done_at = self._zero_until = 0.0
+
+    def _is_zeroing(self) -> bool:
+        return self._clock() < self._zero_until
+
+    def _zero(self) -> None:
+        self._zero_until = self._clock() + self._zero_time_s
+        self.zeros += 1
 
     def axis(self) -> Array:
         """Return the wavelengths of a sweep as it is set now, (points,), m."""
@@ -199,13 +227,13 @@ class AQ6370Firmware:
     def _sweep(self) -> None:
         axis = self.axis()
         self._pending = axis, self._spectrum(axis)
-        self._done_at = self._clock() + self._sweep_time_s
+        self._done_at = max(self._clock(), self._zero_until) + self._sweep_time_s
         self.sweeps += 1
 
     def _done(self) -> bool:
         if self._pending is None:
             return True
-        if self._sweep_time_s and self._clock() < self._done_at:
+        if self._done_at and self._clock() < self._done_at:
             return False
         (self._trace_axis, self._trace), self._pending = self._pending, None
         return True

@@ -1,6 +1,7 @@
 """The AQ6370's driver: exact messages, verified settings, binary traces, and staying in step."""
 
 import struct
+import threading
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -11,6 +12,7 @@ from pyvisa.constants import StatusCode
 from pyvisa.errors import VisaIOError
 
 from drivers.errors import (
+    Aborted,
     ConnectionLost,
     IdentityError,
     InstrumentRefused,
@@ -164,6 +166,39 @@ def test_a_sweep_that_does_not_end_is_aborted():
         pytest.raises(InstrumentTimeout, match="osa: sweep: not done after 0 s; aborted"),
     ):
         osa.measure()
+
+
+ZERO_STATUS = ":CALibration:ZERO:STATus?"
+
+
+def test_zero_is_started_and_polled_with_exactly_these_messages():
+    pairs = [
+        (":CALibration:ZERO ONCE", None),
+        (ZERO_STATUS, "1"),
+        (ZERO_STATUS, "0"),
+        (":SYSTem:ERRor?", '0,"No error"'),
+        (":CALibration:ZERO?", "0"),
+    ]
+    with protocol(pairs) as osa:
+        osa.zero()
+
+
+def test_a_zero_that_does_not_end_is_aborted():
+    pairs = [(":CALibration:ZERO ONCE", None), (ZERO_STATUS, "1"), (":ABORt", None)]
+    with (
+        protocol(pairs, zero_timeout_s=0) as osa,
+        pytest.raises(InstrumentTimeout, match="osa: zero: not done after 0 s; aborted"),
+    ):
+        osa.zero()
+
+
+def test_abort_itself_sends_nothing_and_what_follows_is_aborted_until_start():
+    with protocol([]) as osa:
+        osa.abort()
+        with pytest.raises(Aborted, match="osa: sweep: aborted"):
+            osa.measure()
+        with pytest.raises(Aborted, match="osa: zero: aborted"):
+            osa.zero()
 
 
 def test_close_aborts_logs_out_and_is_idempotent():
@@ -400,3 +435,80 @@ def test_a_real_sweep_time_is_polled(plant):
     assert osa.measure().shape == (101,)
     assert now[0] == pytest.approx(0.06 * 6)
     assert firmware.sweeps == 1
+
+
+def test_a_zero_keeps_the_analyser_busy_for_its_time(plant):
+    now = [0.0]
+
+    def clock():
+        now[0] += 5.0
+        return now[0]
+
+    firmware = AQ6370Firmware(plant.spectrum, zero_time_s=30.0, clock=clock)
+    osa = YokogawaAQ6370(FirmwareAdapter(firmware), "osa", points=101)
+    osa.start()
+    begin = now[0]
+    osa.zero()
+    assert now[0] - begin >= 30.0
+    assert firmware.zeros == 1
+    assert osa.automatic_zero is False
+    assert osa.measure().shape == (101,)
+
+
+@pytest.mark.parametrize("operation", ["measure", "zero"])
+def test_abort_from_another_thread_stops_what_runs(plant, operation):
+    firmware = AQ6370Firmware(plant.spectrum, sweep_time_s=1e9, zero_time_s=1e9)
+    osa = YokogawaAQ6370(FirmwareAdapter(firmware), "osa", points=101)
+    osa.start()
+    caught = []
+
+    def run():
+        try:
+            getattr(osa, operation)()
+        except Aborted as aborted:
+            caught.append(str(aborted))
+
+    other = threading.Thread(target=run)
+    other.start()
+    while firmware.sweeps + firmware.zeros == 0:
+        pass  # it has not begun yet
+    osa.abort()
+    osa.shutdown()  # waits until the other has the instrument no more
+    other.join()
+    assert caught == [f"osa: {'sweep' if operation == 'measure' else 'zero'}: aborted"]
+    session = firmware.connect()
+    session.receive(b'OPEN "anonymous"\r\n\r\n')
+    assert session.receive(b":STAT:OPER:COND?;:CAL:ZERO:STAT?\r\n") == b"1;0\r\n"  # stopped
+    osa.start()
+    assert osa.identify() == IDENTITY
+
+
+def test_one_thread_measures_at_a_time(plant):
+    firmware = AQ6370Firmware(plant.spectrum, sweep_time_s=0.01)
+    osa = YokogawaAQ6370(FirmwareAdapter(firmware), "osa", points=101)
+    osa.start()
+    plant.transmission = np.ones(1)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(osa.measure())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == firmware.sweeps == 4
+    for power in found:
+        np.testing.assert_allclose(power, np.linspace(0, 1e-6, 101), rtol=1e-6)
+
+
+def test_the_far_end_counts_what_is_out_of_the_drivers_limits(plant):
+    firmware = AQ6370Firmware(plant.spectrum)
+    with YokogawaAQ6370(FirmwareAdapter(firmware), "osa") as osa:
+        osa.start()
+        osa.measure()
+        assert firmware.out_of_limits == 0
+        for command in (
+            ":SENS:WAV:STAR 599NM",  # the analyser takes it, the driver would not
+            ":SENS:WAV:STOP 2300NM",
+            ":SENS:SWE:POIN 100",
+        ):
+            osa.write(command)
+        assert firmware.out_of_limits == 3

@@ -101,7 +101,9 @@ class ScpiLink:
         length = str(len(content))
         head = f"{command} #{len(length)}{length}".encode("ascii")
         with self._lock:
-            self._send(command, self._write_parts, head, content.data, self._terminator)
+            if self._step is not _IN_STEP:
+                self._get_in_step(command)
+            self._push(command, self._write_parts, head, content.data, self._terminator)
 
     def read(self, asked: str = "answer") -> str:
         """Return one line without its terminator; `asked` is for the error message."""
@@ -137,9 +139,9 @@ class ScpiLink:
         return whole[:length]
 
     def _check_head(self, query: str, head: bytes, length: int) -> None:
-        if re.match(rb"#[1-9]", head) is None:
-            raise self.distrust(query, f"answered {head!r} instead of a data block")
         digits = head[2:]
+        if head[:1] != b"#" or not digits:
+            raise self.distrust(query, f"answered {head!r} instead of a data block")
         if not digits.isdigit() or int(digits) != length:
             raise self.distrust(query, f"{digits!r} bytes announced, not {length}")
 
@@ -236,6 +238,9 @@ class ScpiLink:
         """Send in step: what arrived unasked must not be taken for the next answer."""
         if self._step is not _IN_STEP or self._unread():
             self._get_in_step(asked)
+        self._push(asked, send, *arguments)
+
+    def _push(self, asked: str, send: Callable[..., None], *arguments: Any) -> None:
         try:
             send(*arguments)
         except Exception as error:

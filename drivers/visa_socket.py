@@ -59,6 +59,7 @@ class SocketAdapter(VISAAdapter):  # type: ignore[misc]  # PyMeasure is untyped
             "write_termination": terminator,
         }
         self._session: ExactSession | None = None
+        self._line: socket.socket | None = None
         self.manager: Any = pyvisa.ResourceManager(visa_library)
         self._open()
 
@@ -74,8 +75,16 @@ class SocketAdapter(VISAAdapter):  # type: ignore[misc]  # PyMeasure is untyped
         self._open()
 
     def unread(self) -> bool:
-        """Say whether bytes have arrived that nobody has read, where that can be told."""
-        return self._session is not None and self._session.unread()
+        """Say whether bytes have arrived that nobody has read, or the peer has closed.
+
+        Never so for sessions of another kind than a socket of pyvisa-py.
+        """
+        if self._session is not None:
+            return self._session.unread()
+        if self._line is None:
+            return False
+        stock = self.manager.visalib.sessions[self.connection.session]
+        return bool(stock._pending_buffer) or bool(select.select([self._line], [], [], 0)[0])
 
     def read_head(self) -> bytes:
         """Return the header of a data block, or the first two bytes of what is none."""
@@ -131,26 +140,33 @@ class SocketAdapter(VISAAdapter):  # type: ignore[misc]  # PyMeasure is untyped
         try:
             self.connection = self.manager.open_resource(self.resource_name, **self._options)
             sessions = getattr(self.manager.visalib, "sessions", {})
-            self._session = _cured(sessions.get(self.connection.session))
+            session = sessions.get(self.connection.session)
+            self._line = _connected(session)
+            self._session = _cured(session)
         except Exception as error:  # pyvisa-py raises a bare one where nobody answers in time
             if self.connection is not None:
                 self.connection.close()
             raise ConnectionLost(self.resource_name, f"cannot be opened: {error}") from error
 
 
-def _cured(session: object) -> "ExactSession | None":
-    """Return the session as one that is fast and safe, or None where there is no cure for it.
+def _connected(session: object) -> socket.socket | None:
+    """Return the socket of a session that has one, made ready.
 
-    Raises OSError for a socket that did not connect, which pyvisa-py takes for an open one.
+    Raises OSError if it did not connect, which pyvisa-py takes for an open one.
     """
     line = getattr(session, "interface", None)
-    if not isinstance(line, socket.socket):
+    if not isinstance(line, socket.socket) or not hasattr(session, "_pending_buffer"):
         return None
     refused = line.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if refused:
         raise OSError(refused, os.strerror(refused))
     line.getpeername()
     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return line
+
+
+def _cured(session: object) -> "ExactSession | None":
+    """Return the session as one that is fast and safe, or None where there is no cure for it."""
     if not _CURED.match(version("pyvisa-py")) or not hasattr(select, "poll"):
         return None
     from pyvisa_py.tcpip import TCPIPSocketSession

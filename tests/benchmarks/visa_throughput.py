@@ -18,7 +18,7 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -211,28 +211,32 @@ def seconds_each(action: Action, times: int) -> float:
     return (time.perf_counter() - begin) / times
 
 
+class Contest:
+    """Two ways to do the same, measured in turns; times in s."""
+
+    def __init__(self, one: Action, other: Action, slice_s: float = SLICE_S) -> None:
+        """Find out how often each fits into one slice, after a warm-up."""
+        self._sides = [(action, times_for(action, slice_s)) for action in (one, other)]
+        self._found: list[list[float]] = []
+
+    def round(self, *, swapped: bool) -> None:
+        """Measure both, the second one first where `swapped`."""
+        order = self._sides[::-1] if swapped else self._sides
+        times = [seconds_each(*side) for side in order]
+        self._found.append(times[::-1] if swapped else times)
+
+    @property
+    def result(self) -> tuple[float, float, float]:
+        """The median time of each, and the median over the rounds of the one over the other."""
+        ratios = [one / other for one, other in self._found]
+        one, other = (statistics.median(times) for times in zip(*self._found, strict=True))
+        return one, other, statistics.median(ratios)
+
+
 def times_for(action: Action, slice_s: float) -> int:
     """Return how often fits into one slice, after a warm-up."""
     seconds_each(action, 3)
     return max(3, round(slice_s / seconds_each(action, 3)))
-
-
-def compare(
-    one: Action, other: Action, rounds: int, slice_s: float = SLICE_S
-) -> tuple[float, float, float]:
-    """Return the median time of each, s, and the median over the rounds of `one` over `other`."""
-    many, more = times_for(one, slice_s), times_for(other, slice_s)
-    found = []
-    for i in range(rounds):
-        if i % 2:
-            b = seconds_each(other, more)
-            found.append((seconds_each(one, many), b))
-        else:
-            a = seconds_each(one, many)
-            found.append((a, seconds_each(other, more)))
-    firsts, seconds = zip(*found, strict=True)
-    ratios = [a / b for a, b in found]
-    return statistics.median(firsts), statistics.median(seconds), statistics.median(ratios)
 
 
 def check_equal(line: socket.socket, link: ScpiLink, stock: Action) -> None:
@@ -267,21 +271,36 @@ def measure(port: int, rounds: int) -> dict[str, object]:
             for chunk in STOCK_CHUNKS
         ]
         check_equal(line, link, stocks[0])
-        ratios = {}
-        print(f"{'':12}{'raw us':>10}{'ours us':>10}{'ratio':>8}{'goal':>7}", file=sys.stderr)
-        for case, (raw, ours) in actions(line, link).items():
-            a, b, ratios[case] = compare(raw, ours, rounds)
-            print(
-                f"{case:12}{1e6 * a:10.1f}{1e6 * b:10.1f}{ratios[case]:8.2f}{GOALS[case]:7.2f}",
-                file=sys.stderr,
-            )
-        ours = actions(line, link)["read_400k"][1]
-        over = []
-        for stock in stocks:
-            a, b, ratio = compare(stock, ours, max(3, rounds // 8), STOCK_SLICE_S)
-            over.append(ratio)
-            print(f"stock {1e3 * a:.2f} ms, ours {1e3 * b:.3f} ms: {ratio:.0f}", file=sys.stderr)
-    return {"ratio_to_raw": ratios, "read_400k_over_stock": min(over)}
+        sides = actions(line, link)
+        against_raw = {case: Contest(*both) for case, both in sides.items()}
+        ours = sides["read_400k"][1]
+        against_stock = [Contest(stock, ours, STOCK_SLICE_S) for stock in stocks]
+        for i in range(rounds):  # each case now and then, so that no load of the machine hits one
+            for contest in against_raw.values():
+                contest.round(swapped=bool(i % 2))
+            if i % 8 == 0:
+                for contest in against_stock:
+                    contest.round(swapped=False)
+    ratios = {case: contest.result[2] for case, contest in against_raw.items()}
+    print_table(against_raw, against_stock)
+    over = min(contest.result[2] for contest in against_stock)
+    return {"ratio_to_raw": ratios, "read_400k_over_stock": over}
+
+
+def print_table(against_raw: Mapping[str, Contest], against_stock: Sequence[Contest]) -> None:
+    """Print times, ratios and goals, where JSON does not go."""
+    print(f"{'':12}{'raw us':>10}{'ours us':>10}{'ratio':>8}{'goal':>7}", file=sys.stderr)
+    for case, contest in against_raw.items():
+        raw, ours, ratio = contest.result
+        line = f"{case:12}{1e6 * raw:10.1f}{1e6 * ours:10.1f}{ratio:8.2f}{GOALS[case]:7.2f}"
+        print(line, file=sys.stderr)
+    for chunk, contest in zip(STOCK_CHUNKS, against_stock, strict=True):
+        stock, ours, ratio = contest.result
+        print(
+            f"read_400k, stock with chunks of {chunk}: {1e6 * stock:.0f} us, ours {1e6 * ours:.1f} "
+            f"us: {ratio:.0f} times faster (goal {GOAL_OVER_STOCK:.0f})",
+            file=sys.stderr,
+        )
 
 
 def main() -> None:

@@ -396,8 +396,6 @@ def test_a_slow_peer_that_takes_all_in_time_gets_all(peer):
     ],
 )
 def test_a_wrong_block_is_told_and_the_next_command_works(peer, path, query, length, fault, named):
-    if path == "stock" and named == "more than the block":
-        pytest.skip("the stock session cannot tell; the next command resynchronises")
     instrument = Instrument()
     peer.behaviours = [instrument]
     link, _ = open_link(peer)

@@ -56,7 +56,8 @@ class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is un
         deadline = self._begin()
         try:
             sent = self.interface.sendmsg(parts)
-            if sent < sum(map(len, parts)):  # else all has gone at once
+            whole = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+            if sent < whole:
                 self._send_rest(parts, sent, deadline)
         except OSError as error:
             raise _as_visa(error) from error
@@ -64,16 +65,17 @@ class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is un
     def take_line(self, end: bytes) -> bytes:
         """Return what arrives up to and with `end`, one byte."""
         here = self._pending_buffer
-        at = here.find(end)
-        if at < 0:
-            deadline = self._begin()
-            while True:
-                looked_at = len(here)
-                here += self._receive()
-                at = here.find(end, looked_at)
-                if at >= 0:
-                    break
-                self._go_on(deadline)
+        deadline = self._begin()
+        if not here:
+            got = self._receive()
+            if got.find(end) == len(got) - 1:  # one whole line, as nearly always
+                return got
+            here += got
+        looked_at = 0
+        while (at := here.find(end, looked_at)) < 0:
+            looked_at = len(here)
+            self._go_on(deadline)
+            here += self._receive()
         return self._first(at + 1)
 
     def take(self, count: int) -> bytes:
@@ -101,9 +103,13 @@ class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is un
 
     def take_into(self, whole: memoryview) -> None:
         """Fill `whole`, straight from the socket but for what is here already."""
-        here = self._first(min(len(whole), len(self._pending_buffer)))
-        whole[: len(here)] = here
-        missing = whole[len(here) :]
+        here = self._pending_buffer
+        count = min(len(whole), len(here))
+        whole[:count] = here[:count]
+        del here[:count]
+        if count == len(whole):
+            return
+        missing = whole[count:]
         deadline = self._begin()
         try:
             while missing:
@@ -111,7 +117,7 @@ class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is un
                 if missing:
                     self._go_on(deadline)
         except VisaIOError:
-            self._pending_buffer += whole[: len(whole) - len(missing)]
+            here += whole[: len(whole) - len(missing)]
             raise
 
     def read(self, count: int) -> tuple[bytes, StatusCode]:

@@ -6,8 +6,8 @@ for an open one and a closed connection for a silent instrument, and its writes 
 `SocketAdapter` cures the sessions that it opens, and no others, by `drivers.visa_session`.
 
 With another version of pyvisa-py, another VISA library (`@ivi`) or another kind of resource the
-stock session is kept, and blocks are read by their exact length: as correct, but slower, and as
-safe as that library is.
+stock session is kept, and blocks are read by their exact length: as correct, but slower, and a
+closed connection may look like an instrument that does not answer.
 """
 
 import os
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyvisa
 from pymeasure.adapters import VISAAdapter
+from pyvisa.constants import StatusCode
+from pyvisa.errors import VisaIOError
 
 from drivers.errors import ConnectionLost
 from drivers.scpi import length_digits
@@ -110,14 +112,13 @@ class SocketAdapter(VISAAdapter):  # type: ignore[misc]  # PyMeasure is untyped
         """Send `parts` as one message; no terminator is added."""
         if self._session is not None:
             self._session.send(parts)
+        elif self._line is not None:
+            _send_in_time(self._line, b"".join(parts), self.connection.timeout / 1000)
         else:
             self.connection.write_raw(b"".join(parts))
 
     def _write(self, command: str, **kwargs: Any) -> None:
-        if self._session is not None:
-            self._session.send([command.encode("ascii") + self._end])
-        else:
-            super()._write(command, **kwargs)
+        self.write_parts(command.encode("ascii") + self._end)
 
     def _write_bytes(self, content: bytes, **kwargs: Any) -> None:
         self.write_parts(content)
@@ -147,6 +148,17 @@ class SocketAdapter(VISAAdapter):  # type: ignore[misc]  # PyMeasure is untyped
             if self.connection is not None:
                 self.connection.close()
             raise ConnectionLost(self.resource_name, f"cannot be opened: {error}") from error
+
+
+def _send_in_time(line: socket.socket, message: bytes, timeout_s: float) -> None:
+    """Send on the socket of a stock session, whose own way to send knows no timeout."""
+    line.settimeout(timeout_s)
+    try:
+        line.sendall(message)
+    except TimeoutError as error:
+        raise VisaIOError(StatusCode.error_timeout) from error
+    finally:
+        line.settimeout(None)
 
 
 def _connected(session: object) -> socket.socket | None:

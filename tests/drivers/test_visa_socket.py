@@ -288,6 +288,14 @@ def test_a_host_that_does_not_answer_is_no_bare_exception(monkeypatch):
         SocketAdapter("TCPIP0::127.0.0.1::1::SOCKET", 0.1, "\n")
 
 
+def test_a_closed_peer_ends_in_time_without_the_cure_too(peer, path):
+    peer.behaviours = [closing, Instrument()]
+    link, _ = open_link(peer)
+    with pytest.raises((ConnectionLost, InstrumentTimeout), match=r"osa: \*IDN\?: "):
+        link.ask("*IDN?")
+    works_again(link)
+
+
 def works_again(link):
     link.recover()
     assert link.ask("*IDN?") == "MAKER,MODEL,1,1"
@@ -353,7 +361,7 @@ def test_a_peer_that_trickles_does_not_stretch_the_timeout(peer, start):
     works_again(link)
 
 
-def test_a_peer_that_stalls_while_we_write(peer):
+def test_a_peer_that_stalls_while_we_write(peer, path):
     peer.behaviours = [lambda _: peer.done.wait(), Instrument()]
     link, _ = open_link(peer)
     with pytest.raises(InstrumentTimeout, match="osa: :DATA: not taken within the timeout"):
@@ -409,7 +417,7 @@ def test_a_wrong_block_is_told_and_the_next_command_works(peer, path, query, len
     link.close()
 
 
-def test_what_arrives_unasked_is_not_taken_for_an_answer(peer):
+def test_what_arrives_unasked_is_not_taken_for_an_answer(peer, path):
     instrument = Instrument()
 
     def babble(line):

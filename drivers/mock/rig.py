@@ -18,7 +18,7 @@ from drivers.mock.readout import Readout, one_row
 from drivers.mock.redpitaya import RedPitayaFirmware
 from drivers.mock.slm import SLMFirmware
 from drivers.mock.waveshaper import WaveShaperFirmware
-from drivers.mock.yokogawa import AQ6370Firmware
+from drivers.mock.yokogawa import ZERO_TIME_S, AQ6370Firmware
 from drivers.row_key import RowKey
 from drivers.spec import Array
 
@@ -218,11 +218,15 @@ def optical_rig(
     """Return pulse shapers `shaper` and `slm`, and `spectrometer` and `ocean`; one plant.
 
     The light is shaped by whichever of the shapers was programmed last.
-    sweep_time_s: how long a sweep takes; honour_times: integrations take their time.
+    sweep_time_s: how long a sweep takes; honour_times: integrations and zeros take their time.
     """
     readouts = {name: Readout(plant, FULL_SCALE_W) for name in ("spectrometer", "ocean")}
     spectra = {name: r.watched(plant.spectrum, one_row) for name, r in readouts.items()}
-    spectrometer = AQ6370Firmware(spectra["spectrometer"], sweep_time_s=sweep_time_s)
+    spectrometer = AQ6370Firmware(
+        spectra["spectrometer"],
+        sweep_time_s=sweep_time_s,
+        zero_time_s=ZERO_TIME_S if honour_times else 0.0,
+    )
     ocean = OceanFirmware(spectra["ocean"], honour_times=honour_times)
     return Rig(
         plant,

@@ -16,6 +16,8 @@ from drivers.mock.scpi import Handler, ScpiDevice, ScpiError, ScpiSession
 from drivers.spec import Array
 
 IDENTITY = "YOKOGAWA,AQ6370D,91X000001,02.01"
+ZERO_TIME_S = 30.0
+"""What an offset adjustment takes, about (IM AQ6370C-17EN, "Setting the timeout time")."""
 _FLOOR_DBM = -210.0
 _OUT_OF_RANGE = -222
 _NUMBER = re.compile(r"([+-]?\d*\.?\d+(?:[eE][+-]?\d+)?) *(NM|M)?\Z", re.IGNORECASE)

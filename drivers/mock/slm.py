@@ -68,11 +68,6 @@ class SLMFirmware:
         """Disarm every fault."""
         self.faults.clear()
 
-    @property
-    def safe(self) -> bool:
-        """Whether no light passes the slit."""
-        return self.blocked
-
     def show(self, levels: Levels) -> None:
         """Display grey levels (rows, columns); raises DisplayError for what is no image of it."""
         if levels.shape != SHAPE or levels.dtype != np.uint8:

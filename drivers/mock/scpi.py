@@ -180,21 +180,24 @@ class ScpiSession:
         login: bool,
         user: str = "anonymous",
         terminator: bytes = b"\n",
+        reply_terminator: bytes = TERMINATOR,
     ) -> None:
         """Open a connection to `device`; `login` says whether it asks for `user`.
 
         terminator: what ends a message; a line feed may have a carriage return before it.
+        reply_terminator: what ends an answer.
         """
         self._device = device
         self._user = user
         self._stage = "closed" if login else "open"
         self._connection = device.open_connection()
         self._input = MessageBuffer(terminator, self._report_overrun)
+        self._end = reply_terminator
         self._late = b""
         self._dropped = False
 
     def receive(self, data: bytes) -> bytes:
-        """Take bytes from the host; return the bytes that go back, terminated by CRLF.
+        """Take bytes from the host; return the bytes that go back, answers with their terminator.
 
         Raises ConnectionDropped, and nothing else, whatever the bytes.
         """
@@ -223,9 +226,9 @@ class ScpiSession:
         if fault is Fault.TRUNCATE:
             return self._deliver(reply[: len(reply) // 2])
         if fault is Fault.TIMEOUT:
-            self._late += reply + TERMINATOR
+            self._late += reply + self._end
             return b""
-        return self._deliver(reply + TERMINATOR)
+        return self._deliver(reply + self._end)
 
     def _deliver(self, reply: bytes) -> bytes:
         late, self._late = self._late, b""

@@ -388,6 +388,10 @@ def test_a_terminator_of_two_characters():
     assert line.receive(b";*OPC?\r\n") == b"1;1\r\n"
 
 
+def test_answers_end_in_what_the_instrument_ends_them_with():
+    assert session(reply_terminator=b"\n").receive(b"*OPC?\n:ECHO? a\n") == b"1\n#11a\n"
+
+
 def test_a_message_without_end_is_given_up(monkeypatch):
     monkeypatch.setattr(scpi_parser, "LONGEST_MESSAGE", 100)
     line = session()

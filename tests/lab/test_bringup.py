@@ -38,6 +38,8 @@ def test_the_simulated_benches_pass_by_wide_margins(bench):
     assert all(check.ok for check in checks.values())
     common = {"start", "reference", "noise", "saturated", "dark", "dark-noise", "safe-state"}
     assert common | {"row-time"} <= checks.keys()
+    page = (ROOT / "docs" / "reference.md").read_text()
+    assert all(f"\n| `{check.check}` | " in page for check in checks.values())
     for name in ("noise", "dark", "dark-noise"):
         check = checks[name]
         assert 0 < check.value < 0.7 * check.high

@@ -13,11 +13,9 @@ from drivers.errors import InstrumentTimeout
 from drivers.recording import load_recording
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
-from lab.bench import open_bench
-from lab.config import InterlockConfig, load_bench
+from lab.config import load_bench
 from lab.guard import guarded_instruments
-from lab.openers import DRIVERS
-from lab.rehearsal import COUNTERPARTS, rehearsed
+from server.check import check_bench
 from server.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +103,18 @@ def test_check_says_why_a_safe_state_is_not_confirmed(monkeypatch):
     reason = "optics: safe state not confirmed: shaper: no answer in 5 s"
     assert f"FAIL  optics: safe-state: {reason}" in lines
     assert "FAIL  optics-simulated: bench: shaper: no answer in 5 s" in lines
+
+
+def test_a_check_that_is_cut_short_leaves_the_bench_safe(tmp_path):
+    session = tmp_path / "session.jsonl"
+    config = load_bench(BENCH).model_copy(update={"record": str(session)})
+    checks = check_bench(config)
+    while next(checks).check != "reference":  # the light is on
+        pass
+    checks.close()  # as an interrupt does
+    sent = [event.data for _, event in load_recording(session)["shaper"] if event.what == "sent"]
+    assert b'"wsp"' in sent[-2]
+    assert sent[-1] == b'{"type":"blockall","port":1}'
 
 
 def test_check_of_a_stranger_fails(tmp_path):
@@ -259,16 +269,3 @@ def test_a_folder_that_is_not_there(tmp_path):
     session = tmp_path / "nowhere" / "session.jsonl"
     result = pnnlab("check", "--bench", str(BENCH), "--record", str(session), code=1)
     assert "No such file" in result.stderr
-
-
-def test_every_driver_can_be_rehearsed():
-    assert COUNTERPARTS.keys() == DRIVERS.keys()
-
-
-def test_a_rehearsal_touches_neither_interlock_nor_mock_process():
-    bench = load_bench(BENCH)
-    rig = bench.rigs["optics"].model_copy(update={"admin": "http://127.0.0.1:9"})
-    interlock = InterlockConfig(address="TCPIP0::127.0.0.1::9::SOCKET")
-    config = bench.model_copy(update={"rigs": {"optics": rig}, "interlock": interlock})
-    with open_bench(rehearsed(config)) as opened:
-        assert opened.plant("optics") is not None

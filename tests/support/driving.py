@@ -46,8 +46,11 @@ def drive(bench: BenchConfig, point: Point, log: Path, told: Connection) -> None
 
 
 def _row(bench: Bench) -> None:
-    y = bench.system("lamp").transform(np.full((1, 1), 3.0), np.full((1, 1), 0.5)).y
-    if y.tolist() != [[3.0, 0.5]]:
+    name, system = next(iter(bench.systems.items()))
+    specs = (system.description.x, system.description.theta)
+    x, theta = (s.to_physical(np.full((1, *s.shape), 0.75)) for s in specs)
+    y = system.transform(x, theta).y
+    if name == "lamp" and y.tolist() != [[22.5, 0.5]]:
         raise ValueError(f"measured {y}: driven against the guard")
 
 

@@ -99,12 +99,12 @@ def test_a_lost_reservation_leaves_it_safe(far_end: FarEnd, tmp_path: Path) -> N
 def test_a_service_that_stands_still_loses_the_bench_until_somebody_re_arms_it(
     far_end: FarEnd, tmp_path: Path
 ) -> None:
-    with serving(far_end.bench(watchdog_s=1.0), tmp_path) as (process, lab):
+    with serving(far_end.bench(watchdog_s=2.0), tmp_path) as (process, lab):
         lab.measure("lamp", **rows())
         os.kill(process.pid, signal.SIGSTOP)
         far_end.wait_until(blocked=True)
         os.kill(process.pid, signal.SIGCONT)
-        with pytest.raises(LabError, match="stood still for more than 1 s"):
+        with pytest.raises(LabError, match="stood still for more than 2 s"):
             lab.measure("lamp", **rows())
         status = lab.system("lamp")["status"]
         assert (status["state"], status["next_try_s"]) == ("faulted", None)

@@ -8,8 +8,8 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from lab.config import BenchConfig
+from server.doorkeeper import Doorkeeper
 from server.errors import add_error_handlers
-from server.guard import Guard
 from server.lifespan import open_lab
 from server.routes import datasets, health, jobs, passes, reservations, stop, systems, twins
 from server.routes.access import problems
@@ -53,7 +53,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.max_body_bytes = max_body_bytes
-    app.add_middleware(Guard, local_only=local_only, max_body_bytes=max_body_bytes)
+    app.add_middleware(Doorkeeper, local_only=local_only, max_body_bytes=max_body_bytes)
     add_error_handlers(app)
     for part in (systems, stop, reservations, passes, datasets, twins, jobs):
         app.include_router(part.router, prefix=PREFIX, responses=problems(422))

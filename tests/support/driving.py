@@ -20,7 +20,7 @@ from server.lifespan import SLOW_IMPORTS
 from server.serve import serve
 
 Point = Literal["before start", "idle", "in a pass", "exception", "end"]
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 
 
 def drive(bench: BenchConfig, point: Point, log: Path, told: Connection) -> None:

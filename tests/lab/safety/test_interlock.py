@@ -223,6 +223,22 @@ def test_one_that_opens_while_a_filter_settles_aborts_that_and_the_light_is_bloc
         assert [str(error) for error in errors] == ["the interlock is open"]
 
 
+def test_what_a_crash_left_lit_is_dark_after_a_start_that_is_not_permitted(
+    far_end: FarEnd, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(InterlockFirmware, "_read", lambda *_: "0")
+    plain = far_end.bench().model_dump(exclude_unset=True)
+    plain["rigs"] = {"contacts": {"plant": "circuit"}}
+    plain["interlock"] = {"address": "mock://contacts/interlock"}
+    far_end.light()
+    with (
+        pytest.raises(NotPermitted, match="open"),
+        open_bench(BenchConfig.model_validate(plain), guard_log=tmp_path / "log"),
+    ):
+        pytest.fail("it was opened")
+    assert far_end.state()["blocked"]
+
+
 async def attempt(passed: Awaitable[Any]) -> tuple[Any, Exception | None]:
     try:
         return await passed, None

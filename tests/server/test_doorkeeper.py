@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from server.app import create_app
-from server.guard import CONFIG_BODY_BYTES
+from server.doorkeeper import CONFIG_BODY_BYTES
 
 pytestmark = pytest.mark.anyio
 

@@ -20,7 +20,7 @@ CONFIG_BODY_BYTES = 64 * 2**10
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class Guard:
+class Doorkeeper:
     """ASGI middleware.
 
     local_only: refuse requests for a host name that is not the loopback's; a page whose name was

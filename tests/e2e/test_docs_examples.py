@@ -178,6 +178,13 @@ def test_rows_without_driver_and_wire(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["device"].rows == 0
 
 
+def test_a_first_pass(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks("how-to.md", "python", "The first day with a real bench")
+    monkeypatch.chdir(ROOT)  # where bench.toml is
+    exec(code, {})
+    assert capsys.readouterr().out.endswith("W not saturated\n")
+
+
 def test_watching_for_drift(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,6 +262,6 @@ def test_no_python_block_is_left_out() -> None:
     assert {page: n for page, n in count.items() if n} == {
         "simulated-bench.md": 1,
         "tutorial.md": 2,
-        "how-to.md": 6,
+        "how-to.md": 7,
         "fourth-system.md": 7,  # six are parts of its file
     }

@@ -72,6 +72,9 @@ def test_every_command_exists(command: str) -> None:
             assert method.lower() in OPENAPI["paths"][path]
         case [".", ".venv/bin/activate"]:
             assert "\nVENV := .venv\n" in (ROOT / "Makefile").read_text()
+        case ["pytest", path, "--bench", "my-bench.toml"]:
+            assert (ROOT / path).exists()
+            assert '"--bench"' in (ROOT / "tests" / "hardware" / "conftest.py").read_text()
         case ["docker", "compose", "up", "--build"]:
             assert (ROOT / "docker-compose.yml").is_file()
         case ["ssh", "-L", "8000:127.0.0.1:8000", "lab-computer"]:
@@ -109,7 +112,10 @@ def test_every_toml_block_is_valid(text: str) -> None:
         for fault in data["faults"]:
             optical().arm(FaultOrder.read({k: v for k, v in fault.items() if k != "rig"}))
     elif "name" in data:
-        BenchConfig.model_validate(data)
+        config = BenchConfig.model_validate(data)
+        if "rigs" in data and not any(":" in rig.plant for rig in config.rigs.values()):
+            with open_bench(config):
+                pass
     else:
         bench = tomllib.loads((ROOT / "bench.toml").read_text())
         with open_bench(BenchConfig.model_validate(merged(bench, data))) as opened:

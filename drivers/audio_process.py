@@ -47,6 +47,7 @@ class SounddeviceProcess:
         self._arguments = [device, repr(timeout_s)]
         self._timeout_s = timeout_s
         self._aborted = threading.Event()
+        self._one_at_a_time = threading.RLock()
         self._child: _Child | None = None
 
     def describe(self) -> str:
@@ -71,26 +72,30 @@ class SounddeviceProcess:
         self._aborted.set()
 
     def stop(self) -> None:
-        """Fade, then stop; a stream that does neither ends with its process."""
-        if self._child is not None:
-            with suppress(PortLost, PortTimeout):
+        """Fade and stop, whatever another thread plays; what does neither ends with its process."""
+        self._aborted.set()
+        with self._one_at_a_time, suppress(PortLost, PortTimeout):
+            if self._child is not None:
                 self._ask("stop", longest_s=_ANSWER_S)
 
     def close(self) -> None:
         """Let the child fade and end."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.end()
+        self._aborted.set()
+        with self._one_at_a_time:
+            child, self._child = self._child, None
+            if child is not None:
+                child.end()
 
     def _ask(self, call: str, *arguments: Any, longest_s: float) -> Any:
-        if self._child is None:
-            self._child = _Child(self._arguments, self._aborted)
-        try:
-            return self._child.ask(call, *arguments, longest_s=longest_s)
-        except (PortLost, PortTimeout):  # the next one looks for interfaces anew
-            child, self._child = self._child, None
-            child.kill()
-            raise
+        with self._one_at_a_time:
+            if self._child is None:
+                self._child = _Child(self._arguments, self._aborted)
+            try:
+                return self._child.ask(call, *arguments, longest_s=longest_s)
+            except (PortLost, PortTimeout):  # the next one looks for interfaces anew
+                child, self._child = self._child, None
+                child.kill()
+                raise
 
 
 class _Child:

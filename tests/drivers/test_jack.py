@@ -15,6 +15,8 @@ from drivers.errors import ConnectionLost, IdentityError
 from drivers.mock.plate import OscillatingPlate
 from drivers.transport import open_audio
 from jack_bench import DEBIAN_PACKAGES, RATE_HZ, JackBench, missing
+from lab.bench import open_bench
+from lab.config import load_bench
 
 pytestmark = pytest.mark.skipif(
     bool(missing()),
@@ -78,6 +80,22 @@ def test_each_row_is_answered_as_the_plate_would(plate):
         lags.add(plate._aligner.lag)
     assert len(lags) == 1  # one stream: one latency
     assert min(lags) > 0
+
+
+def test_only_the_address_tells_a_simulated_bench_from_this_one(bench):
+    part = load_bench("bench-plate.toml")
+    sound = part.instruments["sound"]
+    rig = part.rigs["plate"].model_copy(update={"gap": 0.0, "noise": 0.0})
+    settings = {**sound.settings, "attempts": 20}
+    real = sound.model_copy(update={"address": "audio://plate", "settings": settings})
+    x, theta = drives(4, seed=1), drives(4, seed=2)
+    y = []
+    for change in ({"rigs": {"plate": rig}}, {"rigs": {}, "instruments": {"sound": real}}):
+        with open_bench(part.model_copy(update=change)) as opened:
+            rows = opened.system("plate").transform(x, theta)
+            assert not rows.out_of_sync.any()
+            y.append(rows.y)
+    np.testing.assert_allclose(*y, atol=1e-5)
 
 
 def test_a_shot_that_ran_under_or_over_is_repeated(plate, bench, port):

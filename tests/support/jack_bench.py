@@ -1,7 +1,7 @@
 """A JACK server without a sound card, and a plate at the far end of it, each its own process.
 
 The server has a name of its own and is ended by its process id, so it harms no other. A period is
-1024 frames, so that a busy machine keeps up.
+2048 frames, so that a busy machine keeps up.
 """
 
 import ctypes.util
@@ -39,7 +39,7 @@ class JackBench:
 
     def start(self) -> None:
         """Start a server and a plate."""
-        dummy = ["-d", "dummy", "-r", str(RATE_HZ), "-p", "1024"]
+        dummy = ["-d", "dummy", "-r", str(RATE_HZ), "-p", "2048"]
         self._server = subprocess.Popen(
             ["jackd", "--no-realtime", "-n", self._name, *dummy],
             stdout=subprocess.DEVNULL,
@@ -76,7 +76,7 @@ class JackBench:
             raise RuntimeError("nothing was heard for 10 s")
 
     def heard(self) -> tuple[Any, int]:
-        """Return what arrived at the speaker since, to 0.2 s of silence after it; and the xruns."""
+        """Return what the speaker got since, to 0.2 s of silence after it; and xruns meanwhile."""
         file = self._folder / "heard.npy"
         answer = self._ask("heard", str(file))
         if not answer["ok"]:

@@ -95,7 +95,7 @@ def main() -> None:
 
     @client.set_xrun_callback
     def count(_: float) -> None:
-        plate.xruns += 1
+        plate.xruns += plate.sounded.is_set() and not plate.fell_silent.is_set()
 
     client.activate()
     tell(ok=True)

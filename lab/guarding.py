@@ -102,7 +102,7 @@ class BenchGuard:
         process, self._process = self._process, None
         if process is None:
             return
-        with suppress(OSError):  # it has ended
+        with suppress(OSError, ValueError):  # it has ended, and its pipe may be closed
             if process.stdin is not None:
                 process.stdin.write(word + "\n")
                 process.stdin.flush()

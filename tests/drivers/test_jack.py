@@ -1,10 +1,13 @@
 """Real sounddevice, PortAudio and JACK without a sound card; at the far end a plate as a stream."""
 
+import copy
 import os
 import signal
 import subprocess
 import sys
 import threading
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from drivers.mock.plate import OscillatingPlate
 from drivers.transport import open_audio
 from jack_bench import DEBIAN_PACKAGES, RATE_HZ, JackBench, missing
 from lab.bench import open_bench
-from lab.config import load_bench
+from lab.config import BenchConfig
 
 pytestmark = pytest.mark.skipif(
     bool(missing()),
@@ -83,15 +86,15 @@ def test_each_row_is_answered_as_the_plate_would(plate):
 
 
 def test_only_the_address_tells_a_simulated_bench_from_this_one(bench):
-    part = load_bench("bench-plate.toml")
-    sound = part.instruments["sound"]
-    rig = part.rigs["plate"].model_copy(update={"gap": 0.0, "noise": 0.0})
-    settings = {**sound.settings, "attempts": 20}
-    real = sound.model_copy(update={"address": "audio://plate", "settings": settings})
+    simulated = tomllib.loads(Path("bench-plate.toml").read_text(encoding="utf-8"))
+    simulated["rigs"]["plate"] |= {"gap": 0.0, "noise": 0.0}
+    simulated["instruments"]["sound"]["settings"]["attempts"] = 20
+    real = copy.deepcopy({key: part for key, part in simulated.items() if key != "rigs"})
+    real["instruments"]["sound"]["address"] = "audio://plate"
     x, theta = drives(4, seed=1), drives(4, seed=2)
     y = []
-    for change in ({"rigs": {"plate": rig}}, {"rigs": {}, "instruments": {"sound": real}}):
-        with open_bench(part.model_copy(update=change)) as opened:
+    for config in (simulated, real):
+        with open_bench(BenchConfig.model_validate(config)) as opened:
             rows = opened.system("plate").transform(x, theta)
             assert not rows.out_of_sync.any()
             y.append(rows.y)

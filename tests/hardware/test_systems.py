@@ -43,7 +43,7 @@ def test_rows_repeat(bench, system, tell):
 def test_a_row_takes_what_the_bench_file_says(bench, system, tell):
     """At most twice as long, and a twentieth of a second for the wire."""
     declared = bench.system(system).description.row_time_s
-    count = max(3, min(bench.system(system).batch_rows, 100))
+    count = max(3, min(bench.system(system).batch_rows, 20))
     begin = time.monotonic()
     bench.system(system).transform(*drives(bench, system, count))
     took = (time.monotonic() - begin) / count

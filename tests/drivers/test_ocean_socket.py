@@ -2,7 +2,9 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -11,11 +13,13 @@ from drivers.errors import Aborted, ConnectionLost, InstrumentTimeout, ProtocolE
 from drivers.mock.faults import Fault
 from drivers.mock.ocean import DARK_COUNTS, SERIAL, WATTS_PER_COUNT, OceanFirmware
 from drivers.mock.optics import OpticalPlant
-from drivers.mock.rig import optical_rig
+from drivers.mock.rig import Rig, optical_rig
 from drivers.ocean import OceanSpectrometer
+from drivers.ocean_link import TcpWire
+from drivers.row_key import RowKey
 from drivers.transport import open_http, open_ocean
 from drivers.waveshaper import WaveShaperA
-from served_session import served
+from served import served
 
 pytest.importorskip("seabreeze", reason="needs `pip install 'pnnlab[ocean]'`")
 
@@ -26,6 +30,8 @@ class Sky:
     """Light of an even power, W."""
 
     power_w = 0.0
+
+    def announce(self, key: RowKey) -> None: ...
 
     def spectrum(self, wavelengths_m: np.ndarray) -> np.ndarray:
         return np.full(len(wavelengths_m), self.power_w)
@@ -41,9 +47,16 @@ def firmware(sky: Sky) -> OceanFirmware:
     return OceanFirmware(sky.spectrum)
 
 
+@contextmanager
+def hdx_on_a_port(firmware: OceanFirmware) -> Iterator[int]:
+    """Serve one instrument; yield the port."""
+    with served({"r": Rig(Sky(), {"ocean": firmware})}, ["mock://r/ocean"]) as there:
+        yield int(there.addresses["mock://r/ocean"].removeprefix("ocean://127.0.0.1:"))
+
+
 @pytest.fixture
 def port(firmware: OceanFirmware) -> Iterator[int]:
-    with served(firmware) as port:
+    with hdx_on_a_port(firmware) as port:
         yield port
 
 
@@ -88,7 +101,7 @@ def test_our_driver_reads_the_optical_bench_over_the_socket():
     plant = OpticalPlant(noise=0.0)
     rig = optical_rig(plant)
     with (
-        served(rig.instruments["ocean"]) as port,
+        hdx_on_a_port(rig.instruments["ocean"]) as port,
         WaveShaperA(open_http("mock://o/shaper", {"o": rig}, timeout_s=2)) as shaper,
         opened(port, expect_idn="Ocean HDX HDX") as spectrometer,
     ):
@@ -134,8 +147,19 @@ def test_a_port_that_nobody_listens_on():
         opened(port).start()
 
 
+def test_a_closed_connection_is_seen_at_once():
+    """With seabreeze's own transport this would spin for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        wire = TcpWire("127.0.0.1", listener.getsockname()[1], timeout_s=2.0)
+        line, _ = listener.accept()
+        line.close()
+        with pytest.raises(ConnectionError, match="the instrument closed the connection"):
+            wire.receive(64, time.monotonic() + 3600, lambda: None)
+        wire.close()
+
+
 def test_a_peer_that_goes_away_between_two_calls(firmware):
-    with served(firmware) as port:
+    with hdx_on_a_port(firmware) as port:
         spectrometer = opened(port)
         spectrometer.start()
     with pytest.raises(ConnectionLost, match="hdx: spectrum"):
@@ -170,8 +194,11 @@ def test_an_abort_ends_the_wait_for_a_long_integration(port, firmware):
 
 def test_an_integration_longer_than_the_patience_is_waited_for(sky):
     with (
-        served(OceanFirmware(sky.spectrum, honour_times=True)) as port,
+        hdx_on_a_port(OceanFirmware(sky.spectrum, honour_times=True)) as port,
         opened(port, timeout_s=0.15, integration_time_ms=200.0, dark_frames=1) as spectrometer,
     ):
         spectrometer.start()
         assert spectrometer.measure().shape == (101,)
+        spectrometer._link._transport.integration_s = 0.0  # it is what is waited for
+        with pytest.raises(InstrumentTimeout):
+            spectrometer.measure()

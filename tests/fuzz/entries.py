@@ -26,6 +26,7 @@ from drivers.mock.visa import FirmwareAdapter
 from drivers.mock.waveshaper import WaveShaperFirmware
 from drivers.redpitaya import RedPitayaDAQ
 from drivers.waveshaper import WaveShaperA
+from lab.audit import audit_gradient
 from lab.bench import Bench, open_bench
 from lab.measure import DeviceMeasure
 from lab.pat import PhysicalLayer
@@ -350,12 +351,31 @@ def _fit_rows(fuzz: Fuzz, measure: AskedMeasure, bench: Bench, system: str) -> N
 
 
 def calibration(fuzz: Fuzz) -> None:
-    """Arm sentinels and look, and measure idle shots."""
+    """Arm sentinels and look, audit gradients, and measure idle shots."""
     _on_benches(fuzz, _watch, plain=0.3)
+
+
+def _audit(fuzz: Fuzz, measure: AskedMeasure) -> None:
+    """Probe a network's gradient with steps of any length."""
+    network, features = _layers(fuzz, measure, 1), _features(fuzz, measure, 2)
+    parameters = list(network.parameters())
+    audit_gradient(
+        lambda: network(features).square().mean(1),
+        parameters,
+        [torch.randn_like(p) for p in parameters],
+        physical=parameters,
+        generator=torch.Generator().manual_seed(0),
+        probes=2,
+        step=10.0 ** fuzz.rng.uniform(-3, 2),
+    )
 
 
 def _watch(fuzz: Fuzz, measure: AskedMeasure, bench: Bench, system: str) -> None:
     rng = fuzz.rng
+    if rng.random() < 0.4:
+        with suppress(ValueError):  # a loss that is huge everywhere has no gradient to compare
+            _audit(fuzz, measure)
+        return
     drives = reference_rows(
         measure.description, int(rng.integers(1, 3)), seed=int(rng.integers(2**31))
     )

@@ -102,6 +102,8 @@ def _invoke(
         f"[systems.{system}.limits]\nx = {both}\ntheta = {both}\n"
     )
     result = CliRunner().invoke(app, [*arguments, "--bench", str(file)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
     return result.output if result.exit_code else ""
 
 

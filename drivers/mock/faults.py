@@ -113,10 +113,11 @@ def _check_number(key: str, value: object, low: float, high: float, *, whole: bo
         raise ValueError(f"fault: {key}: {kind} from {low:g} to {high:g} is needed, not {value!r}")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Armed:
     fault: Fault
     on: bytes
+    left: int = 1  # requests that it strikes yet
 
 
 class FaultQueue:
@@ -127,7 +128,11 @@ class FaultQueue:
 
     def arm(self, fault: Fault, on: str) -> None:
         """Let `fault` strike once, on the next request that contains the text `on`."""
-        self._armed.append(_Armed(fault, on.encode()))
+        last = self._armed[-1] if self._armed else None
+        if last is not None and (last.fault, last.on) == (fault, on.encode()):
+            last.left += 1
+        else:
+            self._armed.append(_Armed(fault, on.encode()))
 
     def clear(self) -> None:
         """Disarm every fault."""
@@ -137,7 +142,9 @@ class FaultQueue:
         """Return and disarm the first fault of these kinds that this request meets."""
         for armed in self._armed:
             if armed.fault in kinds and armed.on in request:
-                self._armed.remove(armed)
+                armed.left -= 1
+                if not armed.left:
+                    self._armed.remove(armed)
                 return armed.fault
         return None
 

@@ -12,6 +12,7 @@ from drivers.mcc import MccUsb1208HS
 from drivers.mock.mcc import MccFirmware
 from drivers.mock.redpitaya import RedPitayaFirmware
 from drivers.mock.rig import Rig, optical_rig, plate_rig
+from drivers.mock.serve.sockets import Served
 from drivers.ocean import OceanSpectrometer
 from drivers.redpitaya import RedPitayaDAQ
 from drivers.row_key import RowKey
@@ -20,6 +21,7 @@ from drivers.transport import open_audio, open_board, open_http, open_ocean, ope
 from drivers.waveshaper import WaveShaperA
 from drivers.yokogawa import YokogawaAQ6370
 from loopback import loopback
+from served import served
 
 
 class RecordingPlant:
@@ -216,3 +218,23 @@ def serve() -> Iterator[Callable[..., int]]:
     """Return what serves firmware on a loopback port: serve(handler, firmware) -> port."""
     with loopback() as serve:
         yield serve
+
+
+@pytest.fixture
+def on_sockets(plant: RecordingPlant) -> Iterator[tuple[Served, Rig]]:
+    """Return where shaper, spectrometer and a board are served, and their rig."""
+    rig = optical_rig(plant)
+    rig.instruments["daq"] = MccFirmware(plant)
+    addresses = [f"mock://optics/{name}" for name in ("shaper", "spectrometer", "daq")]
+    with served({"optics": rig}, addresses) as there:
+        yield there, rig
+
+
+@pytest.fixture
+def url(on_sockets: tuple[Served, Rig]) -> str:
+    return str(on_sockets[0].addresses["mock://optics/shaper"])
+
+
+@pytest.fixture
+def visa_address(on_sockets: tuple[Served, Rig]) -> str:
+    return str(on_sockets[0].addresses["mock://optics/spectrometer"])

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 
 from drivers.errors import ConnectionLost
@@ -14,6 +15,7 @@ from lab.apparatus import open_apparatus
 from lab.bench import open_bench
 from lab.config import BenchConfig, load_bench
 from lab.measurement import ForwardPass
+from lab.pat import PhysicalLayer
 from served import ROOT, served_bench
 
 ROWS = 7
@@ -76,6 +78,29 @@ def test_a_board_with_many_rows_a_waveform_measures_the_same_bits_too(monkeypatc
         calls = counted(rigs["circuit"], monkeypatch)
         assert_array_equal(circuit.transform(x, theta, keys).y, expected)
     assert calls == [40]
+
+
+def test_a_training_is_the_same_bit_for_bit(there):
+    def train(config: BenchConfig) -> list[float]:
+        rng = np.random.default_rng(5)
+        x, target = (torch.from_numpy(rng.uniform(0, 1, (4, 50))).float() for _ in range(2))
+        with open_bench(config) as bench:
+            twin = bench.new_twin("optics")
+            start = torch.full((50,), 0.7)
+            layer = PhysicalLayer(start, bench.measure("optics", stream=11), twin)
+            adam = torch.optim.Adam([layer.theta], lr=0.03)
+            losses = []
+            for _ in range(4):
+                loss = ((layer(x) - target) ** 2).mean()
+                adam.zero_grad()
+                loss.backward()
+                adam.step()
+                losses.append(loss.item())
+        return losses
+
+    losses = train(there[0])
+    assert losses == train(load_bench(ROOT / "bench.toml"))
+    assert losses[-1] < losses[0]
 
 
 def test_passes_that_take_turns_keep_their_keys(there):

@@ -4,6 +4,7 @@ Only `drivers.visa_socket` imports it, where pyvisa-py has the version that it w
 it takes over what that version's own session keeps to itself.
 """
 
+import math
 import select
 import socket
 import struct
@@ -32,7 +33,7 @@ class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is un
     """
 
     interface: socket.socket
-    timeout: float
+    timeout: float | None
     _pending_buffer: bytearray
     _arrivals: select.poll
     _limit_s: float
@@ -192,19 +193,22 @@ class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is un
     def _begin(self) -> float:
         """Allow one call to the system the whole timeout; return when all of them must be done."""
         if self._limit_s != self.timeout:
-            self._limit(self.timeout)
-        return time.monotonic() + self.timeout
+            self._limit(math.inf if self.timeout is None else self.timeout)
+        return time.monotonic() + self._limit_s
 
     def _go_on(self, deadline: float) -> None:
         """Allow the next call to the system no more than what is left."""
         left = deadline - time.monotonic()
         if left <= 0:
             raise VisaIOError(StatusCode.error_timeout)
-        self._limit(max(left, 1e-3))  # 0 would mean to wait for ever
+        self._limit(left)
 
     def _limit(self, seconds: float) -> None:
-        whole, micro = divmod(round(1e6 * seconds), 1_000_000)
-        span = struct.pack("@ll", whole, micro)
+        """Let each call to the system end after so long, infinity: never."""
+        micro = 0  # which means never there
+        if seconds < math.inf:
+            micro = max(round(1e6 * seconds), 1000)
+        span = struct.pack("@ll", *divmod(micro, 1_000_000))
         self.interface.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, span)
         self.interface.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, span)
         self._limit_s = seconds

@@ -72,7 +72,7 @@ class SocketAdapter(VISAAdapter):  # type: ignore[misc]  # PyMeasure is untyped
 
     def reopen(self) -> None:
         """Close and connect again; raises ConnectionLost."""
-        self._session = None
+        self._session = self._line = None
         self.connection.close()
         self._open()
 
@@ -86,7 +86,7 @@ class SocketAdapter(VISAAdapter):  # type: ignore[misc]  # PyMeasure is untyped
         if self._line is None:
             return False
         stock = self.manager.visalib.sessions[self.connection.session]
-        return bool(stock._pending_buffer) or bool(select.select([self._line], [], [], 0)[0])
+        return bool(stock._pending_buffer) or _arrived(self._line)
 
     def read_head(self) -> bytes:
         """Return the header of a data block, or the first two bytes of what is none."""
@@ -148,6 +148,14 @@ class SocketAdapter(VISAAdapter):  # type: ignore[misc]  # PyMeasure is untyped
             if self.connection is not None:
                 self.connection.close()
             raise ConnectionLost(self.resource_name, f"cannot be opened: {error}") from error
+
+
+def _arrived(line: socket.socket) -> bool:
+    if not hasattr(select, "poll"):
+        return bool(select.select([line], [], [], 0)[0])
+    arrivals = select.poll()  # unlike select, it takes any number of open files
+    arrivals.register(line, select.POLLIN)
+    return bool(arrivals.poll(0))
 
 
 def _send_in_time(line: socket.socket, message: bytes, timeout_s: float) -> None:

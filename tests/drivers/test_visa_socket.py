@@ -15,7 +15,7 @@ from pyvisa_py.sessions import Session
 from pyvisa_py.tcpip import TCPIPSocketSession
 
 from drivers import visa_socket
-from drivers.errors import ConnectionLost, InstrumentTimeout, ProtocolError
+from drivers.errors import ConnectionLost, DriverError, InstrumentTimeout, ProtocolError
 from drivers.mock.faults import Fault
 from drivers.mock.scpi import ScpiDevice, ScpiSession
 from drivers.mock.visa import FirmwareAdapter
@@ -204,6 +204,17 @@ def test_pyvisa_itself_works_on_the_cured_session(peer):
     adapter.close()
 
 
+def test_visa_timeouts_of_none_and_for_ever(peer):
+    peer.behaviours = [Instrument()]
+    _, adapter = open_link(peer)
+    adapter.connection.timeout = None
+    assert adapter.connection.query(":ECHO? 1") == "1"
+    adapter.connection.timeout = 0
+    with pytest.raises(VisaIOError):
+        adapter.connection.read()
+    adapter.close()
+
+
 def test_sessions_of_others_stay_as_they_are(peer):
     peer.behaviours = [Instrument()]
     link, adapter = open_link(peer)
@@ -224,6 +235,31 @@ def test_the_simulated_end_offers_what_the_real_one_does():
 def test_no_call_may_wait_longer_than_two_seconds(timeout_s):
     with pytest.raises(ValueError, match=r"timeout_s .* is outside \(0, 2\] s"):
         SocketAdapter("TCPIP0::127.0.0.1::1::SOCKET", timeout_s, "\n")
+
+
+class Babbler(FirmwareAdapter):
+    """An instrument that says something of its own before it answers."""
+
+    babble = b""
+
+    def _write_bytes(self, content, **kwargs):
+        self._received += self.babble
+        super()._write_bytes(content, **kwargs)
+
+
+@settings(max_examples=200, deadline=None)
+@given(babble=st.binary(min_size=1, max_size=50).filter(lambda b: not any(48 <= c < 58 for c in b)))
+def test_whatever_comes_between_is_an_error_or_nothing(babble):
+    adapter = Babbler(Instrument(), "\r\n")
+    link = ScpiLink(adapter, "osa", None, "", "\r\n")
+    for query, ask in ((":ECHO? 1", link.ask), (":BLOCK?", lambda q: link.ask_block(q, len(DATA)))):
+        adapter.babble = babble
+        with suppress(DriverError):
+            answer = ask(query)
+            assert not isinstance(answer, str) or answer != "2"
+        adapter.babble = b""
+        assert link.ask(":ECHO? 2") == "2"
+        assert bytes(link.ask_block(":BLOCK?", len(DATA))) == DATA
 
 
 # --- two threads ------------------------------------------------------------------------------
@@ -281,9 +317,13 @@ def test_a_closed_port_is_seen_when_it_is_opened(path):
         SocketAdapter(address, 2.0, "\n")
 
 
+def unreachable(session):
+    session.interface = socket.socket()
+    return StatusCode.error_timeout
+
+
 def test_a_host_that_does_not_answer_is_no_bare_exception(monkeypatch):
-    monkeypatch.setattr(TCPIPSocketSession, "_connect", lambda _: StatusCode.error_timeout)
-    monkeypatch.setattr(TCPIPSocketSession, "close", lambda _: StatusCode.success)
+    monkeypatch.setattr(TCPIPSocketSession, "_connect", unreachable)
     with pytest.raises(ConnectionLost, match="cannot be opened: could not connect"):
         SocketAdapter("TCPIP0::127.0.0.1::1::SOCKET", 0.1, "\n")
 
@@ -310,6 +350,19 @@ def test_a_peer_that_closes_is_a_lost_connection_and_no_timeout(peer):
         link.ask("*IDN?")
     with pytest.raises(ConnectionLost, match=r"osa: \*IDN\?: .*start it again"):
         link.ask("*IDN?")
+    works_again(link)
+
+
+def test_a_connection_that_cannot_be_made_again_is_made_later(peer, monkeypatch):
+    peer.behaviours = [closing, Instrument()]
+    link, _ = open_link(peer, 2.0)
+    with pytest.raises(ConnectionLost):
+        link.ask("*IDN?")
+    with monkeypatch.context() as patch:
+        patch.setattr(TCPIPSocketSession, "_connect", unreachable)
+        for _ in range(2):
+            with pytest.raises(ConnectionLost, match=r"osa: TCPIP0::.*cannot be opened"):
+                link.recover()
     works_again(link)
 
 

@@ -56,9 +56,10 @@ class BenchGuard:
 
     def launch(self) -> None:
         """Start the guard process; it is not ready yet (`await_ready`)."""
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        # what can be imported here, drivers of one's own too, and nothing else
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         process = subprocess.Popen(
-            [sys.executable, "-m", "lab.guard"],
+            [sys.executable, "-P", "-m", "lab.guard"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # else whoever reads this process's would wait for both

@@ -33,10 +33,11 @@ class SystemStop:
 class SafeStateOnDemand:
     """Bring one system's instruments to their safe state; on the event loop's thread.
 
-    closed: whether the system has been closed, which ends in the safe state by itself.
+    closed: None while the system is open; what its close, which ends in the safe state by itself,
+    could not confirm, or "".
     """
 
-    def __init__(self, hardware: Hardware, closed: Callable[[], bool]) -> None:
+    def __init__(self, hardware: Hardware, closed: Callable[[], str | None]) -> None:
         self._hardware, self._closed = hardware, closed
         self._task: asyncio.Task[dict[str, str]] | None = None
 
@@ -60,8 +61,8 @@ class SafeStateOnDemand:
 
     async def _reach(self) -> dict[str, str]:
         async with self._hardware.hold():
-            if self._closed():
-                return dict.fromkeys(self._names(), SAFE)
+            if (unconfirmed := self._closed()) is not None:
+                return dict.fromkeys(self._names(), unconfirmed or SAFE)
             errors = await self._hardware.make_safe()
         return {**dict.fromkeys(self._names(), SAFE), **errors}
 

@@ -75,7 +75,9 @@ class SystemQueue:
             has_ended=self._look_again,
             lost=self._let_restart,
         )
-        self.safe_state = SafeStateOnDemand(hardware, closed=lambda: self.closed)
+        self.safe_state = SafeStateOnDemand(
+            hardware, closed=lambda: self.health.reason if self.closed else None
+        )
 
     # --- opening and closing
 

@@ -134,11 +134,14 @@ async def test_all_systems_are_stopped_even_if_they_share_instruments() -> None:
     assert sum(len(rig.calls) for rig in rigs) == 1
 
 
-async def test_a_closed_lab_is_safe() -> None:
+@pytest.mark.parametrize("error", [None, InstrumentTimeout("osa", "no answer")])
+async def test_a_closed_lab_tells_what_its_close_confirmed(error) -> None:
     async with open_lab(VirtualRig(instruments=[SharedInstrument("osa")])) as lab:
+        lab.rig.fail_shutdown = [error]
         await lab.scheduler.close()
         [stop] = await lab.scheduler.stop("stop")
-        assert stop.instruments == {"osa": "safe"}
+        assert stop.confirmed is (error is None)
+        assert ("no answer" in stop.instruments["osa"]) is (error is not None)
         with pytest.raises(SystemClosed):
             await lab.scheduler.recover("rig")
 

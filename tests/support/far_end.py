@@ -4,6 +4,7 @@ It outlives whoever drives it, and says whether light leaves it, and since when.
 """
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -116,7 +117,10 @@ class FarEnd:
 def open_far_end() -> Iterator[FarEnd]:
     """Start the instrument's process, and end it."""
     with subprocess.Popen(
-        [sys.executable, "-m", "far_end"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "far_end"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             assert process.stdout is not None

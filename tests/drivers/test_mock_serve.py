@@ -1,13 +1,18 @@
 """Simulated instruments on real sockets: addresses, connections, requests, their end."""
 
+import asyncio
 import http.client
 import socket
+from itertools import pairwise
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from drivers.mock.rig import optical_rig
-from drivers.mock.serve.web import BODY_BYTES
+from drivers.mock.faults import OrderQueue
+from drivers.mock.rig import Rig, optical_rig
+from drivers.mock.serve.web import BODY_BYTES, HttpConnection
 from served import connected, port_of, send_for_ever, served
 
 
@@ -113,3 +118,89 @@ def test_an_address_that_names_nothing(plant):
         served({"optics": optical_rig(plant)}, ["mock://optics/scope"]),
     ):
         pass
+
+
+class Bytes(asyncio.Transport):
+    """What a connection writes, in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+
+    def write(self, data):
+        self.written += data
+
+    def close(self):
+        self.closed = True
+
+
+def talk(*chunks: bytes) -> tuple[bytes, bool]:
+    """Return what an echoing instrument answers to these bytes, and whether it hangs up."""
+    line = Bytes()
+    connection = HttpConnection(
+        lambda method, path, body: (299, "text/plain", f"{method} {path} ".encode() + body),
+        OrderQueue(),
+        set(),
+    )
+    connection.connection_made(line)
+    for chunk in chunks:
+        if not line.closed:
+            connection.data_received(chunk)
+    return line.written, line.closed
+
+
+REQUESTS = [
+    b"GET /a?b=c HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+    b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    b"HEAD /d HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /f HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+]
+
+
+@given(st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=4), st.data())
+def test_requests_may_arrive_in_any_pieces(requests, data):
+    sent = b"".join(requests)
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(sent) - 1), max_size=8)))
+    ends = [0, *cuts, len(sent)]
+    whole = b"".join(talk(request)[0] for request in requests)
+    assert talk(*(sent[a:b] for a, b in pairwise(ends))) == (whole, False)
+    assert whole.count(b"HTTP/1.1 299 ") == len(requests)
+
+
+CONNECT = b"CONNECT e:1 HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@given(
+    st.lists(st.binary(min_size=1, max_size=50) | st.sampled_from([*REQUESTS, CONNECT]), max_size=5)
+)
+def test_no_bytes_are_too_strange_for_an_answer_or_an_end(chunks):
+    written, closed = talk(*chunks)
+    assert closed is (b"HTTP/1.1 4" in written)
+
+
+def test_it_is_no_proxy():
+    written, closed = talk(REQUESTS[0], CONNECT, REQUESTS[0])
+    assert closed
+    assert written.count(b"HTTP/1.1 299 ") == written.count(b"HTTP/1.1 405 ") == 1
+
+
+def test_a_fault_of_the_firmware_itself_ends_its_connection_only(caplog):
+    class Broken:
+        def connect(self):
+            return Broken()
+
+        def receive(self, data):
+            raise ZeroDivisionError(data)
+
+        def close(self):
+            pass
+
+    rig = Rig(None, {"broken": Broken()})
+    with served({"rig": rig}, ["mock://rig/broken"]) as there:
+        for _ in range(2):
+            with connected(there.addresses["mock://rig/broken"]) as line:
+                line.sendall(b"hello")
+                assert line.recv(99) == b""
+    assert "ZeroDivisionError" in caplog.text

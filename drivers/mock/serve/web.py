@@ -1,7 +1,7 @@
 """Whatever answers HTTP requests, behind a TCP connection that is kept alive."""
 
 from collections.abc import Callable
-from http import HTTPStatus
+from http.client import responses
 
 import h11
 
@@ -46,6 +46,9 @@ class HttpConnection(Connection):
     def _take(self, event: object) -> bool:
         """Take one event; return whether there may be another one now."""
         match event:
+            case h11.Request(method=b"CONNECT"):
+                self._refuse(405, "this is no proxy")
+                return False
             case h11.Request():
                 self._request, self._body = event, bytearray()
                 if self._http.they_are_waiting_for_100_continue:
@@ -87,7 +90,7 @@ class HttpConnection(Connection):
     def _response(self, status: int, kind: str, content: bytes) -> bytes:
         head = h11.Response(
             status_code=status,
-            reason=HTTPStatus(status).phrase,
+            reason=responses.get(status, ""),
             headers=[("content-type", kind), ("content-length", str(len(content)))],
         )
         parts = (head, h11.Data(data=content), h11.EndOfMessage())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from drivers.mock.faults import OrderQueue
 from drivers.mock.rig import Rig, optical_rig
 from drivers.mock.serve.web import BODY_BYTES, HttpConnection
-from served import connected, port_of, send_for_ever, served
+from served import LIMIT_S, connected, port_of, send_for_ever, served
 
 
 def test_every_instrument_has_an_address_but_those_without_a_network_wire(on_sockets):
@@ -110,6 +110,16 @@ def test_the_end_resets_who_is_connected(plant):
         line.recv(99)
     with pytest.raises(ConnectionRefusedError):
         connected(there.addresses["mock://optics/spectrometer"])
+
+
+@pytest.mark.parametrize(("host", "shown"), [("localhost", "localhost"), ("0.0.0.0", "127.0.0.1")])
+def test_a_host_of_several_addresses_is_one_with_one_port(plant, host, shown):
+    with served({"optics": optical_rig(plant)}, ["mock://optics/shaper"], host=host) as there:
+        address = there.addresses["mock://optics/shaper"]
+        assert address.startswith(f"http://{shown}:")
+        with socket.create_connection(("127.0.0.1", port_of(address)), timeout=LIMIT_S) as line:
+            line.sendall(REQUESTS[0])
+            assert line.recv(99).startswith(b"HTTP/1.1 404 ")
 
 
 def test_an_address_that_names_nothing(plant):

@@ -19,11 +19,13 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def served(rigs: Mapping[str, Rig], addresses: Sequence[str]) -> Iterator[Served]:
+def served(
+    rigs: Mapping[str, Rig], addresses: Sequence[str], *, host: str = "127.0.0.1"
+) -> Iterator[Served]:
     """Serve the instruments at these `mock://` addresses on free ports."""
     with (
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(serving(rigs, addresses)) as there,
+        portal.wrap_async_context_manager(serving(rigs, addresses, host=host)) as there,
     ):
         yield there
 

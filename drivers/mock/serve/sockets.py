@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ async def serving(
 
     async def listen(make: Callable[[], Connection], written: str) -> str:
         loop = asyncio.get_running_loop()
-        listener = await loop.create_server(make, host, next(ports))
+        listener = await loop.create_server(make, await _resolved(host), next(ports))
         listeners.append(listener)
         shown = _WILDCARDS.get(host, host)
         shown = f"[{shown}]" if ":" in shown else shown
@@ -89,6 +90,13 @@ async def serving(
             connection.abort()
         while connections:  # each leaves when its end has been told
             await asyncio.sleep(0)
+
+
+async def _resolved(host: str) -> str:
+    """Return one address of a host, of version 4 where it has one: each would get its own port."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    families = {family: str(address[0]) for family, *_, address in reversed(found)}
+    return families.get(socket.AF_INET) or str(found[0][4][0])
 
 
 def _connection_to(

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 import sys
+from contextlib import suppress
 from typing import cast
 
 from drivers.mock.faults import FaultOrder, OrderQueue, WireFault
@@ -38,7 +39,8 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Reset the connection: what was not sent is lost, and the client hears of it at once."""
         line = self._transport.get_extra_info("socket")
-        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        with suppress(OSError):  # the client may have been quicker
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.abort()
 
     def pause_writing(self) -> None:

@@ -86,9 +86,9 @@ async def serving(
     finally:
         for listener in listeners:
             listener.close()
-        for connection in list(connections):
-            connection.abort()
-        while connections:  # each leaves when its end has been told
+        while connections:  # each leaves when its end has been told; one may just have come
+            for connection in list(connections):
+                connection.abort()
             await asyncio.sleep(0)
 
 

@@ -124,9 +124,10 @@ class ScpiLink:
         It is received where it stays, for `numpy.frombuffer` to look at, and belongs to the caller.
         Raises ProtocolError if it is no block, has another length, stops early or goes on.
         """
-        whole: memoryview = np.empty(length + len(self._terminator), dtype=np.uint8).data
         with self._lock:
             self._send(query, self._adapter.write, query)
+            # made while the instrument prepares its answer
+            whole: memoryview = np.empty(length + len(self._terminator), dtype=np.uint8).data
             self._check_head(query, self._wire(query, self._read_head), length)
             try:
                 self._wire(query, self._read_into, whole)

@@ -56,8 +56,12 @@ class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is un
         """Send the parts, of single bytes each, as one message without joining them."""
         deadline = self._begin()
         try:
-            sent = self.interface.sendmsg(parts)
-            whole = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+            if len(parts) == 1:
+                sent = self.interface.send(parts[0])
+                whole = len(parts[0])
+            else:
+                sent = self.interface.sendmsg(parts)
+                whole = sum(map(len, parts))
             if sent < whole:
                 self._send_rest(parts, sent, deadline)
         except OSError as error:
@@ -106,7 +110,8 @@ class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is un
         """Fill `whole`, straight from the socket but for what is here already."""
         here = self._pending_buffer
         count = min(len(whole), len(here))
-        whole[:count] = here[:count]
+        with memoryview(here) as view:
+            whole[:count] = view[:count]
         del here[:count]
         if count == len(whole):
             return

@@ -118,7 +118,11 @@ class SocketAdapter(VISAAdapter):  # type: ignore[misc]  # PyMeasure is untyped
             self.connection.write_raw(b"".join(parts))
 
     def _write(self, command: str, **kwargs: Any) -> None:
-        self.write_parts(command.encode("ascii") + self._end)
+        line = command.encode("ascii") + self._end
+        if self._session is not None:
+            self._session.send((line,))
+        else:
+            self.write_parts(line)
 
     def _write_bytes(self, content: bytes, **kwargs: Any) -> None:
         self.write_parts(content)

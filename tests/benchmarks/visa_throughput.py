@@ -18,8 +18,9 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -42,7 +43,9 @@ GOALS = {
     **dict.fromkeys(("read_4M", "write_4M"), 0.8),
 }
 GOAL_OVER_STOCK = 20.0
-SLICE_S = 0.005  # how long one side is measured before the other has its turn
+SLICE_S = 0.002  # how long one side is measured before the other has its turn
+SITTINGS = 5
+STOCK_EVERY = 10  # rounds
 STOCK_SLICE_S = 0.05  # several reads of the slowest
 
 Action = Callable[[], object]
@@ -214,10 +217,14 @@ def seconds_each(action: Action, times: int) -> float:
 class Contest:
     """Two ways to do the same, measured in turns; times in s."""
 
-    def __init__(self, one: Action, other: Action, slice_s: float = SLICE_S) -> None:
-        """Find out how often each fits into one slice, after a warm-up."""
-        self._sides = [(action, times_for(action, slice_s)) for action in (one, other)]
+    def __init__(self, slice_s: float = SLICE_S) -> None:
+        self._slice_s = slice_s
+        self._sides: list[tuple[Action, int]] = []
         self._found: list[list[float]] = []
+
+    def begin(self, one: Action, other: Action) -> None:
+        """Measure these from now on; find out how often each fits into one slice."""
+        self._sides = [(action, times_for(action, self._slice_s)) for action in (one, other)]
 
     def round(self, *, swapped: bool) -> None:
         """Measure both, the second one first where `swapped`."""
@@ -249,55 +256,85 @@ def check_equal(line: socket.socket, link: ScpiLink, stock: Action) -> None:
 
 def measure(port: int, rounds: int) -> dict[str, object]:
     """Print the table; return the figures."""
-    address = f"TCPIP0::127.0.0.1::{port}::SOCKET"
-    with ExitStack() as stack:
-        line = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-        adapter = SocketAdapter(address, 2.0, "\n")
-        link = ScpiLink(adapter, "benchmark", None, "", "\n")
-        stack.enter_context(closing(link))
-        plain = stack.enter_context(
-            closing(
-                pyvisa.ResourceManager("@py").open_resource(
-                    address, timeout=10_000, read_termination="\n", write_termination="\n"
-                )
+    against_raw = {case: Contest() for case in GOALS}
+    against_stock = [Contest(STOCK_SLICE_S) for _ in STOCK_CHUNKS]
+    for _ in range(SITTINGS):  # with new connections, as one may have bad luck for all its life
+        with ExitStack() as stack:
+            line, link, stocks = (
+                stack.enter_context(client) for client in (raw(port), ours(port), stock(port))
             )
-        )
-        send_at_once(line)
-        send_at_once(adapter.manager.visalib.sessions[adapter.connection.session].interface)
-        stocks = [
-            lambda chunk=chunk: plain.query_binary_values(
-                f"READ? {SIZES['400k']}", "f", container=np.ndarray, chunk_size=chunk
-            )
-            for chunk in STOCK_CHUNKS
-        ]
-        check_equal(line, link, stocks[0])
-        sides = actions(line, link)
-        against_raw = {case: Contest(*both) for case, both in sides.items()}
-        ours = sides["read_400k"][1]
-        against_stock = [Contest(stock, ours, STOCK_SLICE_S) for stock in stocks]
-        for i in range(rounds):  # each case now and then, so that no load of the machine hits one
-            for contest in against_raw.values():
-                contest.round(swapped=bool(i % 2))
-            if i % 8 == 0:
-                for contest in against_stock:
-                    contest.round(swapped=False)
-    ratios = {case: contest.result[2] for case, contest in against_raw.items()}
+            check_equal(line, link, stocks[0])
+            sit(line, link, stocks, against_raw, against_stock, rounds // SITTINGS)
     print_table(against_raw, against_stock)
+    ratios = {case: contest.result[2] for case, contest in against_raw.items()}
     over = min(contest.result[2] for contest in against_stock)
     return {"ratio_to_raw": ratios, "read_400k_over_stock": over}
+
+
+def sit(
+    line: socket.socket,
+    link: ScpiLink,
+    stocks: Sequence[Action],
+    against_raw: Mapping[str, Contest],
+    against_stock: Sequence[Contest],
+    rounds: int,
+) -> None:
+    """Measure all cases in turns, so that no load of the machine hits one of them."""
+    sides = actions(line, link)
+    for case, contest in against_raw.items():
+        contest.begin(*sides[case])
+    for contest, read_stock in zip(against_stock, stocks, strict=True):
+        contest.begin(read_stock, sides["read_400k"][1])
+    for i in range(rounds):
+        for contest in against_raw.values():
+            contest.round(swapped=bool(i % 2))
+        if i % STOCK_EVERY == 0:
+            for contest in against_stock:
+                contest.round(swapped=False)
+
+
+@contextmanager
+def raw(port: int) -> Iterator[socket.socket]:
+    """Connect a bare socket."""
+    with socket.create_connection(("127.0.0.1", port)) as line:
+        send_at_once(line)
+        yield line
+
+
+@contextmanager
+def ours(port: int) -> Iterator[ScpiLink]:
+    """Connect as a driver does."""
+    adapter = SocketAdapter(f"TCPIP0::127.0.0.1::{port}::SOCKET", 2.0, "\n")
+    send_at_once(adapter.manager.visalib.sessions[adapter.connection.session].interface)
+    with closing(ScpiLink(adapter, "benchmark", None, "", "\n")) as link:
+        yield link
+
+
+@contextmanager
+def stock(port: int) -> Iterator[list[Action]]:
+    """Connect as PyVISA's documentation does; give a read of 400 kB for each chunk size."""
+    address = f"TCPIP0::127.0.0.1::{port}::SOCKET"
+    ends = {"read_termination": "\n", "write_termination": "\n"}
+    plain = pyvisa.ResourceManager("@py").open_resource(address, timeout=10_000, **ends)
+    with closing(plain):
+        query = f"READ? {SIZES['400k']}"
+        yield [
+            partial(plain.query_binary_values, query, "f", container=np.ndarray, chunk_size=chunk)
+            for chunk in STOCK_CHUNKS
+        ]
 
 
 def print_table(against_raw: Mapping[str, Contest], against_stock: Sequence[Contest]) -> None:
     """Print times, ratios and goals, where JSON does not go."""
     print(f"{'':12}{'raw us':>10}{'ours us':>10}{'ratio':>8}{'goal':>7}", file=sys.stderr)
     for case, contest in against_raw.items():
-        raw, ours, ratio = contest.result
-        line = f"{case:12}{1e6 * raw:10.1f}{1e6 * ours:10.1f}{ratio:8.2f}{GOALS[case]:7.2f}"
+        one, other, ratio = contest.result
+        line = f"{case:12}{1e6 * one:10.1f}{1e6 * other:10.1f}{ratio:8.2f}{GOALS[case]:7.2f}"
         print(line, file=sys.stderr)
     for chunk, contest in zip(STOCK_CHUNKS, against_stock, strict=True):
-        stock, ours, ratio = contest.result
+        one, other, ratio = contest.result
         print(
-            f"read_400k, stock with chunks of {chunk}: {1e6 * stock:.0f} us, ours {1e6 * ours:.1f} "
+            f"read_400k, stock with chunks of {chunk}: {1e6 * one:.0f} us, ours {1e6 * other:.1f} "
             f"us: {ratio:.0f} times faster (goal {GOAL_OVER_STOCK:.0f})",
             file=sys.stderr,
         )
@@ -307,7 +344,9 @@ def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("--rounds", type=int, default=41, help="interleaved rounds per case")
+    parser.add_argument(
+        "--rounds", type=int, default=100, help="interleaved rounds per case, at least 5"
+    )
     options = parser.parse_args()
     spawn = multiprocessing.get_context("spawn")
     ready, theirs = spawn.Pipe()

@@ -71,6 +71,7 @@ class ScpiLink:
         # what our own adapters offer beyond PyMeasure's; others do with their exact `read_bytes`
         self._read_head = getattr(adapter, "read_head", partial(_read_head, adapter))
         self._read_into = getattr(adapter, "read_into", partial(_read_into, adapter))
+        self._read_over = getattr(adapter, "read_over", self._read_exactly)
         self._write_parts = getattr(adapter, "write_parts", partial(_write_parts, adapter))
         self._unread = getattr(adapter, "unread", lambda: False)
 
@@ -130,18 +131,22 @@ class ScpiLink:
         """
         with self._lock:
             self._send(query, self._adapter.write, query)
-            # made while the instrument prepares its answer
-            whole: memoryview = np.empty(length + len(self._terminator), dtype=np.uint8).data
             self._check_head(query, self._wire(query, self._read_head), length)
+            end = length + len(self._terminator)
+            whole: memoryview = np.empty(end + 1, dtype=np.uint8).data
             try:
-                self._wire(query, self._read_into, whole)
+                got: int = self._wire(query, self._read_over, whole, end)
             except InstrumentTimeout as error:
                 raise self.distrust(query, f"the block of {length} bytes stops early") from error
-            if whole[length:] != self._terminator:
+            if whole[length:end] != self._terminator:
                 raise self.distrust(query, f"the block of {length} bytes is not terminated")
-            if self._unread():
+            if got > end:
                 raise self.distrust(query, f"more than the block of {length} bytes was answered")
         return whole[:length]
+
+    def _read_exactly(self, whole: memoryview, at_least: int) -> int:
+        self._read_into(whole[:at_least])
+        return at_least + bool(self._unread())
 
     def _check_head(self, query: str, head: bytes, length: int) -> None:
         digits = head[2:]

@@ -106,25 +106,28 @@ class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is un
                 self._go_on(deadline)
             here += self._receive()
 
-    def take_into(self, whole: memoryview) -> None:
-        """Fill `whole`, straight from the socket but for what is here already."""
+    def take_into(self, whole: memoryview, at_least: int) -> int:
+        """Fill `whole` with `at_least` bytes, and more if they are there; return how many came.
+
+        They go straight from the socket to where they stay, but for what had been received before.
+        """
         here = self._pending_buffer
         count = min(len(whole), len(here))
         with memoryview(here) as view:
             whole[:count] = view[:count]
         del here[:count]
-        if count == len(whole):
-            return
-        missing = whole[count:]
+        if count >= at_least:
+            return count
         deadline = self._begin()
         try:
-            while missing:
-                missing = missing[self._receive_into(missing) :]
-                if missing:
-                    self._go_on(deadline)
+            count += self._receive_into(whole[count:])
+            while count < at_least:
+                self._go_on(deadline)
+                count += self._receive_into(whole[count:])
         except VisaIOError:
-            here += whole[: len(whole) - len(missing)]
+            here += whole[:count]
             raise
+        return count
 
     def read(self, count: int) -> tuple[bytes, StatusCode]:
         """Return at most `count` bytes, up to the termination character if one is set; viRead."""
@@ -188,7 +191,7 @@ class ExactSession(TCPIPSocketSession):  # type: ignore[misc]  # pyvisa-py is un
 
     def _receive_into(self, missing: memoryview) -> int:
         try:
-            got = self.interface.recv_into(missing, 0, socket.MSG_WAITALL)
+            got = self.interface.recv_into(missing)
         except OSError as error:
             raise _as_visa(error) from error
         if not got:

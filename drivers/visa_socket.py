@@ -99,7 +99,7 @@ class SocketAdapter(VISAAdapter):  # type: ignore[misc]  # PyMeasure is untyped
     def read_into(self, whole: memoryview) -> None:
         """Fill `whole` with the bytes that come next."""
         if self._session is not None:
-            self._session.take_into(whole)
+            self._session.take_into(whole, len(whole))
             return
         # with a termination character set, each 0x0A in the data would end a read
         ends, self.connection.read_termination = self.connection.read_termination, None
@@ -107,6 +107,16 @@ class SocketAdapter(VISAAdapter):  # type: ignore[misc]  # PyMeasure is untyped
             whole[:] = self.connection.read_bytes(len(whole))
         finally:
             self.connection.read_termination = ends
+
+    def read_over(self, whole: memoryview, at_least: int) -> int:
+        """Fill `whole` with `at_least` bytes; return how many have come, at least that.
+
+        More than that tells that more has been sent, and is of no other use.
+        """
+        if self._session is not None:
+            return self._session.take_into(whole, at_least)
+        self.read_into(whole[:at_least])
+        return at_least + self.unread()
 
     def write_parts(self, *parts: bytes | memoryview) -> None:
         """Send `parts` as one message; no terminator is added."""

@@ -22,6 +22,7 @@ from drivers.mock.waveshaper import WaveShaperFirmware
 from lab.config import BenchConfig, load_bench
 
 ROOT = Path(__file__).resolve().parents[2]
+SHARES = {"circuit": 0.45, "plate": 0.95, "optics": 1.0}  # of an entry, up to and with this system
 FILES = {"optics": "bench.toml", "circuit": "bench-circuit.toml", "plate": "bench-plate.toml"}
 RANGES = {"optics": (-0.5, 0.89), "circuit": (-0.4, 0.4), "plate": (-0.3, 0.3)}  # of x and theta
 FLOOR_DB, TRANSMISSION = 1.0, 0.15

@@ -6,24 +6,24 @@ import numpy as np
 import pytest
 
 import drivers.spec
-import entries
+import rest_entry
 from drivers.limits import RowLimit
 from drivers.spec import ArraySpec
-from fuzz_limits import ENTRIES, Tally, main, run, run_entry, table
+from fuzz_limits import ENTRIES, Tally, main, run, run_entry
 from lab.systems.base import PhysicalSystem
 
 ROWS = 2000
 
 
 def test_nothing_out_of_limits_reaches_a_far_end() -> None:
-    tallies = run(ROWS, seed=1)
+    tallies = list(run(ROWS, seed=1))
     assert [t.name for t in tallies] == list(ENTRIES)
     assert [line for t in tallies for line in t.wrong] == []
     assert [t.out_of_limits for t in tallies] == [0] * len(tallies)
     assert sum(t.rows for t in tallies) >= ROWS
     for t in tallies:
         assert t.refused + t.sent == t.rows
-        assert min(t.bad, t.sent) > 0, table(tallies)
+        assert min(t.bad, t.sent) > 0, t
 
 
 def found(entry: str, rows: int) -> Tally:
@@ -62,7 +62,7 @@ def test_it_sees_a_value_that_is_rounded_beyond_its_limit(monkeypatch: pytest.Mo
 def test_it_sees_that_something_is_sent_before_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PhysicalSystem, "check", lambda _, x, theta: (x, theta))
     # where a row is an instrument call
-    monkeypatch.setattr(entries, "SHARES", {"circuit": 0.0, "plate": 0.0, "optics": 1.0})
+    monkeypatch.setattr(rest_entry, "SHARES", {"circuit": 0.0, "plate": 0.0, "optics": 1.0})
     with np.errstate(all="ignore"):
         tally = found("REST", 300)
     assert tally.out_of_limits == 0  # the drivers see to that

@@ -46,7 +46,7 @@ def drivers_directly(fuzz: Fuzz) -> None:
         while fuzz.goes_on(0.85):
             _series(fuzz, "plate", plate.play_and_record, 196, DRIVEN)
     pitaya = RedPitayaFirmware(_Silent())
-    fuzz.far.add(pitaya, bounds=Bounds(-8.0, 8.0))
+    fuzz.far.add(pitaya, bounds=Bounds(-8.0, 8.0, slew=6.0))
     adapter = FirmwareAdapter(pitaya, "\r\n")
     with RedPitayaDAQ(adapter, amplifier_gain=10.0, **OF_ROWS["circuit"]) as circuit:
         circuit.start()

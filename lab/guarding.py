@@ -71,6 +71,8 @@ class BenchGuard:
         try:
             self._write(self._order.as_line())
         except OSError as error:
+            self._process = None
+            self._end(process)
             raise NotPermitted(f"the guard of {self._name} did not start: {error}") from error
 
     def await_ready(self) -> None:
@@ -81,6 +83,7 @@ class BenchGuard:
         answer = "" if process.stdout is None else process.stdout.readline()
         too_long.cancel()
         if answer.strip() != READY:
+            self._process = None
             self._end(process)
             raise NotPermitted(f"the guard of {self._name} did not start")
         with self._beating:

@@ -120,6 +120,17 @@ def test_as_a_process_it_reports_what_it_did(far_end: FarEnd, tmp_path: Path) ->
     assert report.endswith(f" guard of far: process {os.getpid()} is gone; shaper: safe\n")
 
 
+def test_without_a_guard_a_bench_is_not_opened(far_end: FarEnd, monkeypatch) -> None:
+    far_end.light()
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with (
+        pytest.raises(NotPermitted, match="the guard of far did not start"),
+        open_bench(far_end.bench()),
+    ):
+        pytest.fail("it was opened")
+    assert far_end.state()["blocked"]  # closing a driver makes its instrument safe
+
+
 @pytest.fixture
 def guarded(far_end: FarEnd, tmp_path: Path) -> Any:
     """Return a guard with a watchdog of an hour by the test's own clock, and that clock."""

@@ -13,6 +13,7 @@ from drivers.interlock import ScpiInterlock
 from drivers.mock.faults import Fault
 from drivers.mock.interlock import InterlockFirmware
 from drivers.mock.visa import FirmwareAdapter
+from drivers.transport import open_rigs, open_visa
 from far_end import LIMIT_S, FarEnd
 from lab.bench import Bench, open_bench
 from lab.config import BenchConfig, load_bench
@@ -20,7 +21,8 @@ from lab.errors import ConfigError, LabError, NotPermitted
 from lab.interlock import WatchedInterlock
 from lab.measurement import ForwardPass
 
-CIRCUIT = load_bench(Path(__file__).parents[3] / "bench-circuit.toml")
+ROOT = Path(__file__).parents[3]
+CIRCUIT = load_bench(ROOT / "bench-circuit.toml")
 
 
 def with_interlock(**keys: Any) -> BenchConfig:
@@ -81,6 +83,16 @@ def test_it_asks_exactly_this(interlock, wire, contact) -> None:
     contact.closed = False
     assert not interlock.is_ok()
     assert wire.sent.endswith(b"DIO0_P\r\nDIG:PIN? DIO0_P\r\n")
+
+
+def test_a_pin_of_the_board_that_drives_the_circuit_serves_too() -> None:
+    rigs = open_rigs({"circuit": load_bench(ROOT / "bench-redpitaya.toml").rigs["circuit"]})
+    board = rigs["circuit"].instruments["redpitaya"]
+    interlock = ScpiInterlock(open_visa("mock://circuit/redpitaya", rigs, timeout_s=1.0))
+    assert not interlock.is_ok()
+    board.pins["DIO0_P"] = 1  # type: ignore[attr-defined]
+    assert interlock.is_ok()
+    interlock.close()
 
 
 def test_a_contact_may_be_ok_at_0(contact) -> None:

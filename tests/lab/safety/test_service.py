@@ -57,6 +57,18 @@ def test_however_the_service_ends_in_a_pass_it_is_safe(far_end: FarEnd, tmp_path
         assert (process.exitcode == 0) is (number != signal.SIGKILL)
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_however_the_service_ends_while_nobody_measures_it_is_safe(
+    far_end: FarEnd, tmp_path, number
+) -> None:
+    with serving(far_end.bench(), tmp_path) as (process, client):
+        client.measure("lamp", **rows())
+        assert not far_end.state()["blocked"]
+        os.kill(process.pid, number)
+        process.join(LIMIT_S)
+        far_end.wait_until(blocked=True)
+
+
 def test_a_stop_interrupts_whoever_holds_the_system_until_it_is_recovered(
     far_end: FarEnd, tmp_path: Path
 ) -> None:

@@ -55,7 +55,7 @@ class BenchGuard:
     # --- life -------------------------------------------------------------------------------
 
     def launch(self) -> None:
-        """Start the guard process; it is not ready yet (`await_ready`)."""
+        """Start the guard process and feed it; it is not ready yet (`await_ready`)."""
         # what can be imported here, drivers of one's own too, and nothing else
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         process = subprocess.Popen(
@@ -67,16 +67,20 @@ class BenchGuard:
             start_new_session=True,  # signals of the terminal are not for it
             env=environment,
         )
-        self._process = process
         try:
-            self._write(self._order.as_line())
+            with self._beating:
+                self._process = process
+                self._write(self._order.as_line())
+                self._beat_s = self._clock()
         except OSError as error:
             self._process = None
             self._end(process)
             raise NotPermitted(f"the guard of {self._name} did not start: {error}") from error
+        if not self._heart.is_alive():  # from now on: instruments that open may take their time
+            self._heart.start()
 
     def await_ready(self) -> None:
-        """Wait until the guard watches, and feed it from now on; raise NotPermitted if it fails."""
+        """Wait until the guard watches; raise NotPermitted if it does not start."""
         process = self._running()
         too_long = threading.Timer(STARTS_WITHIN_S, process.kill)
         too_long.start()
@@ -86,11 +90,7 @@ class BenchGuard:
             self._process = None
             self._end(process)
             raise NotPermitted(f"the guard of {self._name} did not start")
-        with self._beating:
-            self._beat_s = self._clock()
         threading.Thread(target=self._hear, args=(process,), daemon=True).start()
-        if not self._heart.is_alive():
-            self._heart.start()
 
     def dismiss(self) -> None:
         """Let the guard end without acting: every instrument is safe; idempotent."""
@@ -99,17 +99,15 @@ class BenchGuard:
     def call(self, reason: str) -> None:
         """Have the guard make the bench safe now; it ends then. Nothing once it is dismissed."""
         self._withdrawal.withdraw(f"the guard of {self._name} has made it safe: {reason}")
-        self._leave(TRIP + reason)
+        self._leave(TRIP + " ".join(reason.split()))
 
     def _leave(self, word: str) -> None:
         self._ended.set()
-        process, self._process = self._process, None
+        with self._beating:
+            self._try_to_write(word)
+            process, self._process = self._process, None
         if process is None:
             return
-        with suppress(OSError, ValueError):  # it has ended, and its pipe may be closed
-            if process.stdin is not None:
-                process.stdin.write(word + "\n")
-                process.stdin.flush()
         if word == DISMISSED:
             self._end(process)
         else:  # it may need longer than anybody here should wait
@@ -176,14 +174,13 @@ class BenchGuard:
         """Tell the guard that this process lives, unless something here hangs."""
         with self._beating:
             self._notice_silence()
-            if self._is_withdrawn():
-                return
             pulse_s, now = self._pulse_s, self._clock()
             if pulse_s is not None and now - pulse_s > self._watchdog_s:
                 reason = f"its event loop has hung for {self._watchdog_s:g} s"
                 self._try_to_write(TRIP + reason)
                 self._withdraw(reason)
                 return
+            # also while nothing may be driven: it makes safe what dies then
             self._beat_s = now
             if not self._try_to_write(BEAT) and not self._ended.is_set():
                 self._withdraw("it has ended by itself")
@@ -195,13 +192,6 @@ class BenchGuard:
 
     def _withdraw(self, reason: str) -> None:
         self._withdrawal.withdraw(f"the guard of {self._name} has made it safe: {reason}")
-
-    def _is_withdrawn(self) -> bool:
-        try:
-            self._withdrawal.check()
-        except NotPermitted:
-            return True
-        return False
 
     def _hear(self, process: subprocess.Popen[str]) -> None:
         """Notice the guard's end; in a thread of its own."""

@@ -4,6 +4,7 @@ import os
 import queue
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,19 @@ def test_whoever_stood_still_hears_that_the_guard_may_have_acted(guarded) -> Non
     assert len(heard) == 1
     guard.rearm()
     guard.check()
+
+
+def test_it_is_fed_while_instruments_take_their_time_to_open(
+    far_end: FarEnd, tmp_path: Path, until: Callable[..., None]
+) -> None:
+    guard = BenchGuard(far_end.bench(watchdog_s=2.0), tmp_path / "log")
+    guard.launch()
+    late_s = time.monotonic() + 3.0
+    until(lambda: time.monotonic() > late_s)
+    guard.await_ready()
+    guard.check()
+    guard.dismiss()
+    assert not (tmp_path / "log").exists()
 
 
 def test_without_its_process_nothing_is_driven(guarded, until: Callable[..., None]) -> None:

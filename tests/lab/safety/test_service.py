@@ -101,7 +101,7 @@ def test_a_stop_interrupts_whoever_holds_the_system_until_it_is_recovered(
 
 def test_a_lost_reservation_leaves_it_safe(far_end: FarEnd, tmp_path: Path) -> None:
     with serving(far_end.bench(), tmp_path) as (_, lab):
-        held = lab.reserve("lamp", 1.0)
+        held = lab.reserve("lamp", 3.0)
         assert lab.measure("lamp", **rows(), reservation=held.number)["y"].tolist() == [[3.0, 0.5]]
         assert not far_end.state()["blocked"]
         far_end.wait_until(blocked=True)  # nobody sends heartbeats

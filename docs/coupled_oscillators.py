@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from drivers.errors import ProtocolError
-from drivers.http_wire import exchange
 from drivers.instrument import check_identity
 from drivers.row_key import RowKey
 from drivers.spec import ArraySpec
 from drivers.transport import Rig, open_http
+from drivers.wires.http import exchange
 from lab.systems.base import PhysicalSystem, SystemDescription
 
 N = 16  # pendula

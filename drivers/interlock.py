@@ -11,7 +11,7 @@ from typing import Protocol
 from pymeasure.adapters import Adapter
 
 from drivers.errors import ProtocolError
-from drivers.scpi import ScpiLink
+from drivers.wires.scpi import ScpiLink
 
 
 class Interlock(Protocol):

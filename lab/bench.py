@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 from drivers.errors import LimitError
 from drivers.instrument import Instrument
-from drivers.recording import Recorder
-from drivers.tap import Tap, TappedRigs
 from drivers.transport import Rig, open_rigs
+from drivers.wires.recording import Recorder
+from drivers.wires.tap import Tap, TappedRigs
 from lab.config import BenchConfig, SystemConfig, TwinKind, load_bench
 from lab.errors import ConfigError, UnknownName
 from lab.guarding import BenchGuard, launch_guard
@@ -102,9 +102,9 @@ def open_bench(
 
     start: identify the instruments and bring them, settings applied, to their safe state now
     (otherwise whoever uses the systems does). tap: called with an instrument's name, returns who
-    listens on its wire (`drivers.tap`); the bench file's `record` is such a one. Where instruments
-    are not simulated in memory, a guard process watches over this one, and reports to guard_log
-    (default: `lab.guarding`) if it has to act.
+    listens on its wire (`drivers.wires.tap`); the bench file's `record` is such a one. Where
+    instruments are not simulated in memory, a guard process watches over this one, and reports to
+    guard_log (default: `lab.guarding`) if it has to act.
 
     Raises ConfigError that names file, key and reason, the DriverError of an instrument that does
     not answer, or NotPermitted while the interlock is open or without a guard.

@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from drivers.audio import AudioPlate
-from drivers.daq_plate import DaqPlate, open_daq_plate
+from drivers.circuits.mcc import MccUsb1208HS
+from drivers.circuits.redpitaya import RedPitayaDAQ
 from drivers.import_path import imported
 from drivers.instrument import Instrument
-from drivers.mcc import MccUsb1208HS
-from drivers.ocean import OceanSpectrometer
-from drivers.redpitaya import RedPitayaDAQ
-from drivers.slm import SLMShaper
+from drivers.plates.audio import AudioPlate
+from drivers.plates.daq_plate import DaqPlate, open_daq_plate
+from drivers.shapers.slm import SLMShaper
+from drivers.shapers.waveshaper import WaveShaperA
+from drivers.spectrometers.ocean import OceanSpectrometer
+from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from drivers.transport import (
     REPLAY,
     Rig,
@@ -21,8 +23,6 @@ from drivers.transport import (
     open_slm,
     open_visa,
 )
-from drivers.waveshaper import WaveShaperA
-from drivers.yokogawa import YokogawaAQ6370
 from lab.config import BenchConfig, InstrumentConfig
 
 Opener = Callable[[str, InstrumentConfig, Mapping[str, Rig], bool], Any]

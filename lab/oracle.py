@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from drivers.mock.circuit import CircuitPlant
-from drivers.mock.optics import OpticalPlant
-from drivers.mock.plate import OscillatingPlate
+from drivers.mock.physics.circuit import CircuitPlant
+from drivers.mock.physics.optics import OpticalPlant
+from drivers.mock.physics.plate import OscillatingPlate
 from drivers.spec import Array, ArraySpec
 from lab.measure import DeviceMeasure, DevicePart
 from lab.systems import series

@@ -16,10 +16,10 @@ from typing import Protocol
 import numpy as np
 
 from drivers.row_key import RowKey
+from drivers.shapers.waveshaper import WaveShaperA
+from drivers.shapers.wsp import as_written
 from drivers.spec import Array, ArraySpec
-from drivers.waveshaper import WaveShaperA
-from drivers.wsp import as_written
-from drivers.yokogawa import YokogawaAQ6370
+from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from lab.bench import Bench
 from lab.errors import PassCancelled
 from lab.systems.base import PhysicalSystem, never
@@ -35,7 +35,7 @@ _ROWS_AT_ONCE = 64  # what the arithmetic holds of more rows does not fit into t
 
 
 class ProfilesToTraces(Protocol):
-    """The rig beyond the wire; see `drivers.mock.optical_rows`."""
+    """The rig beyond the wire; see `drivers.mock.physics.optical_rows`."""
 
     def measure(
         self,

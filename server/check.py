@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 from drivers.errors import DriverError
-from drivers.tap import Tap
+from drivers.wires.tap import Tap
 from lab.bench import open_bench
 from lab.bringup import Check, bring_up, permitted, reason
 from lab.config import BenchConfig, load_bench

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from drivers.tap import Event
+from drivers.wires.tap import Event
 from lab.bringup import Check
 from lab.config import load_bench
 from lab.rehearsal import rehearsed

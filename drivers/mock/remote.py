@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 
 from drivers.errors import ProtocolError
-from drivers.http_wire import exchange
 from drivers.mock.faults import FaultOrder
 from drivers.mock.rig import Rig
 from drivers.row_key import RowKey
+from drivers.wires.http import exchange
 
 _AT_ONCE = 1000  # keys in one call, about 50 kB
 TIMEOUT_S = 2.0

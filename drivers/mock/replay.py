@@ -10,8 +10,8 @@ from pathlib import Path
 
 from drivers.errors import ConnectionLost, ReplayError
 from drivers.mock.faults import AnswerLate, ConnectionDropped
-from drivers.recording import load_recording
-from drivers.tap import LOST, TIMED_OUT, UNREAD, Event, shortened
+from drivers.wires.recording import load_recording
+from drivers.wires.tap import LOST, TIMED_OUT, UNREAD, Event, shortened
 
 
 class Replay:

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from drivers.audio_port import CHANNELS, Frames, PortError, Shot
-from drivers.mcc_board import BoardError, ScanStatus, Side
+from drivers.circuits.mcc_board import BoardError, ScanStatus, Side
 from drivers.mock.replay import Replay
-from drivers.slm_display import DisplayError
-from drivers.slm_grating import Levels
+from drivers.plates.audio_port import CHANNELS, Frames, PortError, Shot
+from drivers.shapers.slm_display import DisplayError
+from drivers.shapers.slm_grating import Levels
 from drivers.spec import Array
-from drivers.tap import Event
-from drivers.tap_calls import (
+from drivers.wires.tap import Event
+from drivers.wires.tap_calls import (
     FRAMES,
     VOLTS,
     exchange_asked,

@@ -5,20 +5,20 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
-from drivers.mock.audio import SimulatedAudio
-from drivers.mock.circuit_table import RESPONSE_FULL, RESPONSE_UNIT_V
 from drivers.mock.faults import AnyFault, Fault, FaultOrder, OrderQueue, PlantFault, WireFault
-from drivers.mock.interlock import InterlockFirmware
-from drivers.mock.mcc import DrivenCircuit, MccFirmware
-from drivers.mock.ocean import OceanFirmware
-from drivers.mock.optical_rows import LightOfRows, OpticalRows
-from drivers.mock.optics_table import FULL_SCALE_W
-from drivers.mock.plate_daq import PlateBehindVolts
+from drivers.mock.firmware.audio import SimulatedAudio
+from drivers.mock.firmware.interlock import InterlockFirmware
+from drivers.mock.firmware.mcc import DrivenCircuit, MccFirmware
+from drivers.mock.firmware.ocean import OceanFirmware
+from drivers.mock.firmware.plate_daq import PlateBehindVolts
+from drivers.mock.firmware.redpitaya import RedPitayaFirmware
+from drivers.mock.firmware.slm import SLMFirmware
+from drivers.mock.firmware.waveshaper import WaveShaperFirmware
+from drivers.mock.firmware.yokogawa import ZERO_TIME_S, AQ6370Firmware
+from drivers.mock.physics.circuit_table import RESPONSE_FULL, RESPONSE_UNIT_V
+from drivers.mock.physics.optical_rows import LightOfRows, OpticalRows
+from drivers.mock.physics.optics_table import FULL_SCALE_W
 from drivers.mock.readout import Readout, one_row
-from drivers.mock.redpitaya import RedPitayaFirmware
-from drivers.mock.slm import SLMFirmware
-from drivers.mock.waveshaper import WaveShaperFirmware
-from drivers.mock.yokogawa import ZERO_TIME_S, AQ6370Firmware
 from drivers.row_key import RowKey
 from drivers.spec import Array
 

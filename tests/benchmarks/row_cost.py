@@ -21,14 +21,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from drivers.mock.optics import OpticalPlant
+from drivers.mock.physics.optics import OpticalPlant
 from drivers.mock.rig import Rig, ShapedLight, optical_rig
 from drivers.row_key import RowKey
+from drivers.shapers.waveshaper import WaveShaperA
+from drivers.shapers.wsp import ProfileFormat, ProfileReader
 from drivers.spec import Array
+from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from drivers.transport import open_http, open_visa
-from drivers.waveshaper import WaveShaperA
-from drivers.wsp import ProfileFormat, ProfileReader
-from drivers.yokogawa import YokogawaAQ6370
 
 PIXELS = 100
 TARGET_MS = {"without_plant_ms": 1.2, "with_plant_ms": 1.5}

@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import pyvisa
 
-from drivers.scpi import ScpiLink
-from drivers.visa_socket import SocketAdapter
+from drivers.wires.scpi import ScpiLink
+from drivers.wires.visa_socket import SocketAdapter
 
 IDENTITY = b"PNNLAB,BENCHMARK,0,1\n"
 SIZES = {"4k": 4096, "64k": 65_536, "400k": 400_000, "4M": 4_000_000}

@@ -6,20 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drivers.audio import AudioPlate
-from drivers.daq_plate import DaqPlate, open_daq_plate
-from drivers.mcc import MccUsb1208HS
-from drivers.mock.mcc import MccFirmware
-from drivers.mock.redpitaya import RedPitayaFirmware
+from drivers.circuits.mcc import MccUsb1208HS
+from drivers.circuits.redpitaya import RedPitayaDAQ
+from drivers.mock.firmware.mcc import MccFirmware
+from drivers.mock.firmware.redpitaya import RedPitayaFirmware
 from drivers.mock.rig import Rig, optical_rig, plate_rig
 from drivers.mock.serve.sockets import Served
-from drivers.ocean import OceanSpectrometer
-from drivers.redpitaya import RedPitayaDAQ
+from drivers.plates.audio import AudioPlate
+from drivers.plates.daq_plate import DaqPlate, open_daq_plate
 from drivers.row_key import RowKey
-from drivers.slm import SLMShaper
+from drivers.shapers.slm import SLMShaper
+from drivers.shapers.waveshaper import WaveShaperA
+from drivers.spectrometers.ocean import OceanSpectrometer
+from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from drivers.transport import open_audio, open_board, open_http, open_ocean, open_slm, open_visa
-from drivers.waveshaper import WaveShaperA
-from drivers.yokogawa import YokogawaAQ6370
 from loopback import loopback
 from served import served
 

@@ -3,9 +3,6 @@
 import numpy as np
 import pytest
 
-from drivers.alignment import make_reference
-from drivers.audio import AudioPlate
-from drivers.audio_port import PortLost, Shot
 from drivers.errors import (
     ConnectionLost,
     IdentityError,
@@ -14,11 +11,14 @@ from drivers.errors import (
     LimitError,
     ProtocolError,
 )
-from drivers.mock.audio import LATENCY_FRAMES, AudioFault
 from drivers.mock.faults import Fault
-from drivers.mock.plate import OscillatingPlate
-from drivers.mock.plate_table import NOISE_1, REST_SAMPLES
+from drivers.mock.firmware.audio import LATENCY_FRAMES, AudioFault
+from drivers.mock.physics.plate import OscillatingPlate
+from drivers.mock.physics.plate_table import NOISE_1, REST_SAMPLES
 from drivers.mock.rig import plate_rig
+from drivers.plates.alignment import make_reference
+from drivers.plates.audio import AudioPlate
+from drivers.plates.audio_port import PortLost, Shot
 from drivers.row_key import RowKey
 
 FLOAT32 = 1e-7

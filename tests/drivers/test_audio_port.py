@@ -8,8 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from drivers import audio_port
-from drivers.audio_port import BLOCK_FRAMES, PortAborted, PortLost, PortTimeout, SounddevicePort
+from drivers.plates import audio_port
+from drivers.plates.audio_port import (
+    BLOCK_FRAMES,
+    PortAborted,
+    PortLost,
+    PortTimeout,
+    SounddevicePort,
+)
 
 QUIET = SimpleNamespace(
     input_underflow=False, input_overflow=False, output_underflow=False, output_overflow=False

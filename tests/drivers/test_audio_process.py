@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import jack_bench
-from drivers.audio_port import BLOCK_FRAMES, PortAborted, PortLost, PortTimeout
-from drivers.audio_process import SounddeviceProcess
+from drivers.plates.audio_port import BLOCK_FRAMES, PortAborted, PortLost, PortTimeout
+from drivers.plates.audio_process import SounddeviceProcess
 
 FAKE = Path(jack_bench.__file__).with_name("fake_portaudio")
 LONG = 100_000  # frames, of which the stand-in plays about 250,000 a second
@@ -113,7 +113,7 @@ def test_a_stream_that_stands_still_is_told(open_port):
 
 
 def test_a_call_that_never_returns_ends_with_its_process(open_port, monkeypatch):
-    monkeypatch.setattr("drivers.audio_process._ANSWER_S", 0.3)
+    monkeypatch.setattr("drivers.plates.audio_process._ANSWER_S", 0.3)
     port = open_port("hangs")
     port.start()
     child = child_of(port)

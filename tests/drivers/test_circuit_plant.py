@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from drivers.mock import circuit, circuit_kernels
-from drivers.mock.circuit import CircuitPlant
-from drivers.mock.circuit_table import NOISE_1, RESPONSE_UNIT_V
+from drivers.mock.physics import circuit, circuit_kernels
+from drivers.mock.physics.circuit import CircuitPlant
+from drivers.mock.physics.circuit_table import NOISE_1, RESPONSE_UNIT_V
 from drivers.row_key import RowKey
 from drivers.spec import Array
 

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from drivers.audio import AudioPlate
-from drivers.daq_plate import open_daq_plate
 from drivers.errors import LimitError
-from drivers.mock.mcc import MccFirmware
-from drivers.mock.plate import OscillatingPlate
-from drivers.mock.plate_daq import INPUT_STEP_V, OUTPUT_STEP_V
-from drivers.mock.plate_table import GAP_1
+from drivers.mock.firmware.mcc import MccFirmware
+from drivers.mock.firmware.plate_daq import INPUT_STEP_V, OUTPUT_STEP_V
+from drivers.mock.physics.plate import OscillatingPlate
+from drivers.mock.physics.plate_table import GAP_1
 from drivers.mock.rig import plate_rig
+from drivers.plates.audio import AudioPlate
+from drivers.plates.daq_plate import open_daq_plate
 from drivers.row_key import RowKey
 from drivers.transport import open_audio, open_board
 from lab.bench import open_bench

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from drivers.audio import AudioPlate
+from drivers.circuits.mcc import MccUsb1208HS
 from drivers.errors import LimitError
-from drivers.mcc import MccUsb1208HS
-from drivers.mock.bounds import Bounds
-from drivers.waveshaper import WaveShaperA
+from drivers.mock.firmware.bounds import Bounds
+from drivers.plates.audio import AudioPlate
+from drivers.shapers.waveshaper import WaveShaperA
 
 
 def test_each_declares_its_hardwares_limits(make_shaper, make_daq, make_audio):

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drivers.audio import AudioPlate
-from drivers.audio_port import PortAborted
 from drivers.errors import ConnectionLost, IdentityError
-from drivers.mock.plate import OscillatingPlate
+from drivers.mock.physics.plate import OscillatingPlate
+from drivers.plates.audio import AudioPlate
+from drivers.plates.audio_port import PortAborted
 from drivers.transport import open_audio
 from jack_bench import DEBIAN_PACKAGES, RATE_HZ, JackBench, missing
 from lab.bench import open_bench

@@ -13,9 +13,9 @@ from hypothesis.extra.numpy import arrays
 from bad_drives import GUISES
 from drivers.errors import LimitError
 from drivers.limits import duty, rms, slew, transmission
-from drivers.mock.bounds import Bounds
+from drivers.mock.firmware.bounds import Bounds
+from drivers.shapers.wsp import as_written
 from drivers.spec import ArraySpec
-from drivers.wsp import as_written
 
 SAMPLES = 8
 ANY = st.floats(width=64) | st.floats(-3, 3)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drivers.circuits.mcc import MccUsb1208HS
+from drivers.circuits.mcc_board import BoardError, ScanStatus, Side, UldaqBoard
 from drivers.errors import (
     ConnectionLost,
     DriverError,
@@ -15,10 +17,8 @@ from drivers.errors import (
     LimitError,
     ProtocolError,
 )
-from drivers.mcc import MccUsb1208HS
-from drivers.mcc_board import BoardError, ScanStatus, Side, UldaqBoard
 from drivers.mock.faults import Fault
-from drivers.mock.mcc import MccFirmware
+from drivers.mock.firmware.mcc import MccFirmware
 from drivers.transport import open_board
 
 

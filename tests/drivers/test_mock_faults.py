@@ -9,9 +9,9 @@ from drivers.errors import ConnectionLost, DriverError, IdentityError, Instrumen
 from drivers.mock.faults import AnyFault, Fault, FaultOrder, PlantFault, WireFault
 from drivers.mock.rig import Rig, circuit_rig, optical_rig, plate_rig
 from drivers.mock.serve.admin import state_of
+from drivers.shapers.waveshaper import WaveShaperA
+from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from drivers.transport import open_http, open_visa
-from drivers.waveshaper import WaveShaperA
-from drivers.yokogawa import YokogawaAQ6370
 from served import SHORT_S, connected, send_for_ever, served
 
 

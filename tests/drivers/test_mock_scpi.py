@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.mock import scpi_parser
 from drivers.mock.faults import ConnectionDropped, Fault
-from drivers.mock.scpi import ScpiDevice, ScpiSession, block, spellings
-from drivers.mock.yokogawa import IDENTITY, AQ6370Firmware
+from drivers.mock.firmware import scpi_parser
+from drivers.mock.firmware.scpi import ScpiDevice, ScpiSession, block, spellings
+from drivers.mock.firmware.yokogawa import IDENTITY, AQ6370Firmware
 
 
 class Light:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from drivers.mock.faults import AnswerLate, ConnectionDropped, Fault
-from drivers.mock.waveshaper import WaveShaperFirmware
-from drivers.wsp import format_profile
+from drivers.mock.firmware.waveshaper import WaveShaperFirmware
+from drivers.shapers.wsp import format_profile
 
 
 @pytest.fixture

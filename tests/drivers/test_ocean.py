@@ -19,10 +19,10 @@ from drivers.errors import (
     LimitError,
     ProtocolError,
 )
-from drivers.mock import ocean as hdx
 from drivers.mock.faults import Fault, FaultOrder, WireFault
-from drivers.ocean import OceanSpectrometer
-from drivers.ocean_frames import Flag, Frame, Message, unpack
+from drivers.mock.firmware import ocean as hdx
+from drivers.spectrometers.ocean import OceanSpectrometer
+from drivers.spectrometers.ocean_frames import Flag, Frame, Message, unpack
 from drivers.transport import open_ocean
 
 pytest.importorskip("seabreeze", reason="needs `pip install 'pnnlab[ocean]'`")
@@ -455,7 +455,7 @@ def test_addresses_that_name_none(rig, address, named):
 
 
 def test_without_the_library_the_error_names_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "drivers.ocean_seabreeze", None)
+    monkeypatch.setitem(sys.modules, "drivers.spectrometers.ocean_seabreeze", None)
     with pytest.raises(ValueError, match=r"ocean://x: needs `pip install 'pnnlab\[ocean\]'`"):
         open_ocean("ocean://x", {}, timeout_s=1)
 
@@ -514,7 +514,7 @@ class UsbDevice:
 @pytest.fixture
 def flame(monkeypatch):
     device = UsbDevice()
-    monkeypatch.setattr("drivers.ocean_seabreeze.find_on_usb", lambda serial: device)
+    monkeypatch.setattr("drivers.spectrometers.ocean_seabreeze.find_on_usb", lambda serial: device)
     return device
 
 
@@ -554,7 +554,9 @@ def test_errors_of_usb_are_the_drivers(flame):
 
 
 def test_no_instrument_on_usb_is_a_lost_connection(monkeypatch):
-    monkeypatch.setattr("drivers.ocean_seabreeze.USBTransport.list_devices", lambda **_: iter(()))
+    monkeypatch.setattr(
+        "drivers.spectrometers.ocean_seabreeze.USBTransport.list_devices", lambda **_: iter(())
+    )
     for address in ("ocean-usb://", "ocean-usb://FLMS0042"):
         driver = OceanSpectrometer(
             open_ocean(address, {}, timeout_s=1), name="flame", watts_per_count=1e-12

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.ocean_frames import (
+from drivers.spectrometers.ocean_frames import (
     FOOTER_BYTES,
     HEADER_BYTES,
     BadFrame,

@@ -11,14 +11,14 @@ import pytest
 
 from drivers.errors import Aborted, ConnectionLost, InstrumentTimeout, ProtocolError
 from drivers.mock.faults import Fault
-from drivers.mock.ocean import DARK_COUNTS, SERIAL, WATTS_PER_COUNT, OceanFirmware
-from drivers.mock.optics import OpticalPlant
+from drivers.mock.firmware.ocean import DARK_COUNTS, SERIAL, WATTS_PER_COUNT, OceanFirmware
+from drivers.mock.physics.optics import OpticalPlant
 from drivers.mock.rig import Rig, optical_rig
-from drivers.ocean import OceanSpectrometer
-from drivers.ocean_link import TcpWire
 from drivers.row_key import RowKey
+from drivers.shapers.waveshaper import WaveShaperA
+from drivers.spectrometers.ocean import OceanSpectrometer
+from drivers.spectrometers.ocean_link import TcpWire
 from drivers.transport import open_http, open_ocean
-from drivers.waveshaper import WaveShaperA
 from served import served
 
 pytest.importorskip("seabreeze", reason="needs `pip install 'pnnlab[ocean]'`")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivers.mock import optics_map
-from drivers.mock.optics import OpticalPlant
+from drivers.mock.physics import optics_map
+from drivers.mock.physics.optics import OpticalPlant
 from drivers.row_key import RowKey
 from drivers.spec import Array
 

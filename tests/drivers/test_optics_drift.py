@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from drivers.mock import optics_drift, optics_map
-from drivers.mock.optics import OpticalPlant
-from drivers.mock.optics_drift import DeclaredDrift
-from drivers.mock.optics_table import DriftRanges
+from drivers.mock.physics import optics_drift, optics_map
+from drivers.mock.physics.optics import OpticalPlant
+from drivers.mock.physics.optics_drift import DeclaredDrift
+from drivers.mock.physics.optics_table import DriftRanges
 from drivers.row_key import RowKey
 from drivers.spec import Array
 from drivers.transport import open_rigs

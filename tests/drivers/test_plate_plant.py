@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from drivers.mock import plate
-from drivers.mock.plate import OscillatingPlate
-from drivers.mock.plate_table import FULL_SCALE, NOISE_1, REST_SAMPLES
+from drivers.mock.physics import plate
+from drivers.mock.physics.plate import OscillatingPlate
+from drivers.mock.physics.plate_table import FULL_SCALE, NOISE_1, REST_SAMPLES
 from drivers.row_key import RowKey
 from drivers.spec import Array
 

@@ -15,9 +15,9 @@ import pymeasure
 import pytest
 
 import drivers
-from drivers.redpitaya import RedPitayaDAQ
-from drivers.redpitaya_board import Input, Output
-from drivers.yokogawa import YokogawaAQ6370
+from drivers.circuits.redpitaya import RedPitayaDAQ
+from drivers.circuits.redpitaya_board import Input, Output
+from drivers.spectrometers.yokogawa import YokogawaAQ6370
 
 PINS = Path(__file__).parents[1] / "third-party.txt"
 PIN = re.search(r"^pymeasure==(\S+) --hash=sha256:(\w+)$", PINS.read_text(), re.MULTILINE)

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from documentation import blocks
-from drivers.recording import Recorder, load_recording
-from drivers.tap import Event, shortened
+from drivers.wires.recording import Recorder, load_recording
+from drivers.wires.tap import Event, shortened
 
 SECRET = Event("sent", secret=True)
 TALK = [

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymeasure.test import expected_protocol
 
+from drivers.circuits.redpitaya import RedPitayaDAQ
+from drivers.circuits.redpitaya_table import LENGTH, RowTable, first_mark, steps, table_text
 from drivers.errors import (
     Aborted,
     ConnectionLost,
@@ -18,14 +20,12 @@ from drivers.errors import (
     LimitError,
     ProtocolError,
 )
-from drivers.mock.bounds import Bounds
-from drivers.mock.circuit import CircuitPlant
 from drivers.mock.faults import Fault
-from drivers.mock.redpitaya import RedPitayaFirmware
+from drivers.mock.firmware.bounds import Bounds
+from drivers.mock.firmware.redpitaya import RedPitayaFirmware
+from drivers.mock.physics.circuit import CircuitPlant
 from drivers.mock.rig import circuit_rig
 from drivers.mock.visa import FirmwareAdapter
-from drivers.redpitaya import RedPitayaDAQ
-from drivers.redpitaya_table import LENGTH, RowTable, first_mark, steps, table_text
 from drivers.transport import open_visa
 
 IDENTITY = "REDPITAYA,INSTR2025,,01-21"

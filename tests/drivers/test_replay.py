@@ -6,24 +6,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyvisa.errors import VisaIOError
 
-from drivers.audio import AudioPlate
-from drivers.audio_process import SounddeviceProcess
+from drivers.circuits.mcc import MccUsb1208HS
 from drivers.errors import DriverError, ReplayError
-from drivers.mcc import MccUsb1208HS
-from drivers.mock.audio import AudioFault, SimulatedAudio
 from drivers.mock.faults import Fault
+from drivers.mock.firmware.audio import AudioFault, SimulatedAudio
+from drivers.mock.firmware.mcc import SimulatedBoard
+from drivers.mock.firmware.slm import SimulatedDisplay
 from drivers.mock.http import FirmwareClient
-from drivers.mock.mcc import SimulatedBoard
 from drivers.mock.rig import Rig
-from drivers.mock.slm import SimulatedDisplay
 from drivers.mock.visa import FirmwareAdapter
-from drivers.ocean import OceanSpectrometer
-from drivers.recording import Recorder, load_recording
-from drivers.slm import SLMShaper
-from drivers.tap import TappedRigs
+from drivers.plates.audio import AudioPlate
+from drivers.plates.audio_process import SounddeviceProcess
+from drivers.shapers.slm import SLMShaper
+from drivers.shapers.waveshaper import WaveShaperA
+from drivers.spectrometers.ocean import OceanSpectrometer
+from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from drivers.transport import open_audio, open_board, open_http, open_ocean, open_slm, open_visa
-from drivers.waveshaper import WaveShaperA
-from drivers.yokogawa import YokogawaAQ6370
+from drivers.wires.recording import Recorder, load_recording
+from drivers.wires.tap import TappedRigs
 from loopback import HttpHandler, ScpiHandler
 
 

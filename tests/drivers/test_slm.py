@@ -14,16 +14,16 @@ from drivers.errors import (
     LimitError,
     ProtocolError,
 )
-from drivers.mock.bounds import Bounds
 from drivers.mock.faults import Fault
-from drivers.mock.optics import OpticalPlant
+from drivers.mock.firmware.bounds import Bounds
+from drivers.mock.firmware.slm import SHAPE, SLMFirmware
+from drivers.mock.physics.optics import OpticalPlant
 from drivers.mock.rig import optical_rig
-from drivers.mock.slm import SHAPE, SLMFirmware
-from drivers.ocean_link import LONGEST_CALL_S
-from drivers.slm import SLMShaper
-from drivers.slm_display import SlmsuiteDisplay
+from drivers.shapers.slm import SLMShaper
+from drivers.shapers.slm_display import SlmsuiteDisplay
+from drivers.shapers.waveshaper import WaveShaperA
+from drivers.spectrometers.ocean_link import LONGEST_CALL_S
 from drivers.transport import open_http, open_slm
-from drivers.waveshaper import WaveShaperA
 
 
 class RecordingDisplay:
@@ -393,7 +393,7 @@ def test_without_the_library_the_error_names_what_to_install(monkeypatch, addres
 def test_no_call_may_last_longer_than_two_seconds(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "drivers.transport.remote_display", lambda *a: seen.append(a) or (lambda: None)
+        "drivers.transport.calls.remote_display", lambda *a: seen.append(a) or (lambda: None)
     )
     open_slm("slm-tcp://lab:6000/panel", {}, timeout_s=5)
     assert seen == [("lab", 6000, "panel", LONGEST_CALL_S)]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.slm_grating import Grating, levels_of, order_amplitude
+from drivers.shapers.slm_grating import Grating, levels_of, order_amplitude
 
 PERIODS = {period: Grating(period) for period in (3, 4, 5, 8, 12, 64)}
 TABLE_ERROR = 1e-8

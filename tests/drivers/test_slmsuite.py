@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from drivers.errors import ConnectionLost, DriverError, InstrumentTimeout
-from drivers.slm import SLMShaper
+from drivers.shapers.slm import SLMShaper
 from drivers.transport import open_slm
 
 slmsuite = pytest.importorskip("slmsuite", reason="needs `pip install 'pnnlab[slm]'`")

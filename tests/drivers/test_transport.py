@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from pymeasure.adapters import VISAAdapter
 
-from drivers.audio_process import SounddeviceProcess
+from drivers.circuits.mcc import MccUsb1208HS
 from drivers.errors import ConnectionLost, DriverError
-from drivers.mcc import MccUsb1208HS
 from drivers.mock.faults import Fault
 from drivers.mock.http import FirmwareClient
+from drivers.plates.audio_process import SounddeviceProcess
 from drivers.row_key import RowKey
+from drivers.shapers.waveshaper import WaveShaperA
+from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from drivers.transport import open_audio, open_board, open_http, open_rigs, open_visa
-from drivers.waveshaper import WaveShaperA
-from drivers.yokogawa import YokogawaAQ6370
 from loopback import HttpHandler, ScpiHandler
 
 

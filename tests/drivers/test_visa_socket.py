@@ -14,13 +14,13 @@ from pyvisa.errors import VisaIOError
 from pyvisa_py.sessions import Session
 from pyvisa_py.tcpip import TCPIPSocketSession
 
-from drivers import visa_socket
 from drivers.errors import ConnectionLost, DriverError, InstrumentTimeout, ProtocolError
 from drivers.mock.faults import Fault
-from drivers.mock.scpi import ScpiDevice, ScpiSession
+from drivers.mock.firmware.scpi import ScpiDevice, ScpiSession
 from drivers.mock.visa import FirmwareAdapter
-from drivers.scpi import ScpiLink
-from drivers.visa_socket import SocketAdapter
+from drivers.wires import visa_socket
+from drivers.wires.scpi import ScpiLink
+from drivers.wires.visa_socket import SocketAdapter
 
 DATA = bytes(range(256)) * 40 + b"\r\n\n"  # longer than what is received ahead of a block
 BLOCK = b"#510243" + DATA

@@ -18,7 +18,7 @@ from drivers.errors import (
     ProtocolError,
 )
 from drivers.mock.faults import Fault
-from drivers.waveshaper import WaveShaperA
+from drivers.shapers.waveshaper import WaveShaperA
 
 DEVICE = {
     "model": "WaveShaper 1000A",

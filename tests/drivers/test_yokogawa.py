@@ -21,9 +21,9 @@ from drivers.errors import (
     ProtocolError,
 )
 from drivers.mock.faults import Fault
+from drivers.mock.firmware.yokogawa import AQ6370Firmware
 from drivers.mock.visa import FirmwareAdapter
-from drivers.mock.yokogawa import AQ6370Firmware
-from drivers.yokogawa import YokogawaAQ6370
+from drivers.spectrometers.yokogawa import YokogawaAQ6370
 
 LOGIN = [('OPEN "anonymous"', "AUTHENTICATE CRAM-MD5."), ("", "READY")]
 SWEEP = [

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import lab.jobs.runner
 from documentation import ADDRESS, ROOT, TEXT, blocks, table
 from drivers.errors import InstrumentTimeout
-from drivers.yokogawa import YokogawaAQ6370
+from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from lab.client import Client
 from lab.config import BenchConfig, load_bench
 from lab.datasets import Dataset, load

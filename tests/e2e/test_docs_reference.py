@@ -16,20 +16,20 @@ from pydantic_core import PydanticUndefined
 import lab.config
 import lab.jobs.runner
 from documentation import OPENAPI, REFERENCE, ROOT, TEXT, table
-from drivers.audio import AudioPlate
-from drivers.daq_plate import open_daq_plate
-from drivers.mcc import MccUsb1208HS
+from drivers.circuits.mcc import MccUsb1208HS
+from drivers.circuits.redpitaya import RedPitayaDAQ
 from drivers.mock.faults import Fault, FaultOrder, PlantFault, WireFault
-from drivers.mock.optics import OpticalPlant
+from drivers.mock.physics.optics import OpticalPlant
 from drivers.mock.rig import optical_rig
 from drivers.mock.serve import admin as serve_admin
 from drivers.mock.serve.admin import Admin
-from drivers.ocean import OceanSpectrometer
-from drivers.redpitaya import RedPitayaDAQ
+from drivers.plates.audio import AudioPlate
+from drivers.plates.daq_plate import open_daq_plate
 from drivers.row_key import RowKey
-from drivers.slm import SLMShaper
-from drivers.waveshaper import WaveShaperA
-from drivers.yokogawa import YokogawaAQ6370
+from drivers.shapers.slm import SLMShaper
+from drivers.shapers.waveshaper import WaveShaperA
+from drivers.spectrometers.ocean import OceanSpectrometer
+from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from lab.client import Client
 from lab.comparison.plan import Outcome, plan_comparison, summarise
 from lab.config import CONTROLS, BenchConfig, TrainConfig

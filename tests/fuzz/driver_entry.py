@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 
 from bad_drives import good_series, good_values, in_guise, no_array, spoil
-from drivers.audio import AudioPlate
-from drivers.mcc import MccUsb1208HS
-from drivers.mock.audio import SimulatedAudio
-from drivers.mock.bounds import Bounds
+from drivers.circuits.mcc import MccUsb1208HS
+from drivers.circuits.redpitaya import RedPitayaDAQ
+from drivers.mock.firmware.audio import SimulatedAudio
+from drivers.mock.firmware.bounds import Bounds
+from drivers.mock.firmware.mcc import MccFirmware
+from drivers.mock.firmware.redpitaya import RedPitayaFirmware
+from drivers.mock.firmware.waveshaper import WaveShaperFirmware
 from drivers.mock.http import FirmwareClient
-from drivers.mock.mcc import MccFirmware
-from drivers.mock.redpitaya import RedPitayaFirmware
 from drivers.mock.visa import FirmwareAdapter
-from drivers.mock.waveshaper import WaveShaperFirmware
-from drivers.redpitaya import RedPitayaDAQ
-from drivers.waveshaper import WaveShaperA
+from drivers.plates.audio import AudioPlate
+from drivers.shapers.waveshaper import WaveShaperA
 from limited_benches import (
     FLOOR_DB,
     OF_ROWS,

@@ -14,11 +14,11 @@ import numpy as np
 
 import drivers.transport
 import lab.bench
-from drivers.mock.audio import SimulatedAudio
-from drivers.mock.bounds import Bounds
-from drivers.mock.mcc import MccFirmware
+from drivers.mock.firmware.audio import SimulatedAudio
+from drivers.mock.firmware.bounds import Bounds
+from drivers.mock.firmware.mcc import MccFirmware
+from drivers.mock.firmware.waveshaper import WaveShaperFirmware
 from drivers.mock.rig import Rig
-from drivers.mock.waveshaper import WaveShaperFirmware
 from lab.config import BenchConfig, load_bench
 
 ROOT = Path(__file__).resolve().parents[2]

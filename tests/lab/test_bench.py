@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from drivers.errors import DriverError, IdentityError, InstrumentTimeout, LimitError
 from drivers.mock.faults import Fault
-from drivers.mock.waveshaper import WaveShaperFirmware
+from drivers.mock.firmware.waveshaper import WaveShaperFirmware
 from drivers.row_key import row_keys
 from lab.bench import Bench, open_bench
 from lab.config import SchedulerConfig, load_bench

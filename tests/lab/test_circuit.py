@@ -8,7 +8,7 @@ import torch
 
 from drivers.errors import InstrumentTimeout, LimitError
 from drivers.mock.faults import Fault
-from drivers.mock.mcc import MccFirmware
+from drivers.mock.firmware.mcc import MccFirmware
 from drivers.row_key import row_keys
 from drivers.spec import Array
 from lab.bench import open_bench

@@ -17,7 +17,7 @@ import lab.jobs.runner
 import lab.jobs.service
 import lab.scheduling.scheduled_run
 from drivers.errors import InstrumentTimeout
-from drivers.yokogawa import YokogawaAQ6370
+from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from lab.bench import open_bench
 from lab.config import TrainConfig, load_bench
 from lab.datasets import Dataset

@@ -209,6 +209,8 @@ def test_a_real_bench_has_none() -> None:
     real = edited(
         rigs={},
         instruments__shaper__address="http://127.0.0.1:9",
+        instruments__shaper__rig=None,
+        instruments__spectrometer__rig=None,
         instruments__spectrometer__address="TCPIP0::127.0.0.1::9::SOCKET",
     )
     with open_bench(ROOT / "bench.toml") as bench:

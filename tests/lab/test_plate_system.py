@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from drivers.mock.audio import AudioFault
-from drivers.mock.plate import OscillatingPlate
-from drivers.mock.plate_table import REST_SAMPLES
+from drivers.mock.firmware.audio import AudioFault
+from drivers.mock.physics.plate import OscillatingPlate
+from drivers.mock.physics.plate_table import REST_SAMPLES
 from drivers.row_key import row_keys
 from drivers.spec import Array
 from lab.bench import Bench, open_bench

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from drivers.mock.optics import OpticalPlant
+from drivers.mock.physics.optics import OpticalPlant
 from drivers.row_key import RowKey
 from drivers.spec import Array, ArraySpec
 from lab.bench import open_bench

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 import lab.jobs.runner
 from drivers.errors import InstrumentTimeout
-from drivers.yokogawa import YokogawaAQ6370
+from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from lab.client import Client
 from lab.config import BenchConfig, load_bench
 from lab.datasets import Dataset

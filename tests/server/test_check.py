@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from documentation import blocks
 from drivers.errors import InstrumentTimeout
-from drivers.recording import load_recording
-from drivers.waveshaper import WaveShaperA
-from drivers.yokogawa import YokogawaAQ6370
+from drivers.shapers.waveshaper import WaveShaperA
+from drivers.spectrometers.yokogawa import YokogawaAQ6370
+from drivers.wires.recording import load_recording
 from lab.config import load_bench
 from lab.guard import guarded_instruments
 from server.check import check_bench

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from drivers.errors import InstrumentTimeout
-from drivers.waveshaper import WaveShaperA
+from drivers.shapers.waveshaper import WaveShaperA
 from lab.client import Client, client_name
 from lab.held_reservation import HeldReservation
 from server.app import create_app

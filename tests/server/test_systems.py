@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from drivers.errors import InstrumentTimeout
-from drivers.yokogawa import YokogawaAQ6370
+from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from server.app import create_app
 from server.arrays import JSON_LIMIT
 

@@ -21,10 +21,10 @@ import httpx
 import numpy as np
 
 from drivers.mock.faults import AnswerLate, ConnectionDropped, Fault
-from drivers.mock.waveshaper import WaveShaperFirmware
+from drivers.mock.firmware.waveshaper import WaveShaperFirmware
 from drivers.row_key import RowKey
+from drivers.shapers.waveshaper import WaveShaperA
 from drivers.spec import Array, ArraySpec
-from drivers.waveshaper import WaveShaperA
 from lab.config import BenchConfig
 from lab.systems.base import PhysicalSystem, SystemDescription
 

@@ -12,8 +12,8 @@ from typing import Any
 import jack
 import numpy as np
 
-from drivers.mock.plate import OscillatingPlate
-from drivers.mock.plate_table import FULL_SCALE, REST_SAMPLES, TEXTBOOK
+from drivers.mock.physics.plate import OscillatingPlate
+from drivers.mock.physics.plate_table import FULL_SCALE, REST_SAMPLES, TEXTBOOK
 
 A, M = TEXTBOOK.amplifier, TEXTBOOK.microphone
 SILENT_FRAMES = 9_600  # after a sound, until it counts as over

@@ -8,7 +8,7 @@ import torch
 from torch.func import functional_call
 
 import twins.circuit
-from drivers.mock.circuit import CircuitPlant
+from drivers.mock.physics.circuit import CircuitPlant
 from lab.bench import open_bench
 from lab.config import TwinConfig
 from lab.drives import random_series

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import twins.linear_systems
 import twins.plate
-from drivers.mock.plate import OscillatingPlate
+from drivers.mock.physics.plate import OscillatingPlate
 from lab.bench import open_bench
 from lab.config import BenchConfig, TwinConfig, load_bench
 from lab.drives import random_series

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import twins.optics
-from drivers.mock.optics import OpticalPlant
+from drivers.mock.physics.optics import OpticalPlant
 from drivers.spec import Array
 from lab.bench import open_bench
 from lab.config import TrainConfig, TwinConfig

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from drivers.mock.faults import FaultOrder
-from drivers.mock.interlock import InterlockFirmware
+from drivers.mock.firmware.interlock import InterlockFirmware
 from drivers.mock.rig import Rig
 from drivers.row_key import RowKey
 

@@ -11,7 +11,7 @@ import pytest
 from drivers.errors import Aborted, ConnectionLost, InstrumentTimeout, ProtocolError
 from drivers.interlock import ScpiInterlock
 from drivers.mock.faults import Fault
-from drivers.mock.interlock import InterlockFirmware
+from drivers.mock.firmware.interlock import InterlockFirmware
 from drivers.mock.visa import FirmwareAdapter
 from drivers.transport import open_rigs, open_visa
 from far_end import LIMIT_S, FarEnd

@@ -1,0 +1,5 @@
+"""Spectrometers.
+
+`yokogawa`: AQ6370 series over SCPI. `ocean`: Ocean's, through seabreeze (`ocean_seabreeze`), whose
+protocol stands in `ocean_frames` and whose wire in `ocean_link`.
+"""

@@ -1,0 +1,358 @@
+"""Yokogawa AQ6370 series optical spectrum analyser over Ethernet (SCPI, TCP port 10001).
+
+Builds on PyMeasure's class and mends what is broken in its release 0.16: it cannot be opened over
+TCP, `active_trace` raises TypeError, the upper limit of `wavelength_start` is 1700 - 9 m, and the
+binary trace is read without a query and leaves its terminator behind. Beyond that, wavelengths
+keep nine digits instead of six, and waits end.
+
+No wire call waits longer than the adapter's timeout: a sweep and a zero are started and polled. One
+thread at a time has the instrument for a whole measurement; `abort` alone may come from another.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from pymeasure.adapters import Adapter
+from pymeasure.instruments import Instrument
+from pymeasure.instruments.validators import strict_discrete_set, strict_range
+from pymeasure.instruments.yokogawa.aq6370series import AQ6370Series
+
+from drivers.abort import Abort
+from drivers.errors import Aborted, InstrumentRefused, InstrumentTimeout, refuse
+from drivers.instrument import check_identity
+from drivers.spec import Array, ArraySpec
+from drivers.wires.scpi import ScpiLink
+
+POINTS = (101, 50_001)
+WAVELENGTH_NM = (600.0, 1700.0)
+RESOLUTIONS_NM = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
+SENSITIVITIES = ("NHLD", "NAUT", "NORM", "MID", "HIGH1", "HIGH2", "HIGH3")
+TERMINATOR = "\r\n"
+_POLL_INTERVAL_S = 0.005
+_TRACE = ":TRACe:Y? TRA"
+_STOP = ":ABORt"
+_NO_ERROR = re.compile(r"\+?0,")
+_ERRORS_AT_MOST = 30
+
+
+class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untyped
+    """A spectrum analyser that sweeps once per `measure` and returns trace A in W.
+
+    `power` declares what `measure` returns: (points,), W. A value at or above its upper limit
+    (`full_scale_w` in single precision) means a saturated detector.
+    """
+
+    power: ArraySpec
+
+    def __init__(
+        self,
+        adapter: Adapter | str | int,
+        name: str = "Yokogawa AQ6370",
+        *,
+        start_nm: float = WAVELENGTH_NM[0],
+        stop_nm: float = WAVELENGTH_NM[1],
+        points: int = 1001,
+        full_scale_w: float = 0.1,
+        resolution_nm: float = 0.05,
+        sensitivity: str = "NORM",
+        sweep_timeout_s: float = 30.0,
+        zero_timeout_s: float = 90.0,
+        expect_idn: str | None = None,
+        user: str | None = "anonymous",
+        password: str = "",
+        **kwargs: Any,
+    ) -> None:
+        """Take the connection and the settings that `start` will apply; no I/O here.
+
+        start_nm < stop_nm within 600-1700 nm; points 101-50001; full_scale_w the largest power the
+        detector can tell apart, W; resolution_nm one of RESOLUTIONS_NM; sensitivity one of
+        SENSITIVITIES; sweep_timeout_s the longest wait for one sweep; zero_timeout_s the longest
+        wait for one offset adjustment, which takes about 30 s;
+        expect_idn a regular expression that the answer to `*IDN?` must contain; user and password
+        of the Ethernet login (user None: the interface has no login). Other keyword arguments
+        reach the adapter when `adapter` is an address. Raises LimitError; TypeError for other
+        keyword arguments that nobody would hear of.
+        """
+        if kwargs and not isinstance(adapter, str | int):
+            raise TypeError(f"{name}: unknown settings {', '.join(kwargs)}")
+        ends = {"read_termination": TERMINATOR, "write_termination": TERMINATOR}
+        # Past AQ6370Series: its own __init__ passes the illegal VISA attribute `port`.
+        super(AQ6370Series, self).__init__(adapter, name, tcpip=ends, **kwargs)
+        _check_axis(name, start_nm, stop_nm, points)
+        _check_choice(name, "resolution_nm", resolution_nm, RESOLUTIONS_NM)
+        _check_choice(name, "sensitivity", sensitivity, SENSITIVITIES)
+        # As the trace's REAL,32 rounds it, so that a saturated value compares equal.
+        full_scale_w = float(np.float32(full_scale_w))
+        self.power = ArraySpec("power", "W", (points,), 0.0, full_scale_w)
+        self.sweep_timeout_s = sweep_timeout_s
+        self.zero_timeout_s = zero_timeout_s
+        self._expect_idn = expect_idn
+        self._abort = Abort(name)
+        self._wavelengths_m = np.linspace(start_nm, stop_nm, points) * 1e-9
+        self._link = ScpiLink(self.adapter, name, user, password, TERMINATOR)
+        self._settings: Mapping[str, Any] = {
+            "transfer_format": "REAL,32",
+            "level_scale": "LINEAR",
+            "automatic_zero": False,
+            "wavelength_start": start_nm * 1e-9,
+            "wavelength_stop": stop_nm * 1e-9,
+            "resolution_bandwidth": float(f"{resolution_nm:g}e-9"),
+            "sensitivity": sensitivity,
+            "automatic_sample_number": False,
+            "sample_number": points,
+            "active_trace": "TRA",
+            "sweep_mode": "SINGLE",
+        }
+
+    # --- settings, mended or added ----------------------------------------------------------
+
+    wavelength_start = Instrument.control(
+        ":SENSe:WAVelength:STARt?",
+        ":SENSe:WAVelength:STARt %.9g",
+        """Control the start wavelength of a sweep (float from 50e-9 to 1700e-9 m).""",
+        validator=strict_range,
+        values=[50e-9, 1700e-9],
+        dynamic=True,
+    )
+
+    wavelength_stop = Instrument.control(
+        ":SENSe:WAVelength:STOP?",
+        ":SENSe:WAVelength:STOP %.9g",
+        """Control the stop wavelength of a sweep (float from 600e-9 to 2250e-9 m).""",
+        validator=strict_range,
+        values=[600e-9, 2250e-9],
+        dynamic=True,
+    )
+
+    active_trace = Instrument.control(
+        ":TRACe:ACTive?",
+        ":TRACe:ACTive %s",
+        """Control the active trace (str 'TRA' to 'TRG').""",
+        validator=strict_discrete_set,
+        values=["TRA", "TRB", "TRC", "TRD", "TRE", "TRF", "TRG"],
+        cast=str,
+    )
+
+    transfer_format = Instrument.control(
+        ":FORMat:DATA?",
+        ":FORMat:DATA %s",
+        """Control the data transfer format (str 'ASCII', 'REAL,32' or 'REAL,64').""",
+        validator=strict_discrete_set,
+        values=["ASCII", "REAL,32", "REAL,64"],
+        cast=str,
+        maxsplit=0,
+    )
+
+    level_scale = Instrument.control(
+        ":DISPlay:TRACe:Y1:SCALe:SPACing?",
+        ":DISPlay:TRACe:Y1:SCALe:SPACing %d",
+        """Control the level scale of the trace (str 'LOGARITHMIC' in dBm or 'LINEAR' in W).""",
+        validator=strict_discrete_set,
+        values={"LOGARITHMIC": 0, "LINEAR": 1},
+        map_values=True,
+    )
+
+    automatic_zero = Instrument.control(
+        ":CALibration:ZERO?",
+        ":CALibration:ZERO %d",
+        """Control the automatic offset adjustment (bool).
+
+        When on, it interrupts the instrument for half a minute every ten minutes (remote control
+        manual IM AQ6370C-17EN, "Setting the timeout time"); `zero` does it when there is time.
+        """,
+        validator=strict_discrete_set,
+        values={False: 0, True: 1},
+        map_values=True,
+    )
+
+    @property
+    def wavelengths_m(self) -> Array:
+        """Get the wavelength axis of `measure`, (points,), m."""
+        return self._wavelengths_m.copy()
+
+    # --- the wire: PyMeasure's own properties go through here as well -----------------------
+
+    def write(self, command: str, **kwargs: Any) -> None:
+        """Send one command; raises a DriverError if the instrument cannot be reached."""
+        self._link.write(command)
+
+    def read(self, **kwargs: Any) -> str:
+        """Return one answer without its terminator; raises a DriverError if there is none."""
+        return self._link.read()
+
+    def ask(self, command: str, query_delay: float | None = None) -> str:
+        """Send a query and return its answer; raises a DriverError if there is none."""
+        return self._link.ask(command)
+
+    # --- Spectrometer -----------------------------------------------------------------------
+
+    def identify(self) -> str:
+        """Return maker, model, serial number and firmware version, as the instrument says."""
+        return self._link.ask("*IDN?")
+
+    def start(self) -> None:
+        """Reconnect if need be, check who answers, stop what runs, apply and verify settings.
+
+        Raises IdentityError, InstrumentRefused if a setting was not taken, or what the wire does.
+        """
+        self._abort.clear()
+        with self._link.transaction():
+            self._link.recover()
+            identity = self.identify()
+            check_identity(self.name, identity, self._expect_idn)
+            self._stop_cleanly()
+            for setting, value in self._settings.items():
+                self._abort.check("settings")
+                setattr(self, setting, value)
+            self.TRA.mode = "WRITE"
+            self._refuse_queued_errors("settings")
+            for setting, value in self._settings.items():
+                self._abort.check("settings")
+                self._verify(setting, value)
+
+    def measure(self) -> Array:
+        """Sweep once and return the power (points,), W, at `wavelengths_m`.
+
+        Raises InstrumentTimeout after `sweep_timeout_s`, InstrumentRefused, Aborted, ProtocolError
+        for a trace of another length or with values that are not finite.
+        """
+        with self._link.transaction():
+            self._abort.check("sweep")
+            self.initiate_sweep()
+            self._wait_for("sweep", self._sweep_is_done, self.sweep_timeout_s)
+            self._refuse_queued_errors("sweep")
+            power = self.get_binary_data()
+            if not np.isfinite(power).all():
+                raise self._link.distrust(_TRACE, "the trace holds values that are not finite")
+        return power
+
+    def zero(self) -> None:
+        """Adjust the offset of the detector once; takes about 30 s, so not between rows.
+
+        Raises InstrumentTimeout after `zero_timeout_s`, InstrumentRefused, Aborted. Commands and
+        status as the manual prints them, IM AQ6370C-17EN page 7-72.
+        """
+        with self._link.transaction():
+            self._abort.check("zero")
+            self.write(":CALibration:ZERO ONCE")
+            self._wait_for("zero", self._zero_is_done, self.zero_timeout_s)
+            self._refuse_queued_errors("zero")
+            self._verify("automatic_zero", False)
+
+    def abort(self) -> None:
+        """Let a running sweep or zero end soon with Aborted; from any thread, sends nothing itself.
+
+        The thread that waits for the instrument stops it. `start` makes it ready again.
+        """
+        self._abort.request()
+
+    def get_binary_data(self, bitness: int = 32) -> Array:
+        """Return trace A as it is, (points,); `transfer_format` must be REAL,<bitness>."""
+        size = bitness // 8
+        data = self._link.ask_block(_TRACE, size * self.power.shape[0])
+        return np.frombuffer(data, dtype=f"<f{size}").astype(np.float64)
+
+    def shutdown(self) -> None:
+        """Stop any sweep or zero; idempotent. The analyser itself emits nothing.
+
+        Waits for another thread's measurement: `abort` first ends that soon.
+        """
+        with self._link.transaction():
+            if not self._link.closed:
+                self._link.recover()
+                self._stop_cleanly()
+                self._refuse_queued_errors("abort")
+        super().shutdown()
+
+    def close(self) -> None:
+        """Shut down, log out and release the connection; idempotent."""
+        try:
+            self.shutdown()
+        finally:
+            self._link.close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _stop_cleanly(self) -> None:
+        """Forget old errors and stop what runs."""
+        self.write("*CLS")
+        self.write(_STOP)
+
+    def _wait_for(self, asked: str, done: Callable[[], bool], limit_s: float) -> None:
+        """Poll, so that no single call blocks for the length of what runs; stop it on failure."""
+        deadline = time.monotonic() + limit_s
+        while not done():
+            if time.monotonic() >= deadline:
+                self.write(_STOP)
+                message = f"{asked}: not done after {limit_s:g} s; aborted"
+                raise InstrumentTimeout(self.name, message)
+            try:
+                self._abort.wait(asked, _POLL_INTERVAL_S)
+            except Aborted:
+                self.write(_STOP)
+                raise
+
+    def _sweep_is_done(self) -> bool:
+        return bool(self._ask_number(":STATus:OPERation:CONDition?") & 1)
+
+    def _zero_is_done(self) -> bool:
+        return self._ask_number(":CALibration:ZERO:STATus?") == 0
+
+    def _ask_number(self, query: str) -> int:
+        answer = self._link.ask(query)
+        if not answer.isdecimal():
+            raise self._link.distrust(query, f"answered {answer!r}")
+        return int(answer)
+
+    def _refuse_queued_errors(self, asked: str) -> None:
+        """Empty the error queue; raise InstrumentRefused if there was anything in it."""
+        errors: list[str] = []
+        while len(errors) < _ERRORS_AT_MOST:
+            entry = self._link.ask(":SYSTem:ERRor?")
+            if _NO_ERROR.match(entry):
+                break
+            errors.append(entry)
+        if errors:
+            raise InstrumentRefused(self.name, f"{asked}: {'; '.join(errors)}")
+
+    def _verify(self, setting: str, value: Any) -> None:
+        with self._understood(setting):
+            actual = getattr(self, setting)
+            tolerance = 1e-6 * value if isinstance(value, float) else 0
+            same = abs(actual - value) <= tolerance if tolerance else actual == value
+        if not same:
+            raise InstrumentRefused(self.name, f"{setting}: set to {value!r} but is {actual!r}")
+
+    @contextmanager
+    def _understood(self, asked: str) -> Iterator[None]:
+        """Turn PyMeasure's failures to read an answer into ProtocolError."""
+        try:
+            yield
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise self._link.distrust(asked, f"unexpected answer ({error})") from error
+
+
+def _check_axis(name: str, start_nm: float, stop_nm: float, points: int) -> None:
+    low, high = WAVELENGTH_NM
+    if not low <= start_nm < stop_nm <= high:
+        message = f"{start_nm:g} to {stop_nm:g} nm is not a rising range in [{low:g}, {high:g}] nm"
+        refuse(name, "wavelength", message)
+    if not POINTS[0] <= points <= POINTS[1]:
+        message = f"{points} is outside [{POINTS[0]}, {POINTS[1]}] points"
+        refuse(name, "points", message)
+
+
+def _check_choice(name: str, quantity: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        refuse(name, quantity, f"{value!r} is not one of {choices}")

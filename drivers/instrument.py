@@ -126,6 +126,15 @@ class SpeakerPlate(Instrument, Protocol):
 
 
 @runtime_checkable
+class Adjusting(Protocol):
+    """An instrument that has to adjust itself now and then, which no pass should wait for."""
+
+    def adjust_if_due(self) -> None:
+        """Adjust what is due, if it is; may take a minute."""
+        ...
+
+
+@runtime_checkable
 class LoopbackDelay(Protocol):
     """An instrument that hears its own output on a reference channel."""
 

@@ -62,6 +62,7 @@ class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untype
         sensitivity: str = "NORM",
         sweep_timeout_s: float = 30.0,
         zero_timeout_s: float = 90.0,
+        zero_every_s: float = 600.0,
         expect_idn: str | None = None,
         user: str | None = "anonymous",
         password: str = "",
@@ -72,7 +73,8 @@ class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untype
         start_nm < stop_nm within 600-1700 nm; points 101-50001; full_scale_w the largest power the
         detector can tell apart, W; resolution_nm one of RESOLUTIONS_NM; sensitivity one of
         SENSITIVITIES; sweep_timeout_s the longest wait for one sweep; zero_timeout_s the longest
-        wait for one offset adjustment, which takes about 30 s;
+        wait for one offset adjustment, which takes about 30 s; zero_every_s how old the last one
+        may become before `adjust_if_due` makes another, above 0 (infinite: never);
         expect_idn a regular expression that the answer to `*IDN?` must contain; user and password
         of the Ethernet login (user None: the interface has no login). Other keyword arguments
         reach the adapter when `adapter` is an address. Raises LimitError; TypeError for other
@@ -91,6 +93,10 @@ class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untype
         self.power = ArraySpec("power", "W", (points,), 0.0, full_scale_w)
         self.sweep_timeout_s = sweep_timeout_s
         self.zero_timeout_s = zero_timeout_s
+        if not zero_every_s > 0:
+            refuse(name, "zero_every_s", f"{zero_every_s:g} is not above 0 s")
+        self.zero_every_s = zero_every_s
+        self._zeroed_s = time.monotonic()
         self._expect_idn = expect_idn
         self._abort = Abort(name)
         self._wavelengths_m = np.linspace(start_nm, stop_nm, points) * 1e-9
@@ -234,8 +240,8 @@ class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untype
     def zero(self) -> None:
         """Adjust the offset of the detector once; takes about 30 s, so not between rows.
 
-        Raises InstrumentTimeout after `zero_timeout_s`, InstrumentRefused, Aborted. Commands and
-        status as the manual prints them, IM AQ6370C-17EN page 7-72.
+        Raises InstrumentTimeout after `zero_timeout_s`, InstrumentRefused, Aborted. Commands after
+        the list in the manual IM AQ6370C-17EN and public clients.
         """
         with self._link.transaction():
             self._abort.check("zero")
@@ -243,6 +249,15 @@ class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untype
             self._wait_for("zero", self._zero_is_done, self.zero_timeout_s)
             self._refuse_queued_errors("zero")
             self._verify("automatic_zero", False)
+            self._zeroed_s = time.monotonic()
+
+    def adjust_if_due(self) -> None:
+        """Adjust the offset if the last time, or the opening, is `zero_every_s` ago.
+
+        For whoever knows that no pass runs; raises what `zero` does.
+        """
+        if time.monotonic() - self._zeroed_s >= self.zero_every_s:
+            self.zero()
 
     def abort(self) -> None:
         """Let a running sweep or zero end soon with Aborted; from any thread, sends nothing itself.

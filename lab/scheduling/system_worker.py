@@ -93,10 +93,15 @@ def run(
     One instrument call is made even if the cut came before it: the passes have had their turn.
     A LimitError fails its own pass (the driver sent nothing of it); any other error ends the call
     and puts the system into its safe state. Both stay on the call and its tickets.
+
+    Instruments that have to adjust themselves do so first: not in the middle of the call, and not
+    in its time.
     """
     call.begun_s = clock()
     waiting = deque(call.portions)
     try:
+        system.adjust_if_due()
+        call.begun_s = clock()
         pieces = _next_pieces(waiting, system.batch_rows)
         while pieces:
             if rhythm is not None:

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.instrument import Instrument
+from drivers.instrument import Adjusting, Instrument
 from drivers.row_key import RowKey
 from drivers.spec import Array, ArraySpec
 from lab.permits import Permit
@@ -112,6 +112,7 @@ class PhysicalSystem:
         x, theta = self.check(x, theta)
         if keys is not None and len(keys) != len(x):
             raise ValueError(f"{self.description.name}: {len(x)} rows but {len(keys)} row keys")
+        self.adjust_if_due()
         self.expect(keys or ())
         parts: list[Rows] = []
         for i in range(0, len(x), self.batch_rows):
@@ -144,6 +145,17 @@ class PhysicalSystem:
     def _check_permits(self) -> None:
         for permit in self.permits:
             permit.check()
+
+    def adjust_if_due(self) -> None:
+        """Let instruments adjust themselves that have to, such as a detector's offset.
+
+        For between passes; may take a minute. Raises NotPermitted, or an instrument's DriverError.
+        """
+        for instrument in self.instruments:
+            if isinstance(instrument, Adjusting):
+                with self._using:
+                    self._check_permits()
+                    instrument.adjust_if_due()
 
     def expect(self, keys: Sequence[RowKey]) -> None:
         """Say which pass the next calls of `measure` belong to, by all its keys; () for none."""

@@ -455,6 +455,12 @@ def test_a_zero_keeps_the_analyser_busy_for_its_time(plant):
     assert osa.measure().shape == (101,)
 
 
+@pytest.mark.parametrize("every_s", [0.0, -1.0, float("nan")])
+def test_an_impossible_time_between_zeros_is_refused(plant, every_s):
+    with pytest.raises(LimitError, match=r"osa: zero_every_s: .* is not above 0 s"):
+        YokogawaAQ6370(FirmwareAdapter(AQ6370Firmware(plant.spectrum)), "osa", zero_every_s=every_s)
+
+
 @pytest.mark.parametrize("operation", ["measure", "zero"])
 def test_abort_from_another_thread_stops_what_runs(plant, operation):
     firmware = AQ6370Firmware(plant.spectrum, sweep_time_s=1e9, zero_time_s=1e9)

@@ -279,3 +279,35 @@ def test_saturated_rows_are_flagged(tmp_path: Path) -> None:
 def test_the_declared_row_time_is_the_sum_of_the_instruments() -> None:
     with open_bench(BENCH) as bench:
         assert bench.system("optics").description.row_time_s == pytest.approx(0.75)
+
+
+# --- adjustments between passes ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("every", "zeros"), [("1e-9", 3), ("inf", 0)])
+async def test_a_detectors_offset_is_adjusted_between_passes(
+    tmp_path: Path, every: str, zeros: int
+) -> None:
+    path = edited(tmp_path, "points = 101", f"points = 101\nzero_every_s = {every}")
+    with open_bench(path) as bench:
+        osa = bench.rigs["optics"].instruments["spectrometer"]
+        d = bench.system("optics").description
+        x, theta = (np.zeros((4, *spec.shape)) for spec in (d.x, d.theta))
+        bench.system("optics").transform(x, theta)  # directly, four rows in one pass
+        async with bench.scheduler() as scheduler:
+            for _ in range(2):
+                await scheduler.submit(ForwardPass("optics", x[:1], theta[:1]))
+        assert osa.zeros == zeros
+        assert osa.sweeps == 6
+
+
+def test_an_adjustment_that_fails_is_the_passs_error(tmp_path: Path) -> None:
+    path = edited(tmp_path, "points = 101", "points = 101\nzero_every_s = 1e-9")
+    with open_bench(path) as bench:
+        bench.rigs["optics"].inject("spectrometer", Fault.DROP, "ZERO ONCE")
+        d = bench.system("optics").description
+        with pytest.raises(DriverError, match=r"spectrometer: :CALibration:ZERO ONCE"):
+            bench.system("optics").transform(
+                np.zeros((1, *d.x.shape)), np.zeros((1, *d.theta.shape))
+            )
+        assert shaper_of(bench).profiles_loaded == 0

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,17 @@ from far_end import LIMIT_S, FarEnd, open_far_end
 def far_end() -> Iterator[FarEnd]:
     with open_far_end() as far:
         yield far
+
+
+@pytest.fixture
+def report(until: Callable[[Callable[[], object]], None]) -> Callable[[Path], str]:
+    """Return what waits for a guard's log to be written, and reads it."""
+
+    def read(log: Path) -> str:
+        until(lambda: log.exists() and log.read_text().endswith("\n"))
+        return log.read_text()
+
+    return read
 
 
 @pytest.fixture

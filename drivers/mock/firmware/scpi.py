@@ -133,14 +133,9 @@ class ScpiDevice:
             connection.status.report(ScpiError(-200, "Execution error"))
             return b""
         replies: list[bytes] = []
-        level = ""
         for unit in parse(message):
-            header = unit.header
-            if header and not header.startswith("*"):
-                header = header[1:] if header.startswith(":") else level + header
-                level = header[: header.rfind(":") + 1]
             try:
-                reply = self._call(header, unit, connection)
+                reply = self._call(unit, connection)
             except ScpiError as error:
                 connection.status.report(error)
                 continue
@@ -148,10 +143,11 @@ class ScpiDevice:
                 replies.append(reply if isinstance(reply, bytes) else reply.encode("ascii"))
         return b";".join(replies)
 
-    def _call(self, header: str, unit: Unit, connection: Connection) -> str | bytes | None:
+    def _call(self, unit: Unit, connection: Connection) -> str | bytes | None:
         if unit.error is not None:
-            raise unit.error
-        found = self._handlers.find(header)
+            connection.status.report(unit.error)  # not raised: the unit may come again
+            return None
+        found = self._handlers.find(unit.header)
         if found is None:
             raise ScpiError(-113, "Undefined header")
         handler, suffixes = found

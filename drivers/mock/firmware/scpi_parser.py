@@ -6,8 +6,9 @@ does is `drivers.mock.firmware.scpi`'s. Bytes become text by Latin-1, which keep
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from drivers.mock.firmware.scpi_status import ScpiError
@@ -24,6 +25,8 @@ _SPACE = re.compile(rb"[^!-~]")
 _STOPS = {stop: re.compile(rb"[#\"'" + stop + rb"]") for stop in (b";", b",")}
 _BLOCK = re.compile(rb"#([1-9])")
 _DIGITS_AT_MOST = 9
+_REPEATED_AT_MOST = 80  # bytes: longer messages carry data, which does not come again
+_REMEMBERED = 256
 
 
 # --- headers ----------------------------------------------------------------------------------
@@ -61,6 +64,8 @@ class HeaderTable(Generic[T]):
         for header, value in sorted(commands.items(), key=lambda item: item[0].count("#")):
             for form in [header] if header.startswith("*") else spellings(header):
                 self._add(form, value)
+        self.find = lru_cache(_REMEMBERED)(self._look_up)
+        """Return what a header in capitals stands for and its numbers, or None."""
 
     def _add(self, form: str, value: T) -> None:
         first, *others = form.split("#")
@@ -75,9 +80,9 @@ class HeaderTable(Generic[T]):
         """Let a header that is spelled in capitals stand for `value` from now on."""
         numbers = tuple(map(int, _NUMBER.findall(header)))
         self._entries.setdefault(_NUMBER.sub("#", header), []).insert(0, _Entry(value, numbers, ()))
+        self.find.cache_clear()
 
-    def find(self, header: str) -> tuple[T, tuple[int, ...]] | None:
-        """Return what a header in capitals stands for and its numbers, or None."""
+    def _look_up(self, header: str) -> tuple[T, tuple[int, ...]] | None:
         numbers = [int(n[:_DIGITS_AT_MOST]) for n in _NUMBER.findall(header)]
         for entry in self._entries.get(_NUMBER.sub("#", header), ()):
             pairs = list(zip(entry.required, numbers, strict=True))
@@ -92,7 +97,7 @@ class HeaderTable(Generic[T]):
 
 @dataclass(frozen=True)
 class Unit:
-    """One command of a message: its header as sent, and its parameters.
+    """One command of a message: its header from the root on, in capitals, and its parameters.
 
     A block's parameter is its content. `error` says what is wrong with the unit.
     """
@@ -102,22 +107,38 @@ class Unit:
     error: ScpiError | None = None
 
 
-def parse(message: bytes) -> Iterator[Unit]:
+def parse(message: bytes) -> Sequence[Unit]:
     """Split a message without its terminator at `;` into its commands, not in strings or blocks."""
-    at = 0
+    return _parse_known(message) if len(message) <= _REPEATED_AT_MOST else _parse(message)
+
+
+def _parse(message: bytes) -> Sequence[Unit]:
+    units, at, level = list[Unit](), 0, ""
     while at < len(message):
         end = _end_of(message, at, b";")
         text = message[at:end].lstrip()
         if text:
-            yield _unit(text)
+            units.append(_unit(text, level))
+            level = _level_after(units[-1].header, level)
         at = end + 1
+    return units
 
 
-def _unit(text: bytes) -> Unit:
+_parse_known = lru_cache(_REMEMBERED)(_parse)  # the same few commands come row by row
+
+
+def _level_after(header: str, level: str) -> str:
+    """Return where a header that begins without a colon goes on: beside the one before."""
+    return level if not header or header.startswith("*") else header[: header.rfind(":") + 1]
+
+
+def _unit(text: bytes, level: str) -> Unit:
     header, *rest = text.split(None, 1)
     if _LEGAL_HEADER.match(header) is None:
         return Unit("", [], ScpiError(-102, "Syntax error"))
     name = header.upper().decode("ascii")
+    if not name.startswith("*"):
+        name = name[1:] if name.startswith(":") else level + name
     try:
         return Unit(name, _parameters(rest[0]) if rest else [])
     except ScpiError as error:
@@ -214,6 +235,9 @@ class MessageBuffer:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield the messages that these bytes complete, without their terminators."""
+        if not self._data and self._is_plain_line(data):  # as nearly always
+            yield data[: -len(self._terminator)].removesuffix(b"\r")
+            return
         self._data += data
         while (end := self._next_end()) is not None:
             message = bytes(self._data[: end - len(self._terminator)])
@@ -230,6 +254,11 @@ class MessageBuffer:
             self._skipping = True
             del self._data[: -len(self._terminator)]
             self._forget()
+
+    def _is_plain_line(self, data: bytes) -> bool:
+        """Say whether this is one whole message, without strings and blocks."""
+        mark = _MARK.search(data)
+        return mark is not None and mark.end() == len(data) and data.endswith(self._terminator)
 
     def _next_end(self) -> int | None:
         """Return the length of the first message with its terminator, None if it is not whole."""

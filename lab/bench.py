@@ -17,7 +17,8 @@ from drivers.instrument import Instrument
 from drivers.transport import Rig, open_rigs
 from drivers.wires.recording import Recorder
 from drivers.wires.tap import Tap, TappedRigs
-from lab.config import BenchConfig, SystemConfig, TwinKind, load_bench
+from lab.bench_config import BenchConfig, SystemConfig, load_bench
+from lab.config import TwinKind
 from lab.errors import ConfigError, UnknownName
 from lab.guarding import BenchGuard, launch_guard
 from lab.measure import DeviceMeasure, DirectRun

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from lab.config import BenchConfig, InstrumentConfig
+from lab.bench_config import BenchConfig, InstrumentConfig
 from lab.openers import open_instrument
 
 READY, BEAT, DISMISSED, TRIP = "ready", "beat", "dismissed", "trip "

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from lab.config import BenchConfig
+from lab.bench_config import BenchConfig
 from lab.errors import NotPermitted
 from lab.guard import BEAT, DISMISSED, READY, TRIP, Order, guarded_instruments
 from lab.permits import Listener, Withdrawal

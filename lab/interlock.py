@@ -13,7 +13,7 @@ from typing import Self
 from drivers.errors import DriverError
 from drivers.interlock import Interlock, ScpiInterlock
 from drivers.transport import Rig, open_visa
-from lab.config import InterlockConfig
+from lab.bench_config import InterlockConfig
 from lab.errors import NotPermitted
 from lab.permits import Listener, Withdrawal
 

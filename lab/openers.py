@@ -23,7 +23,7 @@ from drivers.transport import (
     open_slm,
     open_visa,
 )
-from lab.config import BenchConfig, InstrumentConfig
+from lab.bench_config import BenchConfig, InstrumentConfig
 
 Opener = Callable[[str, InstrumentConfig, Mapping[str, Rig], bool], Any]
 """Opens one driver: its name, its part of the bench file, the rigs, whether to wait row_time_s."""

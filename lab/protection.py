@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from drivers.transport import Rig
-from lab.config import BenchConfig
+from lab.bench_config import BenchConfig
 from lab.guarding import BenchGuard
 from lab.interlock import WatchedInterlock, open_interlock
 from lab.permits import Listener, Permit

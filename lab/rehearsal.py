@@ -4,7 +4,7 @@ The drivers, their settings and limits stay; only addresses change, so that no c
 instrument is ever opened.
 """
 
-from lab.config import BenchConfig, InstrumentConfig, RigConfig
+from lab.bench_config import BenchConfig, InstrumentConfig, RigConfig
 from lab.errors import ConfigError
 
 _MOCK = "mock://"

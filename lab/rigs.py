@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from lab.config import BenchConfig, RigConfig
+from lab.bench_config import BenchConfig, RigConfig
 from lab.errors import ConfigError
 
 

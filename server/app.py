@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from lab.config import BenchConfig
+from lab.bench_config import BenchConfig
 from server.doorkeeper import Doorkeeper
 from server.errors import add_error_handlers
 from server.lifespan import open_lab

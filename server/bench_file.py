@@ -1,4 +1,4 @@
-"""Write a bench file: the same keys that `lab.config.load_bench` reads, as TOML."""
+"""Write a bench file: the same keys that `lab.bench_config.load_bench` reads, as TOML."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lab.config import BenchConfig
+from lab.bench_config import BenchConfig
 from lab.errors import ConfigError
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")

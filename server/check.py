@@ -6,8 +6,8 @@ from pathlib import Path
 from drivers.errors import DriverError
 from drivers.wires.tap import Tap
 from lab.bench import open_bench
+from lab.bench_config import BenchConfig, load_bench
 from lab.bringup import Check, bring_up, permitted, reason
-from lab.config import BenchConfig, load_bench
 from lab.errors import NotPermitted
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from lab.config import BenchConfig, load_bench
+from lab.bench_config import BenchConfig, load_bench
 from lab.errors import ConfigError
 from lab.loopback import is_loopback
 from server.interrupts import ended_by_signals

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from lab.bench_config import load_bench
 from lab.client import Client
 from lab.comparison.plan import Comparison, OnProgress, Run, plan_comparison
 from lab.comparison.plan import compare as run_comparison
 from lab.comparison.service import ServiceRuns
 from lab.comparison.table import comparison_text
-from lab.config import CONTROLS, METHODS, load_bench
+from lab.config import CONTROLS, METHODS
 from lab.errors import ConfigError
 from lab.rigs import is_simulated, with_rigs
 from server.cli_bench import AsJson, BenchFile, find_bench

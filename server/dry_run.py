@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from drivers.wires.tap import Event
+from lab.bench_config import load_bench
 from lab.bringup import Check
-from lab.config import load_bench
 from lab.rehearsal import rehearsed
 from server.check import check_bench
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.bench import Bench, open_bench
-from lab.config import BenchConfig
+from lab.bench_config import BenchConfig
 from lab.jobs.data_folder import hold_folder
 from lab.jobs.runner import JobRunner
 from lab.jobs.service import JobService

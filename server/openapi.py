@@ -2,7 +2,7 @@
 
 import json
 
-from lab.config import BenchConfig
+from lab.bench_config import BenchConfig
 from server.app import create_app
 
 

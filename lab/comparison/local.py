@@ -21,6 +21,7 @@ import torch
 
 from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import Bench, open_bench
+from lab.bench_config import BenchConfig
 from lab.comparison.plan import (
     TWIN_SEED,
     Comparison,
@@ -30,7 +31,7 @@ from lab.comparison.plan import (
     fit_name,
     run_name,
 )
-from lab.config import BenchConfig, TrainConfig
+from lab.config import TrainConfig
 from lab.datasets import Dataset
 from lab.errors import ConfigError
 from lab.plant_run import plant_run

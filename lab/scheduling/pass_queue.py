@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lab.config import SchedulerConfig
+from lab.bench_config import SchedulerConfig
 from lab.errors import DeadlineMissed, QueueFull
 from lab.measurement import ForwardPass
 from lab.scheduling.reservations import Reservations

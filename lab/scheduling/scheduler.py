@@ -61,7 +61,7 @@ from typing import Self
 
 import numpy as np
 
-from lab.config import SchedulerConfig
+from lab.bench_config import SchedulerConfig
 from lab.errors import Conflict, NotPermitted, PassCancelled, SystemClosed, UnknownName, WrongThread
 from lab.guarding import BenchGuard
 from lab.measurement import ForwardPass, Measurement

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 
 from drivers.errors import DriverError
-from lab.config import SchedulerConfig
+from lab.bench_config import SchedulerConfig
 from lab.errors import (
     DeadlineMissed,
     LabError,

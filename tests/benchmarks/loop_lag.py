@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import httpx
 
-from lab.config import load_bench
+from lab.bench_config import load_bench
 from server.app import create_app
 from server.serve import SWITCH_INTERVAL_S
 

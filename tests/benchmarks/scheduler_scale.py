@@ -34,7 +34,7 @@ from fixed_rows import CHANNELS, FixedRows, OtherLoad
 
 from drivers.row_key import RowKey
 from drivers.spec import Array
-from lab.config import SchedulerConfig
+from lab.bench_config import SchedulerConfig
 from lab.measurement import ForwardPass
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.systems.base import Rows

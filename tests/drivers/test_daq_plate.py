@@ -14,7 +14,7 @@ from drivers.plates.daq_plate import open_daq_plate
 from drivers.row_key import RowKey
 from drivers.transport import open_audio, open_board
 from lab.bench import open_bench
-from lab.config import load_bench
+from lab.bench_config import load_bench
 
 ROWS = 5
 

@@ -19,7 +19,7 @@ from drivers.plates.audio_port import PortAborted
 from drivers.transport import open_audio
 from jack_bench import DEBIAN_PACKAGES, RATE_HZ, JackBench, missing
 from lab.bench import open_bench
-from lab.config import BenchConfig
+from lab.bench_config import BenchConfig
 
 pytestmark = pytest.mark.skipif(
     bool(missing()),

@@ -12,7 +12,7 @@ from drivers.mock.physics.optics_table import DriftRanges
 from drivers.row_key import RowKey
 from drivers.spec import Array
 from drivers.transport import open_rigs
-from lab.config import RigConfig
+from lab.bench_config import RigConfig
 
 WAVELENGTHS_M = np.linspace(773.365e-9, 776.635e-9, 101)[1::2]
 HOUR_S = 3600.0

@@ -18,8 +18,8 @@ import lab.jobs.runner
 from documentation import ADDRESS, ROOT, TEXT, blocks, table
 from drivers.errors import InstrumentTimeout
 from drivers.spectrometers.yokogawa import YokogawaAQ6370
+from lab.bench_config import BenchConfig, load_bench
 from lab.client import Client
-from lab.config import BenchConfig, load_bench
 from lab.datasets import Dataset, load
 from server.app import create_app
 from server.cli import app

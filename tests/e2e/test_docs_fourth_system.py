@@ -21,7 +21,7 @@ from drivers.errors import (
 )
 from drivers.row_key import row_keys
 from lab.bench import Bench, open_bench
-from lab.config import load_bench
+from lab.bench_config import load_bench
 from lab.errors import ConfigError
 from lab.rigs import with_rigs
 

@@ -15,8 +15,9 @@ from drivers.mock.faults import FaultOrder
 from drivers.mock.serve.admin import Admin
 from drivers.transport import Rig, open_rigs
 from lab.bench import open_bench
+from lab.bench_config import BenchConfig, RigConfig
 from lab.comparison.plan import plan_comparison
-from lab.config import CONTROLS, BenchConfig, RigConfig, TrainConfig
+from lab.config import CONTROLS, TrainConfig
 from server.cli import app
 from server.views import PassRequest
 

@@ -13,7 +13,7 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-import lab.config
+import lab.bench_config
 import lab.jobs.runner
 from documentation import OPENAPI, REFERENCE, ROOT, TEXT, table
 from drivers.circuits.mcc import MccUsb1208HS
@@ -30,9 +30,10 @@ from drivers.shapers.slm import SLMShaper
 from drivers.shapers.waveshaper import WaveShaperA
 from drivers.spectrometers.ocean import OceanSpectrometer
 from drivers.spectrometers.yokogawa import YokogawaAQ6370
+from lab.bench_config import BenchConfig
 from lab.client import Client
 from lab.comparison.plan import Outcome, plan_comparison, summarise
-from lab.config import CONTROLS, BenchConfig, TrainConfig
+from lab.config import CONTROLS, TrainConfig
 from lab.datasets.own import DatasetInfo
 from lab.jobs.records import FitConfig, JobEstimate
 from lab.measurement import Measurement
@@ -101,11 +102,11 @@ def as_shown(default: Any) -> str:
     ("heading", "expected"),
     [
         ("The file", {**without_tables(defaults(BenchConfig)), "scheduler": None}),
-        ("[scheduler]", defaults(lab.config.SchedulerConfig)),
-        ("[interlock]", defaults(lab.config.InterlockConfig)),
-        ("[rigs.NAME]", defaults(lab.config.RigConfig)),
-        ("[instruments.NAME]", defaults(lab.config.InstrumentConfig)),
-        ("[systems.NAME]", defaults(lab.config.SystemConfig)),
+        ("[scheduler]", defaults(lab.bench_config.SchedulerConfig)),
+        ("[interlock]", defaults(lab.bench_config.InterlockConfig)),
+        ("[rigs.NAME]", defaults(lab.bench_config.RigConfig)),
+        ("[instruments.NAME]", defaults(lab.bench_config.InstrumentConfig)),
+        ("[systems.NAME]", defaults(lab.bench_config.SystemConfig)),
         ("Training config", defaults(TrainConfig)),
         ("Twin config", defaults(FitConfig)),
         ("WaveShaperA", settings(WaveShaperA)),

@@ -9,7 +9,7 @@ import pytest
 
 from documentation import ROOT
 from drivers.transport import open_rigs
-from lab.config import load_bench
+from lab.bench_config import load_bench
 from served import served
 
 

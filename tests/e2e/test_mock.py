@@ -17,8 +17,8 @@ import pytest
 
 from compose import Compose, Service, read_compose
 from documentation import ROOT
+from lab.bench_config import load_bench
 from lab.client import Client
-from lab.config import load_bench
 from lab.rigs import on_sockets
 
 LIMIT_S = 60.0  # nothing here lasts so long unless it hangs

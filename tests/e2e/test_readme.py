@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from lab.config import BenchConfig
+from lab.bench_config import BenchConfig
 from server.app import create_app
 from server.cli import app
 

@@ -29,8 +29,9 @@ from torch import Tensor
 
 from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import open_bench
+from lab.bench_config import load_bench
 from lab.budget import budget, split_for
-from lab.config import TrainConfig, load_bench
+from lab.config import TrainConfig
 from lab.datasets import load
 from lab.keeping import Keeper
 from lab.measure import DeviceMeasure

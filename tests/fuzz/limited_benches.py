@@ -19,7 +19,7 @@ from drivers.mock.firmware.bounds import Bounds
 from drivers.mock.firmware.mcc import MccFirmware
 from drivers.mock.firmware.waveshaper import WaveShaperFirmware
 from drivers.mock.rig import Rig
-from lab.config import BenchConfig, load_bench
+from lab.bench_config import BenchConfig, load_bench
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARES = {"circuit": 0.45, "plate": 0.95, "optics": 1.0}  # of an entry, up to and with this system

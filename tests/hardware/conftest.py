@@ -15,7 +15,7 @@ from drivers.instrument import Instrument
 from drivers.transport import Rig, open_rigs
 from forwarder import Forwarder
 from lab.bench import Bench, open_bench
-from lab.config import BenchConfig, load_bench
+from lab.bench_config import BenchConfig, load_bench
 from lab.openers import open_instrument
 
 FINDINGS = pytest.StashKey[list[str]]()

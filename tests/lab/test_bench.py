@@ -14,7 +14,7 @@ from drivers.mock.faults import Fault
 from drivers.mock.firmware.waveshaper import WaveShaperFirmware
 from drivers.row_key import row_keys
 from lab.bench import Bench, open_bench
-from lab.config import SchedulerConfig, load_bench
+from lab.bench_config import SchedulerConfig, load_bench
 from lab.errors import ConfigError, SystemFaulted, UnknownName
 from lab.measurement import ForwardPass
 from lab.scheduling.scheduler import HardwareScheduler

@@ -13,7 +13,7 @@ from drivers.mock.rig import Rig
 from drivers.row_key import RowKey, row_keys
 from lab.apparatus import open_apparatus
 from lab.bench import open_bench
-from lab.config import BenchConfig, load_bench
+from lab.bench_config import BenchConfig, load_bench
 from lab.measurement import ForwardPass
 from lab.pat import PhysicalLayer
 from served import ROOT, served_bench

@@ -11,8 +11,8 @@ from drivers.mock.faults import Fault
 from drivers.spec import ArraySpec
 from lab import bringup
 from lab.bench import open_bench
+from lab.bench_config import BenchConfig, load_bench
 from lab.bringup import Check, bring_up, permitted, strongest_row
-from lab.config import BenchConfig, load_bench
 from lab.systems.base import PhysicalSystem, Rows, SystemDescription
 
 ROOT = Path(__file__).parents[2]

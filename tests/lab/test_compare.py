@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from lab.bench import open_bench
+from lab.bench_config import BenchConfig, load_bench
 from lab.client import Client, ServiceError
 from lab.comparison.local import LocalRuns, open_scheduler, scheduled_apparatus
 from lab.comparison.plan import Comparison, Outcome, Progress, compare, plan_comparison, summarise
 from lab.comparison.service import ServiceRuns
 from lab.comparison.table import comparison_text
-from lab.config import BenchConfig, TrainConfig, load_bench
+from lab.config import TrainConfig
 from lab.datasets import Dataset
 from lab.errors import ConfigError, Conflict, SystemClosed
 from lab.events import Event

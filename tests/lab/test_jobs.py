@@ -19,7 +19,8 @@ import lab.scheduling.scheduled_run
 from drivers.errors import InstrumentTimeout
 from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from lab.bench import open_bench
-from lab.config import TrainConfig, load_bench
+from lab.bench_config import load_bench
+from lab.config import TrainConfig
 from lab.datasets import Dataset
 from lab.errors import ConfigError, Conflict, SystemClosed, UnknownName
 from lab.jobs.records import FitConfig, JobRecord, MetricRecord

@@ -8,7 +8,7 @@ import pytest
 
 from drivers.errors import LimitError
 from lab.bench import Bench, open_bench
-from lab.config import BenchConfig, load_bench
+from lab.bench_config import BenchConfig, load_bench
 from lab.errors import ConfigError
 from lab.measurement import ForwardPass
 from lab.plant_run import plant_run

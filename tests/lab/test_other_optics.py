@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from documentation import blocks
 from drivers.row_key import row_keys
 from lab.bench import open_bench
-from lab.config import BenchConfig, load_bench
+from lab.bench_config import BenchConfig, load_bench
 from served import ROOT, served_bench
 
 ROWS = 4

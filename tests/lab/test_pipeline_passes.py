@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from drivers.row_key import RowKey
 from drivers.spec import Array, ArraySpec
-from lab.config import SchedulerConfig
+from lab.bench_config import SchedulerConfig
 from lab.errors import PassCancelled
 from lab.measure import DeviceMeasure, Share
 from lab.pat import Physics

@@ -17,7 +17,7 @@ from drivers.row_key import RowKey, row_keys
 from drivers.spec import Array
 from lab.apparatus import open_apparatus
 from lab.bench import Bench, open_bench
-from lab.config import BenchConfig, load_bench
+from lab.bench_config import BenchConfig, load_bench
 from lab.errors import PassCancelled, UnknownName
 from lab.plant_run import PlantRun, plant_run
 from lab.systems.optics import OpticsSystem

@@ -14,7 +14,7 @@ from drivers.mock.physics.plate_table import REST_SAMPLES
 from drivers.row_key import row_keys
 from drivers.spec import Array
 from lab.bench import Bench, open_bench
-from lab.config import BenchConfig, load_bench
+from lab.bench_config import BenchConfig, load_bench
 from lab.errors import ConfigError
 from lab.oracle import open_oracle
 from lab.systems.plate import RING_DOWN_SAMPLES

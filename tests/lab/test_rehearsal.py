@@ -6,7 +6,7 @@ import pytest
 
 from drivers.transport import open_rigs
 from lab.bench import open_bench
-from lab.config import BenchConfig, RigConfig, load_bench
+from lab.bench_config import BenchConfig, RigConfig, load_bench
 from lab.errors import ConfigError
 from lab.openers import DRIVERS
 from lab.rehearsal import COUNTERPARTS, rehearsed

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from documentation import ROOT
-from lab.config import BenchConfig, InstrumentConfig, RigConfig, load_bench
+from lab.bench_config import BenchConfig, InstrumentConfig, RigConfig, load_bench
 from lab.errors import ConfigError
 from lab.rigs import is_simulated, on_sockets, with_rigs
 

@@ -8,7 +8,8 @@ import torch
 
 from lab.apparatus import open_apparatus
 from lab.bench import open_bench
-from lab.config import TrainConfig, load_bench
+from lab.bench_config import load_bench
+from lab.config import TrainConfig
 from lab.datasets import Dataset
 from lab.network_config import NetworkConfig
 from lab.plant_run import plant_run

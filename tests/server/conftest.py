@@ -17,8 +17,8 @@ from fastapi import FastAPI
 import lab.jobs.runner
 from drivers.errors import InstrumentTimeout
 from drivers.spectrometers.yokogawa import YokogawaAQ6370
+from lab.bench_config import BenchConfig, load_bench
 from lab.client import Client
-from lab.config import BenchConfig, load_bench
 from lab.datasets import Dataset
 from server.app import create_app
 from server.serve import LabServer, listen, run

@@ -13,7 +13,7 @@ from drivers.errors import InstrumentTimeout
 from drivers.shapers.waveshaper import WaveShaperA
 from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from drivers.wires.recording import load_recording
-from lab.config import load_bench
+from lab.bench_config import load_bench
 from lab.guard import guarded_instruments
 from server.check import check_bench
 from server.cli import app

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from lab.bench import Bench, open_bench
+from lab.bench_config import BenchConfig
 from lab.client import Client
-from lab.config import BenchConfig
 from lab.errors import NotPermitted
 from server.app import create_app
 from server.lifespan import SLOW_IMPORTS

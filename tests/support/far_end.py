@@ -25,7 +25,7 @@ from drivers.mock.firmware.waveshaper import WaveShaperFirmware
 from drivers.row_key import RowKey
 from drivers.shapers.waveshaper import WaveShaperA
 from drivers.spec import Array, ArraySpec
-from lab.config import BenchConfig
+from lab.bench_config import BenchConfig
 from lab.systems.base import PhysicalSystem, SystemDescription
 
 LIMIT_S = 10.0  # the promise is 3 s; machines that run tests may be slow

@@ -11,7 +11,7 @@ import numpy as np
 
 from drivers.row_key import RowKey
 from drivers.spec import Array, ArraySpec
-from lab.config import SchedulerConfig
+from lab.bench_config import SchedulerConfig
 from lab.measurement import ForwardPass, Measurement
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.systems.base import PhysicalSystem, Rows, SystemDescription

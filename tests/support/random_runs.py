@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from drivers.errors import DriverError
 from drivers.row_key import row_keys
-from lab.config import SchedulerConfig
+from lab.bench_config import SchedulerConfig
 from lab.errors import LabError
 from lab.measurement import ForwardPass
 from lab.scheduling.scheduler import HardwareScheduler

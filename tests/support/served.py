@@ -10,7 +10,7 @@ from anyio.from_thread import start_blocking_portal
 from drivers.mock.rig import Rig
 from drivers.mock.serve.sockets import Served, serving
 from drivers.transport import open_rigs
-from lab.config import BenchConfig, load_bench
+from lab.bench_config import BenchConfig, load_bench
 from lab.rigs import on_sockets
 
 LIMIT_S = 10.0  # nothing here lasts so long unless it hangs

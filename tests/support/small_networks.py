@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import open_bench
-from lab.config import load_bench
+from lab.bench_config import load_bench
 from lab.pat import PhysicalLayer
 
 BENCH = load_bench(Path(__file__).parents[2] / "bench.toml")

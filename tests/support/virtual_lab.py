@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.config import SchedulerConfig
+from lab.bench_config import SchedulerConfig
 from lab.measurement import ForwardPass, Measurement
 from lab.protection import UNPROTECTED, Protection
 from lab.scheduling.scheduler import HardwareScheduler

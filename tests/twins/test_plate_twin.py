@@ -11,7 +11,8 @@ import twins.linear_systems
 import twins.plate
 from drivers.mock.physics.plate import OscillatingPlate
 from lab.bench import open_bench
-from lab.config import BenchConfig, TwinConfig, load_bench
+from lab.bench_config import BenchConfig, load_bench
+from lab.config import TwinConfig
 from lab.drives import random_series
 from lab.twins import fit_stream, fit_system_twin
 from twins.fitting import FitSettings, MeasuredRows, fit_twin, twin_error

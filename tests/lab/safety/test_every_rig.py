@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from driving import LIMIT_S, driving
-from lab.config import load_bench
+from lab.bench_config import load_bench
 from served import served_bench
 
 ROOT = Path(__file__).parents[3]

@@ -15,7 +15,7 @@ from drivers.errors import InstrumentRefused
 from drivers.mock.faults import Fault
 from far_end import LIMIT_S, FarEnd
 from lab.bench import open_bench
-from lab.config import BenchConfig, load_bench
+from lab.bench_config import BenchConfig, load_bench
 from lab.errors import NotPermitted
 from lab.guard import (
     BEAT,

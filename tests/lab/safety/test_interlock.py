@@ -16,7 +16,7 @@ from drivers.mock.visa import FirmwareAdapter
 from drivers.transport import open_rigs, open_visa
 from far_end import LIMIT_S, FarEnd
 from lab.bench import Bench, open_bench
-from lab.config import BenchConfig, load_bench
+from lab.bench_config import BenchConfig, load_bench
 from lab.errors import ConfigError, LabError, NotPermitted
 from lab.interlock import WatchedInterlock
 from lab.measurement import ForwardPass

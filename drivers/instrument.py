@@ -22,6 +22,25 @@ def check_identity(name: str, identity: str, expected: str | None) -> None:
         raise IdentityError(name, f"'{identity}' answers, not /{expected}/")
 
 
+class Closing:
+    """What `with` does to a driver: it is closed in the end."""
+
+    def close(self) -> None:
+        """Shut down and release the connection; idempotent."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
 class Instrument(Protocol):
     """One device behind one driver; whoever opens it closes it (`with`)."""
 

@@ -12,8 +12,7 @@ stopped: the safe state is 0 V on both, played.
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from drivers.errors import (
     ProtocolError,
     refuse,
 )
-from drivers.instrument import check_identity
+from drivers.instrument import Closing, check_identity
 from drivers.limits import Narrowing, slew
 from drivers.spec import Array, ArraySpec
 
@@ -39,7 +38,7 @@ _SAFE_SAMPLES = 16
 _OVERSHOOT_V = 0.05  # a calibrated reading may lie so far beyond the range's end
 
 
-class MccUsb1208HS:
+class MccUsb1208HS(Closing):
     """A circuit's voltage in, its voltage out, row by row.
 
     The hardware's limits; the bench file may set narrower ones for `drive`: `low`, `high` or
@@ -145,17 +144,6 @@ class MccUsb1208HS:
         finally:
             self._closed = True
             self._board.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # --- CircuitDAQ ---------------------------------------------------------------------------
 

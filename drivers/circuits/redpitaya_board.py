@@ -8,7 +8,6 @@ documentation and the firmware's source, OS 2.00 or newer.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 
 from pymeasure.adapters import Adapter
@@ -17,6 +16,7 @@ from pymeasure.instruments.validators import strict_discrete_set, strict_range
 
 from drivers.circuits.redpitaya_table import LENGTH
 from drivers.errors import InstrumentRefused, refuse
+from drivers.instrument import Closing
 from drivers.wires.scpi import ScpiLink
 
 CLOCK_HZ = 125e6
@@ -113,7 +113,7 @@ class Input(Channel):  # type: ignore[misc]  # PyMeasure is untyped
     )
 
 
-class RedPitayaBoard(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is untyped
+class RedPitayaBoard(Closing, SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure is untyped
     """The board: settings, digital pins, errors, safe state."""
 
     aout = Instrument.MultiChannelCreator(Output, (1, 2), prefix="aout")
@@ -213,14 +213,6 @@ class RedPitayaBoard(SCPIMixin, Instrument):  # type: ignore[misc]  # PyMeasure 
             self.shutdown()
         finally:
             self._link.close()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def digital_input(self, pin: str) -> bool:
         """Return the level of a digital pin, `DIO0_P` to `DIO10_N`, that is an input.

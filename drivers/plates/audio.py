@@ -11,8 +11,7 @@ overflow are repeated.
 """
 
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from drivers.errors import (
     ProtocolError,
     refuse,
 )
-from drivers.instrument import Recording, check_identity
+from drivers.instrument import Closing, Recording, check_identity
 from drivers.limits import Narrowing, duty, rms, slew
 from drivers.plates.alignment import HEARD, IN_SYNC, Aligner, make_reference
 from drivers.plates.audio_port import (
@@ -52,7 +51,7 @@ _ERRORS: dict[type[PortError], type[DriverError]] = {
 }
 
 
-class AudioPlate:
+class AudioPlate(Closing):
     """A speaker, a plate and a microphone; `drive` and `response` (samples,) are of full scale.
 
     The hardware's limits; the bench file may set narrower ones for `drive`: `low`, `high` or
@@ -156,17 +155,6 @@ class AudioPlate:
         finally:
             self._closed = True
             self._translate("close", self._port.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # --- SpeakerPlate -----------------------------------------------------------------------
 

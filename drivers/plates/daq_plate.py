@@ -7,20 +7,17 @@ The board takes its first input sample of a row at the edge that it plays with t
 output sample: there is no latency to look for, no reference, and no row out of sync.
 """
 
-from types import TracebackType
-from typing import Self
-
 import numpy as np
 
 from drivers.circuits.mcc import MccUsb1208HS
 from drivers.circuits.mcc_board import DaqBoard
 from drivers.errors import refuse
-from drivers.instrument import CircuitDAQ, Recording
+from drivers.instrument import CircuitDAQ, Closing, Recording
 from drivers.limits import Narrowing, duty, rms, slew
 from drivers.spec import Array, ArraySpec
 
 
-class DaqPlate:
+class DaqPlate(Closing):
     """A plate behind a board's volts; `drive` and `response` (samples,) are of full scale.
 
     A response beyond full scale is returned as it is, up to the end of the board's own range. The
@@ -90,17 +87,6 @@ class DaqPlate:
     def close(self) -> None:
         """Bring the outputs to 0 V and release the board; idempotent."""
         self._daq.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # --- SpeakerPlate -----------------------------------------------------------------------
 

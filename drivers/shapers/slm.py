@@ -12,8 +12,7 @@ Phase -2 pi to 2 pi rad.
 
 import math
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from drivers.errors import (
     ProtocolError,
     refuse,
 )
-from drivers.instrument import check_identity
+from drivers.instrument import Closing, check_identity
 from drivers.limits import Narrowing, transmission
 from drivers.shapers.slm_display import DisplayError, PhaseDisplay
 from drivers.shapers.slm_grating import Grating, Levels, level_type, levels_of
@@ -36,7 +35,7 @@ T = TypeVar("T")
 PERIOD_ROWS = (3, 64)
 
 
-class SLMShaper:
+class SLMShaper(Closing):
     """A pulse shaper with `lines` lines, each a grating on its own columns."""
 
     ATTENUATION_DB = (0.0, 60.0)
@@ -141,17 +140,6 @@ class SLMShaper:
         finally:
             self._closed = True
             self._display.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # --- PulseShaper ------------------------------------------------------------------------
 

@@ -10,15 +10,14 @@ loaded the light passes through uncontrolled states for some ten milliseconds.
 """
 
 import json
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import numpy as np
 
 from drivers.abort import Abort
 from drivers.errors import InstrumentRefused, ProtocolError, refuse
-from drivers.instrument import check_identity
+from drivers.instrument import Closing, check_identity
 from drivers.limits import Narrowing, transmission
 from drivers.shapers.wsp import Profile, ProfileFormat, parse_profile
 from drivers.spec import Array, ArraySpec
@@ -32,7 +31,7 @@ _HALF_STEP_THZ = STEP_THZ / 2
 _PATH = "/waveshaper/"
 
 
-class WaveShaperA:
+class WaveShaperA(Closing):
     """A pulse shaper with `lines` lines of 1 GHz, all sent to one port.
 
     The hardware's limits; the bench file may set narrower ones: `low` (the least attenuation that
@@ -135,17 +134,6 @@ class WaveShaperA:
         finally:
             self._closed = True
             self._client.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # --- PulseShaper ------------------------------------------------------------------------
 

@@ -11,8 +11,7 @@ pixels of which one is at full scale reads exactly the upper limit of `power`: s
 """
 
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ from drivers.errors import (
     ProtocolError,
     refuse,
 )
-from drivers.instrument import check_identity
+from drivers.instrument import Closing, check_identity
 from drivers.spec import Array, ArraySpec
 from drivers.spectrometers.ocean_link import BadAnswer, OceanLink, Refusal
 
@@ -36,7 +35,7 @@ MOST_POINTS = 50_001
 MOST_DARK_FRAMES = 1000
 
 
-class OceanSpectrometer:
+class OceanSpectrometer(Closing):
     """A spectrometer that integrates once per `measure` and returns power in W.
 
     `power` declares what `measure` returns: (points,), W; its upper limit means saturated.
@@ -137,17 +136,6 @@ class OceanSpectrometer:
         finally:
             self._closed = True
             self._link.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # --- Spectrometer -----------------------------------------------------------------------
 

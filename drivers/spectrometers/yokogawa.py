@@ -13,7 +13,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from pymeasure.instruments.yokogawa.aq6370series import AQ6370Series
 
 from drivers.abort import Abort
 from drivers.errors import Aborted, InstrumentRefused, InstrumentTimeout, refuse
-from drivers.instrument import check_identity
+from drivers.instrument import Closing, check_identity
 from drivers.spec import Array, ArraySpec
 from drivers.wires.scpi import ScpiLink
 
@@ -40,7 +39,7 @@ _NO_ERROR = re.compile(r"\+?0,")
 _ERRORS_AT_MOST = 30
 
 
-class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untyped
+class YokogawaAQ6370(Closing, AQ6370Series):  # type: ignore[misc]  # PyMeasure is untyped
     """A spectrum analyser that sweeps once per `measure` and returns trace A in W.
 
     `power` declares what `measure` returns: (points,), W. A value at or above its upper limit
@@ -290,14 +289,6 @@ class YokogawaAQ6370(AQ6370Series):  # type: ignore[misc]  # PyMeasure is untype
             self.shutdown()
         finally:
             self._link.close()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _stop_cleanly(self) -> None:
         """Forget old errors and stop what runs."""

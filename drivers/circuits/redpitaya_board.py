@@ -6,8 +6,6 @@ documentation and the firmware's source, OS 2.00 or newer.
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from pymeasure.adapters import Adapter
@@ -18,12 +16,11 @@ from drivers.circuits.redpitaya_table import LENGTH
 from drivers.errors import InstrumentRefused, refuse
 from drivers.instrument import Closing
 from drivers.wires.scpi import ScpiLink
+from drivers.wires.scpi_settings import refuse_queued_errors, understood, verify
 
 CLOCK_HZ = 125e6
 DECIMATIONS = (1, 2, 4, 8, *range(16, 65_537))
 TERMINATOR = "\r\n"
-_ERRORS_AT_MOST = 30
-_NO_ERROR = re.compile(r"\+?0,")
 _PIN = re.compile(r"DIO(?:\d|10)_[PN]")
 
 
@@ -248,34 +245,14 @@ class RedPitayaBoard(Closing, SCPIMixin, Instrument):  # type: ignore[misc]  # P
 
     def _check_outputs_off(self) -> None:
         for number, channel in self.aout.items():
-            with self._understood(f"OUTPUT{number}:STATE?"):
+            with understood(self._link, f"OUTPUT{number}:STATE?"):
                 if channel.output_enabled:
                     raise InstrumentRefused(self.name, f"OUTPUT{number}: is still on")
 
     def _refuse_queued_errors(self, asked: str) -> None:
-        """Empty the error queue; raise InstrumentRefused if there was anything in it."""
-        errors: list[str] = []
-        while len(errors) < _ERRORS_AT_MOST:
-            entry = self._link.ask("SYST:ERR:NEXT?")
-            if _NO_ERROR.match(entry):
-                break
-            errors.append(entry)
-        if errors:
-            raise InstrumentRefused(self.name, f"{asked}: {'; '.join(errors)}")
+        refuse_queued_errors(self._link, asked, "SYST:ERR:NEXT?")
 
     def _verify(self, owner: Any, setting: str, value: Any) -> None:
         named = setting if owner is self else f"{type(owner).__name__.lower()} {owner.id} {setting}"
-        with self._understood(named):
-            actual = getattr(owner, setting)
-            tolerance = 1e-5 * value if isinstance(value, float) else 0  # six digits come back
-            same = abs(actual - value) <= tolerance if tolerance else actual == value
-        if not same:
-            raise InstrumentRefused(self.name, f"{named}: set to {value!r} but is {actual!r}")
-
-    @contextmanager
-    def _understood(self, asked: str) -> Iterator[None]:
-        """Turn PyMeasure's failures to read an answer into ProtocolError."""
-        try:
-            yield
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise self._link.distrust(asked, f"unexpected answer ({error})") from error
+        # six digits come back
+        verify(self._link, named, value, lambda: getattr(owner, setting), share=1e-5)

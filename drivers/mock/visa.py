@@ -9,7 +9,7 @@ from pyvisa.errors import VisaIOError
 
 from drivers.mock.faults import ConnectionDropped, FaultOrder, OrderQueue, WireFault
 from drivers.mock.rig import Session, StreamFirmware
-from drivers.wires.scpi import length_digits
+from drivers.wires.blocks import length_digits
 
 
 class FirmwareAdapter(Adapter):  # type: ignore[misc]  # PyMeasure is untyped

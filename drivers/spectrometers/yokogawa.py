@@ -1,45 +1,34 @@
 """Yokogawa AQ6370 series optical spectrum analyser over Ethernet (SCPI, TCP port 10001).
 
-Builds on PyMeasure's class and mends what is broken in its release 0.16: it cannot be opened over
-TCP, `active_trace` raises TypeError, the upper limit of `wavelength_start` is 1700 - 9 m, and the
-binary trace is read without a query and leaves its terminator behind. Beyond that, wavelengths
-keep nine digits instead of six, and waits end.
-
+A sweep, an offset adjustment, and how they end; PyMeasure's class, mended, is `yokogawa_mended`'s.
 No wire call waits longer than the adapter's timeout: a sweep and a zero are started and polled. One
 thread at a time has the instrument for a whole measurement; `abort` alone may come from another.
 """
 
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from pymeasure.adapters import Adapter
-from pymeasure.instruments import Instrument
-from pymeasure.instruments.validators import strict_discrete_set, strict_range
-from pymeasure.instruments.yokogawa.aq6370series import AQ6370Series
 
 from drivers.abort import Abort
-from drivers.errors import Aborted, InstrumentRefused, InstrumentTimeout, refuse
-from drivers.instrument import Closing, check_identity
+from drivers.errors import Aborted, InstrumentTimeout, refuse
+from drivers.instrument import check_identity
 from drivers.spec import Array, ArraySpec
-from drivers.wires.scpi import ScpiLink
+from drivers.spectrometers.yokogawa_mended import MendedAQ6370
+from drivers.wires.scpi_settings import refuse_queued_errors, verify
 
 POINTS = (101, 50_001)
 WAVELENGTH_NM = (600.0, 1700.0)
 RESOLUTIONS_NM = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 SENSITIVITIES = ("NHLD", "NAUT", "NORM", "MID", "HIGH1", "HIGH2", "HIGH3")
-TERMINATOR = "\r\n"
 _POLL_INTERVAL_S = 0.005
 _TRACE = ":TRACe:Y? TRA"
 _STOP = ":ABORt"
-_NO_ERROR = re.compile(r"\+?0,")
-_ERRORS_AT_MOST = 30
 
 
-class YokogawaAQ6370(Closing, AQ6370Series):  # type: ignore[misc]  # PyMeasure is untyped
+class YokogawaAQ6370(MendedAQ6370):
     """A spectrum analyser that sweeps once per `measure` and returns trace A in W.
 
     `power` declares what `measure` returns: (points,), W. A value at or above its upper limit
@@ -79,11 +68,7 @@ class YokogawaAQ6370(Closing, AQ6370Series):  # type: ignore[misc]  # PyMeasure 
         reach the adapter when `adapter` is an address. Raises LimitError; TypeError for other
         keyword arguments that nobody would hear of.
         """
-        if kwargs and not isinstance(adapter, str | int):
-            raise TypeError(f"{name}: unknown settings {', '.join(kwargs)}")
-        ends = {"read_termination": TERMINATOR, "write_termination": TERMINATOR}
-        # Past AQ6370Series: its own __init__ passes the illegal VISA attribute `port`.
-        super(AQ6370Series, self).__init__(adapter, name, tcpip=ends, **kwargs)
+        super().__init__(adapter, name, user=user, password=password, **kwargs)
         _check_axis(name, start_nm, stop_nm, points)
         _check_choice(name, "resolution_nm", resolution_nm, RESOLUTIONS_NM)
         _check_choice(name, "sensitivity", sensitivity, SENSITIVITIES)
@@ -99,7 +84,6 @@ class YokogawaAQ6370(Closing, AQ6370Series):  # type: ignore[misc]  # PyMeasure 
         self._expect_idn = expect_idn
         self._abort = Abort(name)
         self._wavelengths_m = np.linspace(start_nm, stop_nm, points) * 1e-9
-        self._link = ScpiLink(self.adapter, name, user, password, TERMINATOR)
         self._settings: Mapping[str, Any] = {
             "transfer_format": "REAL,32",
             "level_scale": "LINEAR",
@@ -114,91 +98,12 @@ class YokogawaAQ6370(Closing, AQ6370Series):  # type: ignore[misc]  # PyMeasure 
             "sweep_mode": "SINGLE",
         }
 
-    # --- settings, mended or added ----------------------------------------------------------
-
-    wavelength_start = Instrument.control(
-        ":SENSe:WAVelength:STARt?",
-        ":SENSe:WAVelength:STARt %.9g",
-        """Control the start wavelength of a sweep (float from 50e-9 to 1700e-9 m).""",
-        validator=strict_range,
-        values=[50e-9, 1700e-9],
-        dynamic=True,
-    )
-
-    wavelength_stop = Instrument.control(
-        ":SENSe:WAVelength:STOP?",
-        ":SENSe:WAVelength:STOP %.9g",
-        """Control the stop wavelength of a sweep (float from 600e-9 to 2250e-9 m).""",
-        validator=strict_range,
-        values=[600e-9, 2250e-9],
-        dynamic=True,
-    )
-
-    active_trace = Instrument.control(
-        ":TRACe:ACTive?",
-        ":TRACe:ACTive %s",
-        """Control the active trace (str 'TRA' to 'TRG').""",
-        validator=strict_discrete_set,
-        values=["TRA", "TRB", "TRC", "TRD", "TRE", "TRF", "TRG"],
-        cast=str,
-    )
-
-    transfer_format = Instrument.control(
-        ":FORMat:DATA?",
-        ":FORMat:DATA %s",
-        """Control the data transfer format (str 'ASCII', 'REAL,32' or 'REAL,64').""",
-        validator=strict_discrete_set,
-        values=["ASCII", "REAL,32", "REAL,64"],
-        cast=str,
-        maxsplit=0,
-    )
-
-    level_scale = Instrument.control(
-        ":DISPlay:TRACe:Y1:SCALe:SPACing?",
-        ":DISPlay:TRACe:Y1:SCALe:SPACing %d",
-        """Control the level scale of the trace (str 'LOGARITHMIC' in dBm or 'LINEAR' in W).""",
-        validator=strict_discrete_set,
-        values={"LOGARITHMIC": 0, "LINEAR": 1},
-        map_values=True,
-    )
-
-    automatic_zero = Instrument.control(
-        ":CALibration:ZERO?",
-        ":CALibration:ZERO %d",
-        """Control the automatic offset adjustment (bool).
-
-        When on, it interrupts the instrument for half a minute every ten minutes (remote control
-        manual IM AQ6370C-17EN, "Setting the timeout time"); `zero` does it when there is time.
-        """,
-        validator=strict_discrete_set,
-        values={False: 0, True: 1},
-        map_values=True,
-    )
+    # --- Spectrometer -----------------------------------------------------------------------
 
     @property
     def wavelengths_m(self) -> Array:
         """Get the wavelength axis of `measure`, (points,), m."""
         return self._wavelengths_m.copy()
-
-    # --- the wire: PyMeasure's own properties go through here as well -----------------------
-
-    def write(self, command: str, **kwargs: Any) -> None:
-        """Send one command; raises a DriverError if the instrument cannot be reached."""
-        self._link.write(command)
-
-    def read(self, **kwargs: Any) -> str:
-        """Return one answer without its terminator; raises a DriverError if there is none."""
-        return self._link.read()
-
-    def ask(self, command: str, query_delay: float | None = None) -> str:
-        """Send a query and return its answer; raises a DriverError if there is none."""
-        return self._link.ask(command)
-
-    # --- Spectrometer -----------------------------------------------------------------------
-
-    def identify(self) -> str:
-        """Return maker, model, serial number and firmware version, as the instrument says."""
-        return self._link.ask("*IDN?")
 
     def start(self) -> None:
         """Reconnect if need be, check who answers, stop what runs, apply and verify settings.
@@ -283,13 +188,6 @@ class YokogawaAQ6370(Closing, AQ6370Series):  # type: ignore[misc]  # PyMeasure 
                 self._refuse_queued_errors("abort")
         super().shutdown()
 
-    def close(self) -> None:
-        """Shut down, log out and release the connection; idempotent."""
-        try:
-            self.shutdown()
-        finally:
-            self._link.close()
-
     def _stop_cleanly(self) -> None:
         """Forget old errors and stop what runs."""
         self.write("*CLS")
@@ -322,31 +220,10 @@ class YokogawaAQ6370(Closing, AQ6370Series):  # type: ignore[misc]  # PyMeasure 
         return int(answer)
 
     def _refuse_queued_errors(self, asked: str) -> None:
-        """Empty the error queue; raise InstrumentRefused if there was anything in it."""
-        errors: list[str] = []
-        while len(errors) < _ERRORS_AT_MOST:
-            entry = self._link.ask(":SYSTem:ERRor?")
-            if _NO_ERROR.match(entry):
-                break
-            errors.append(entry)
-        if errors:
-            raise InstrumentRefused(self.name, f"{asked}: {'; '.join(errors)}")
+        refuse_queued_errors(self._link, asked, ":SYSTem:ERRor?")
 
     def _verify(self, setting: str, value: Any) -> None:
-        with self._understood(setting):
-            actual = getattr(self, setting)
-            tolerance = 1e-6 * value if isinstance(value, float) else 0
-            same = abs(actual - value) <= tolerance if tolerance else actual == value
-        if not same:
-            raise InstrumentRefused(self.name, f"{setting}: set to {value!r} but is {actual!r}")
-
-    @contextmanager
-    def _understood(self, asked: str) -> Iterator[None]:
-        """Turn PyMeasure's failures to read an answer into ProtocolError."""
-        try:
-            yield
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise self._link.distrust(asked, f"unexpected answer ({error})") from error
+        verify(self._link, setting, value, lambda: getattr(self, setting), share=1e-6)
 
 
 def _check_axis(name: str, start_nm: float, stop_nm: float, points: int) -> None:

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pymeasure.adapters import Adapter
 from pyvisa.constants import StatusCode
 from pyvisa.errors import VisaIOError
@@ -23,9 +22,7 @@ from drivers.errors import (
     InstrumentTimeout,
     ProtocolError,
 )
-
-Block = bytes | bytearray | memoryview | NDArray[Any]
-"""Data of a block: anything that lies in one piece of memory."""
+from drivers.wires.blocks import Block, header, read_head, read_into, write_parts
 
 _STALE_LINES_AT_MOST = 1000
 _RESYNCHRONISED_WITHIN_S = 2.0
@@ -69,10 +66,10 @@ class ScpiLink:
         self._step = _Step.NEW
         self._lock = threading.RLock()
         # what our own adapters offer beyond PyMeasure's; others do with their exact `read_bytes`
-        self._read_head = getattr(adapter, "read_head", partial(_read_head, adapter))
-        self._read_into = getattr(adapter, "read_into", partial(_read_into, adapter))
+        self._read_head = getattr(adapter, "read_head", partial(read_head, adapter))
+        self._read_into = getattr(adapter, "read_into", partial(read_into, adapter))
         self._read_over = getattr(adapter, "read_over", self._read_exactly)
-        self._write_parts = getattr(adapter, "write_parts", partial(_write_parts, adapter))
+        self._write_parts = getattr(adapter, "write_parts", partial(write_parts, adapter))
         self._unread = getattr(adapter, "unread", lambda: False)
 
     @property
@@ -100,8 +97,7 @@ class ScpiLink:
     def write_block(self, command: str, data: Block) -> None:
         """Send `command` and `data` as an IEEE 488.2 definite-length block, in one message."""
         content = np.frombuffer(data, dtype=np.uint8).data if len(data) else b""
-        length = str(len(content))
-        head = f"{command} #{len(length)}{length}".encode("ascii")
+        head = f"{command} ".encode("ascii") + header(len(content))
         parts: tuple[bytes | memoryview, ...] = (head, content, self._terminator)
         if len(content) <= _SHORT:
             parts = (b"".join(parts),)
@@ -291,25 +287,3 @@ class ScpiLink:
 
 def _timed_out(error: Exception) -> bool:
     return isinstance(error, VisaIOError) and error.error_code == StatusCode.error_timeout
-
-
-def length_digits(head: bytes | bytearray) -> int:
-    """Return how many digits follow the first two bytes of a block; 0 where they begin none."""
-    return int(head[1:]) if head[:1] == b"#" and head[1:].isdigit() else 0
-
-
-def _read_head(adapter: Adapter) -> bytes:
-    head: bytes = adapter.read_bytes(2)
-    digits = length_digits(head)
-    return head + adapter.read_bytes(digits) if digits else head
-
-
-def _read_into(adapter: Adapter, whole: memoryview) -> None:
-    data = adapter.read_bytes(len(whole))
-    if len(data) != len(whole):
-        raise VisaIOError(StatusCode.error_timeout)
-    whole[:] = data
-
-
-def _write_parts(adapter: Adapter, *parts: bytes | memoryview) -> None:
-    adapter.write_bytes(b"".join(parts))

@@ -15,7 +15,7 @@ from pyvisa.constants import ResourceAttribute, StatusCode
 from pyvisa.errors import VisaIOError
 from pyvisa_py.tcpip import TCPIPSocketSession
 
-from drivers.wires.scpi import length_digits
+from drivers.wires.blocks import length_digits
 
 _AHEAD = 8192  # bytes: a header and a short block arrive by one call to the system
 

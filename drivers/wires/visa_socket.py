@@ -23,7 +23,7 @@ from pyvisa.constants import StatusCode
 from pyvisa.errors import VisaIOError
 
 from drivers.errors import ConnectionLost
-from drivers.wires.scpi import length_digits
+from drivers.wires.blocks import read_head
 
 if TYPE_CHECKING:
     from drivers.wires.visa_session import ExactSession
@@ -92,9 +92,7 @@ class SocketAdapter(VISAAdapter):  # type: ignore[misc]  # PyMeasure is untyped
         """Return the header of a data block, or the first two bytes of what is none."""
         if self._session is not None:
             return self._session.take_head()
-        head: bytes = self.connection.read_bytes(2)
-        digits = length_digits(head)
-        return head + self.connection.read_bytes(digits) if digits else head
+        return read_head(self.connection)
 
     def read_into(self, whole: memoryview) -> None:
         """Fill `whole` with the bytes that come next."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drivers.mock.faults import Fault
-from drivers.mock.firmware.scpi import Handler, ScpiDevice, ScpiError, ScpiSession
+from drivers.mock.firmware.scpi import Arguments, Handler, ScpiDevice, ScpiError, ScpiSession, block
 from drivers.spec import Array
 
 IDENTITY = "YOKOGAWA,AQ6370D,91X000001,02.01"
@@ -33,9 +33,9 @@ class NumberSetting:
     high: float
     integer: bool = False
 
-    def parse(self, arguments: list[str]) -> float:
+    def parse(self, arguments: Arguments) -> float:
         """Return the number sent, in m where it is a wavelength, or raise the SCPI error."""
-        match = _NUMBER.match(_single(arguments))
+        match = _NUMBER.match(arguments.single())
         if match is None:
             raise ScpiError(-104, "Data type error")
         unit = (match[2] or "").upper()
@@ -58,7 +58,7 @@ class ChoiceSetting:
     default: float = 0
     answers_word: bool = False
 
-    def parse(self, arguments: list[str]) -> float:
+    def parse(self, arguments: Arguments) -> float:
         """Return the number of the word that was sent, or raise the SCPI error."""
         sent = ",".join(arguments).upper()
         if not sent:
@@ -176,7 +176,7 @@ class AQ6370Firmware:
         return commands
 
     def _accessors(self, setting: Setting) -> dict[str, Handler]:
-        def change(arguments: list[str]) -> None:
+        def change(arguments: Arguments) -> None:
             if setting is ZERO and [a.upper() for a in arguments] == ["ONCE"]:
                 self._zero()
                 return
@@ -247,21 +247,11 @@ class AQ6370Firmware:
             dbm = 10 * np.log10(np.maximum(self._trace, 0.0) / 1e-3)
         return np.asarray(np.maximum(dbm, _FLOOR_DBM))
 
-    def _send_trace(self, arguments: list[str], read: Callable[[], Array]) -> str | bytes:
-        if _single(arguments).upper() != "TRA":
+    def _send_trace(self, arguments: Arguments, read: Callable[[], Array]) -> str | bytes:
+        if arguments.single().upper() != "TRA":
             raise ScpiError(-224, "Illegal parameter value")
         self._done()  # a sweep may have ended since
         values = read()
         if self._values[FORMAT] == 0:
             return ",".join(f"{v:+.8E}" for v in values)
-        data = values.astype("<f4" if self._values[FORMAT] == 1 else "<f8").tobytes()
-        length = str(len(data)).encode()
-        return b"#%d%s%s" % (len(length), length, data)
-
-
-def _single(arguments: list[str]) -> str:
-    if not arguments:
-        raise ScpiError(-109, "Missing parameter")
-    if len(arguments) > 1:
-        raise ScpiError(-108, "Parameter not allowed")
-    return arguments[0]
+        return block(values.astype("<f4" if self._values[FORMAT] == 1 else "<f8").tobytes())

@@ -16,14 +16,20 @@ read and scaled here.
 
 import time
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from pymeasure.adapters import Adapter
 
 from drivers.abort import Abort
-from drivers.circuits.redpitaya_board import CLOCK_HZ, DECIMATIONS, RedPitayaBoard
+from drivers.circuits.redpitaya_board import CLOCK_HZ, RedPitayaBoard
+from drivers.circuits.redpitaya_row import (
+    before_rounding,
+    check_factors,
+    check_row,
+    decimation_for,
+    volts,
+)
 from drivers.circuits.redpitaya_table import (
     CODES,
     LEAD,
@@ -44,7 +50,7 @@ from drivers.errors import (
     refuse,
 )
 from drivers.instrument import check_identity
-from drivers.limits import Narrowing, RowLimit, slew
+from drivers.limits import Narrowing, slew
 from drivers.spec import Array, ArraySpec
 
 _POLL_INTERVAL_S = 0.001
@@ -89,19 +95,19 @@ class RedPitayaDAQ(RedPitayaBoard):
         wider than the instrument's; TypeError for keyword arguments that nobody would hear of.
         """
         super().__init__(adapter, name, **kwargs)
-        _check_row(name, samples, gap_samples)
-        _check_factors(name, amplifier_gain, probe_attenuation)
-        decimation = _decimation(name, rate_hz)
+        check_row(name, samples, gap_samples)
+        check_factors(name, amplifier_gain, probe_attenuation)
+        decimation = decimation_for(name, rate_hz)
         self.gap_samples = gap_samples
         self._table = RowTable(samples, gap_samples)
         self.rows_at_once = self._table.rows_at_once
         self._full_drive_v = self.FULL_SCALE_V * amplifier_gain
         of_a_row = (slew(self.GREATEST_SLEW_V * amplifier_gain, "V"),)
-        declared = _spec("drive", samples, self._full_drive_v, of_a_row).limited(drive)
-        self._drive = _before_rounding(declared, self._full_drive_v / CODES)
+        declared = volts("drive", samples, self._full_drive_v, of_a_row).limited(drive)
+        self._drive = before_rounding(declared, self._full_drive_v / CODES)
         if not self._drive.low <= 0 <= self._drive.high:
             raise ValueError(f"drive: {drive} V leaves out 0 V, which is played between rows")
-        self._response = _spec("response", samples, self.FULL_SCALE_V * probe_attenuation)
+        self._response = volts("response", samples, self.FULL_SCALE_V * probe_attenuation)
         self.frame_rate_hz = CLOCK_HZ / decimation
         self.loopback_delay_frames = 0
         self._shot_s = LENGTH / self.frame_rate_hz
@@ -282,45 +288,3 @@ class RedPitayaDAQ(RedPitayaBoard):
         if abs(slip) > 1:
             message = f"the last row is recorded {slip} samples off: are both rates the same?"
             raise ProtocolError(self.name, f"test shot: {message}")
-
-
-def _spec(
-    name: str, samples: int, full_v: float, row_limits: tuple[RowLimit, ...] = ()
-) -> ArraySpec:
-    return ArraySpec(name, "V", (samples,), -full_v, full_v, row_limits=row_limits)
-
-
-def _before_rounding(spec: ArraySpec, step_v: float) -> ArraySpec:
-    """Return a spec whose rows keep to its limits after they are rounded to the DAC's steps.
-
-    Each end of a jump may move by half a step. Raises ValueError for a limit of less than a step.
-    """
-    limits = [
-        limit.narrowed(spec.name, limit.most - step_v) if limit.is_narrower else limit
-        for limit in spec.row_limits
-    ]
-    return replace(spec, row_limits=tuple(limits))
-
-
-def _decimation(name: str, rate_hz: float) -> int:
-    """Return the divider for a rate, or raise LimitError."""
-    decimation = round(CLOCK_HZ / rate_hz) if rate_hz > 0 else 0
-    if decimation not in DECIMATIONS or abs(CLOCK_HZ / decimation / rate_hz - 1) > 1e-9:
-        message = f"{rate_hz:g} Hz is not 125 MHz over 1, 2, 4, 8 or an integer of 16 to 65536"
-        refuse(name, "rate", message)
-    return decimation
-
-
-def _check_row(name: str, samples: int, gap_samples: int) -> None:
-    if samples < 2 or gap_samples < 1:
-        message = f"{samples} and {gap_samples} are below 2 and 1 samples"
-        refuse(name, "samples, gap", message)
-    if samples + gap_samples > LENGTH - SEARCHED:
-        message = f"{samples} + {gap_samples} samples are more than {LENGTH - SEARCHED} of a table"
-        refuse(name, "samples, gap", message)
-
-
-def _check_factors(name: str, amplifier_gain: float, probe_attenuation: float) -> None:
-    for quantity, value in (("amplifier_gain", amplifier_gain), ("probe", probe_attenuation)):
-        if not 0 < value < np.inf:
-            refuse(name, quantity, f"{value!r} is not above 0")

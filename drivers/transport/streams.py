@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 import httpx
 from pymeasure.adapters import Adapter
 
-from drivers.mock.firmware.ocean import OceanFirmware, SessionWire
+from drivers.mock.byte_wire import SessionWire
+from drivers.mock.firmware.ocean import OceanFirmware
 from drivers.mock.http import FirmwareClient
 from drivers.mock.replay import ReplayedStream
 from drivers.mock.rig import HttpFirmware, Rig, StreamFirmware

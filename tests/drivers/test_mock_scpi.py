@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from drivers.mock.faults import ConnectionDropped, Fault
 from drivers.mock.firmware import scpi_parser
-from drivers.mock.firmware.scpi import ScpiDevice, ScpiSession, block, spellings
+from drivers.mock.firmware.scpi import ScpiDevice, ScpiSession, block
+from drivers.mock.firmware.scpi_headers import spellings
 from drivers.mock.firmware.yokogawa import IDENTITY, AQ6370Firmware
 
 

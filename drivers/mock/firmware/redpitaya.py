@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from drivers.mock.faults import Fault
 from drivers.mock.firmware.bounds import Bounds
 from drivers.mock.firmware.mcc import DrivenCircuit
+from drivers.mock.firmware.redpitaya_pins import PINS, pin_commands
 from drivers.mock.firmware.redpitaya_state import (
     CLOCK_HZ,
     CODES,
@@ -27,9 +28,7 @@ from drivers.mock.firmware.redpitaya_state import (
     keep,
     number,
     numbers,
-    one_of,
     own_error,
-    two,
     word,
 )
 from drivers.mock.firmware.scpi import Arguments, Handler, ScpiDevice, ScpiError, ScpiSession, block
@@ -41,7 +40,6 @@ _MARK = CODES // 4
 _SHAPES = ("SINE", "SQUARE", "TRIANGLE", "SAWU", "SAWD", "DC", "PWM", "ARBITRARY", "DC_NEG")
 _SOURCES = ("DISABLED", "NOW", *(f"{s}_{e}" for s in ("CH1", "CH2", "EXT") for e in ("PE", "NE")))
 _GENERATED = ("AWG_PE", "AWG_NE")
-_PINS = [f"DIO{i}_{side}" for side in "PN" for i in range(11)]
 _ON_OFF = ("OFF", "ON")
 
 
@@ -74,8 +72,7 @@ class RedPitayaFirmware:
         self._clock = clock
         self._generators = {1: Generator(), 2: Generator()}
         self._acquisition = Acquisition()
-        self.pins = dict.fromkeys(_PINS, 0)
-        self._directions = dict.fromkeys(_PINS, "IN")
+        self.pins = dict.fromkeys(PINS, 0)
         self.bounds = self._full_scale = Bounds(-amplifier_gain, amplifier_gain)
         self.out_of_limits = 0
         self.tables = 0
@@ -136,7 +133,7 @@ class RedPitayaFirmware:
             "SOUR#:BURS:NOR?": lambda a: str(self._generator(a).repetitions),
             "SYSTem:BRD:Name?": lambda _: '"STEMlab 125-14"',
             **self._acquisition_commands(),
-            **self._pin_commands(),
+            **pin_commands(self.pins),
         }
 
     def _acquisition_commands(self) -> dict[str, Handler]:
@@ -166,25 +163,6 @@ class RedPitayaFirmware:
             "ACQ:DATA:Units?": lambda a: a.connection.settings.get("units", "VOLTS"),
             "ACQ:DATA:FORMAT": lambda a: keep(a, "format", word(a, ("BIN", "ASCII"))),
             "ACQ:DATA:FORMAT?": lambda a: a.connection.settings.get("format", "ASCII"),
-        }
-
-    def _pin_commands(self) -> dict[str, Handler]:
-        def turn(arguments: Arguments) -> None:
-            direction, pin = two(arguments)
-            self._directions[one_of(pin, _PINS)] = one_of(direction, ("IN", "OUT"))
-
-        def drive(arguments: Arguments) -> None:
-            pin, level = two(arguments)
-            if self._directions[one_of(pin, _PINS)] == "IN":
-                raise own_error(9, "Writing to input pin is not valid.")
-            self.pins[pin.upper()] = int(one_of(level, ("0", "1")))
-
-        return {
-            "DIG:RST": lambda _: self._directions.update(dict.fromkeys(_PINS, "IN")),
-            "DIG:PIN": drive,
-            "DIG:PIN?": lambda a: str(self.pins[word(a, _PINS)]),
-            "DIG:PIN:DIR": turn,
-            "DIG:PIN:DIR?": lambda a: self._directions[word(a, _PINS)],
         }
 
     # --- the generator ------------------------------------------------------------------------

@@ -1,17 +1,18 @@
 """A SCPI command interpreter and its byte-stream sessions, free of any transport.
 
 The common commands, status registers and error queue after SCPI-1999 and IEEE 488.2; the grammar
-is `scpi_parser`'s. Status and settings belong to the instrument or to each connection,
-as the real instrument has it.
+is `scpi_parser`'s and `scpi_headers`'. Status and settings belong to the instrument or to each
+connection, as the real instrument has it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 
 from drivers.mock.faults import GARBAGE, ConnectionDropped, Fault, FaultQueue
-from drivers.mock.firmware.scpi_parser import HeaderTable, MessageBuffer, Unit, parse, spellings
+from drivers.mock.firmware.scpi_headers import HeaderTable
+from drivers.mock.firmware.scpi_parser import MessageBuffer, Unit, parse
 from drivers.mock.firmware.scpi_status import ScpiError, Status
 
-__all__ = ["Arguments", "Handler", "ScpiDevice", "ScpiError", "ScpiSession", "block", "spellings"]
+__all__ = ["Arguments", "Handler", "ScpiDevice", "ScpiError", "ScpiSession", "block"]
 
 TERMINATOR = b"\r\n"
 _REPLY_FAULTS = frozenset({Fault.TIMEOUT, Fault.GARBAGE, Fault.TRUNCATE})

@@ -49,30 +49,28 @@ A client is who it says it is: the shares are fairness among colleagues, not sec
 """
 
 import asyncio
-import concurrent.futures
-import contextlib
-import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
 from lab.bench_config import SchedulerConfig
-from lab.errors import Conflict, NotPermitted, PassCancelled, SystemClosed, UnknownName, WrongThread
+from lab.errors import NotPermitted, UnknownName
 from lab.guarding import BenchGuard
 from lab.measurement import ForwardPass, Measurement
 from lab.protection import UNPROTECTED, Protection
-from lab.scheduling.finish import Outcome, finish
+from lab.scheduling.blocking_callers import call_soon, measure_from_thread, refuse_own_thread
+from lab.scheduling.checking import checked
+from lab.scheduling.finish import finish
 from lab.scheduling.hardware import Hardware
+from lab.scheduling.live_passes import LivePasses
 from lab.scheduling.reservations import Reservation
 from lab.scheduling.safe_state import SystemStop
+from lab.scheduling.shared_locks import shared_locks
 from lab.scheduling.status import QueuedPass, SystemStatus, queued_passes, system_status
 from lab.scheduling.system_queue import SystemQueue
-from lab.scheduling.ticket import AnyOutcome, Ticket
 from lab.systems.base import PhysicalSystem, never
 
 # Above this many numbers, checking takes longer than the hop to another thread (about 0.1 ms).
@@ -102,7 +100,7 @@ class HardwareScheduler:
         what has to permit driving, and the guard that is to be shown that the loop lives.
         """
         shots, periods = first_shot or {}, shot_period_s or {}
-        locks = _shared_instrument_locks(systems)
+        locks = shared_locks(systems)
         self._queues = {
             name: SystemQueue(
                 name,
@@ -120,7 +118,7 @@ class HardwareScheduler:
         }
         self._protection = protection
         self._alive: asyncio.Task[None] | None = None
-        self._live: dict[str, Ticket] = {}
+        self._live = LivePasses()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
@@ -171,10 +169,10 @@ class HardwareScheduler:
         queue = self._queue(forward_pass.system)
         queue.refuse(forward_pass)
         if np.size(forward_pass.x) + np.size(forward_pass.theta) > CHECK_ON_LOOP:
-            checked = await asyncio.to_thread(_checked, queue.hardware.system, forward_pass)
+            accepted = await asyncio.to_thread(checked, queue.hardware.system, forward_pass)
         else:
-            checked = _checked(queue.hardware.system, forward_pass)
-        return await self._measure(queue, checked)
+            accepted = checked(queue.hardware.system, forward_pass)
+        return await self._live.measure(queue, accepted)
 
     def measure_blocking(
         self, forward_pass: ForwardPass, stopped: Callable[[], bool] = never
@@ -186,39 +184,21 @@ class HardwareScheduler:
         Raises what `submit` raises, and WrongThread at once on the loop's thread. An exception
         in the waiting thread, such as KeyboardInterrupt, cancels the pass.
         """
-        if self._loop is not None and _running_loop() is self._loop:
-            raise WrongThread(f"{forward_pass.system}: a blocking pass on the event loop's thread")
+        refuse_own_thread(self._loop, forward_pass.system)
         queue = self._queue(forward_pass.system)
-        outcome = self._hand_over(queue, _checked(queue.hardware.system, forward_pass), stopped)
-        try:
-            return outcome.result()
-        finally:
-            if not outcome.done():  # an exception of this thread's own
-                self._let_go(outcome)
+        accepted = checked(queue.hardware.system, forward_pass)
+        return measure_from_thread(self._loop, self._live, queue, accepted, stopped)
 
     async def cancel(self, pass_id: str) -> None:
         """Cancel a waiting or running pass and return when it has ended; its caller hears too.
 
         Raises UnknownName if no such pass waits or runs.
         """
-        ticket = self._live.get(pass_id)
-        if ticket is None or ticket.outcome.done():
-            raise UnknownName(f"no pass '{pass_id}' waits or runs")
-        ended = asyncio.Event()
-        ticket.outcome.add_done_callback(lambda _: ended.set())
-        self._queues[ticket.forward_pass.system].withdraw(ticket, PassCancelled)
-        await ended.wait()
+        await self._live.cancel(pass_id)
 
     def cancel_soon(self, pass_id: str) -> None:
         """Have a pass cancelled, from any thread, without waiting; nothing if it has ended."""
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and all passes with it
-                self._loop.call_soon_threadsafe(self._cancel_now, pass_id)
-
-    def _cancel_now(self, pass_id: str) -> None:
-        ticket = self._live.get(pass_id)
-        if ticket is not None:
-            self._queues[ticket.forward_pass.system].withdraw(ticket, PassCancelled)
+        call_soon(self._loop, self._live.withdraw, pass_id)
 
     async def stop(self, reason: str) -> list[SystemStop]:
         """Put every system into its safe state at once, whoever holds it, and out of use.
@@ -237,10 +217,8 @@ class HardwareScheduler:
 
     def _may_not_drive(self, error: NotPermitted) -> None:
         """Hold every system back; from any thread."""
-        if self._loop is not None:
-            for queue in self._queues.values():
-                with contextlib.suppress(RuntimeError):  # the loop has ended
-                    self._loop.call_soon_threadsafe(queue.hold_back, str(error))
+        for queue in self._queues.values():
+            call_soon(self._loop, queue.hold_back, str(error))
 
     async def recover(self, system: str) -> None:
         """Restart a faulted or stopped system (shutdown as far as possible, then start).
@@ -289,64 +267,6 @@ class HardwareScheduler:
             raise UnknownName(f"no system '{system}' (there are: {', '.join(self._queues)})")
         return queue
 
-    async def _measure(self, queue: SystemQueue, checked: ForwardPass) -> Measurement:
-        """Queue a checked pass and wait for its end."""
-        outcome: Outcome[Measurement] = Outcome()
-        ticket = self._put(queue, checked, outcome)
-        try:
-            return await outcome.end(lambda: queue.withdraw(ticket, PassCancelled))
-        finally:
-            del self._live[checked.pass_id]
-
-    def _put(self, queue: SystemQueue, checked: ForwardPass, outcome: AnyOutcome) -> Ticket:
-        if checked.pass_id in self._live:
-            raise Conflict(f"a pass '{checked.pass_id}' is already queued")
-        ticket = self._live[checked.pass_id] = queue.put(checked, outcome)
-        return ticket
-
-    def _hand_over(
-        self, queue: SystemQueue, checked: ForwardPass, stopped: Callable[[], bool]
-    ) -> concurrent.futures.Future[Measurement]:
-        """Have the loop queue a checked pass, from another thread; return its outcome."""
-        outcome: concurrent.futures.Future[Measurement] = concurrent.futures.Future()
-        if self._loop is None:
-            raise SystemClosed(f"{queue.name} is closed")
-        try:
-            self._loop.call_soon_threadsafe(self._take_over, queue, checked, stopped, outcome)
-        except RuntimeError as error:
-            raise SystemClosed(f"{queue.name}: the event loop has ended") from error
-        return outcome
-
-    def _take_over(
-        self,
-        queue: SystemQueue,
-        checked: ForwardPass,
-        stopped: Callable[[], bool],
-        outcome: concurrent.futures.Future[Measurement],
-    ) -> None:
-        """Queue a checked pass of a caller who waits in another thread."""
-        pass_id = checked.pass_id
-        try:
-            if stopped():
-                raise PassCancelled(f"pass {pass_id} on {queue.name} ended before it was queued")
-            self._put(queue, checked, outcome)
-        except Exception as error:
-            outcome.set_exception(error)
-        else:
-            outcome.add_done_callback(lambda _: self._live.pop(pass_id))
-
-    def _let_go(self, outcome: concurrent.futures.Future[Measurement]) -> None:
-        """Have the pass of a caller who waits no more cancelled, from that caller's thread."""
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and the pass with it
-                self._loop.call_soon_threadsafe(self._withdraw, outcome)
-
-    def _withdraw(self, outcome: concurrent.futures.Future[Measurement]) -> None:
-        for ticket in self._live.values():
-            if ticket.outcome is outcome:
-                self._queues[ticket.forward_pass.system].withdraw(ticket, PassCancelled)
-                return
-
 
 async def _show_alive(guard: BenchGuard) -> None:
     """Show the guard that the event loop lives, until cancelled."""
@@ -356,35 +276,3 @@ async def _show_alive(guard: BenchGuard) -> None:
             await asyncio.sleep(guard.pulse_every_s)
     finally:
         guard.pulse_ends()
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that runs in the calling thread, if any."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def _checked(system: PhysicalSystem, forward_pass: ForwardPass) -> ForwardPass:
-    """Return the pass with checked copies of its arrays (the caller may reuse its own) and an id.
-
-    Raises LimitError or ValueError.
-    """
-    p = forward_pass
-    x, theta = system.check(p.x, p.theta)
-    if p.keys is not None and len(p.keys) != len(x):
-        raise ValueError(f"{p.system}: {len(x)} rows but {len(p.keys)} row keys")
-    keys = None if p.keys is None else tuple(p.keys)
-    pass_id = p.pass_id or secrets.token_hex(16)
-    return replace(p, x=x, theta=theta, keys=keys, pass_id=pass_id)
-
-
-def _shared_instrument_locks(
-    systems: Mapping[str, PhysicalSystem],
-) -> dict[str, list[asyncio.Lock]]:
-    """Return for each system the locks of the instruments it shares, in one global order."""
-    used = {name: {id(instrument) for instrument in s.instruments} for name, s in systems.items()}
-    users = Counter(instrument for instruments in used.values() for instrument in instruments)
-    locks = {instrument: asyncio.Lock() for instrument in sorted(users) if users[instrument] > 1}
-    return {name: [locks[i] for i in locks if i in used[name]] for name in systems}

@@ -1,6 +1,7 @@
 """Plants without physics, and the drivers in front of them."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from drivers.shapers.waveshaper import WaveShaperA
 from drivers.spectrometers.ocean import OceanSpectrometer
 from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from drivers.transport import open_audio, open_board, open_http, open_ocean, open_slm, open_visa
-from loopback import loopback
 from served import served
 
 
@@ -214,9 +214,15 @@ def audio(make_audio: Callable[..., AudioPlate]) -> AudioPlate:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., int]]:
-    """Return what serves firmware on a loopback port: serve(handler, firmware) -> port."""
-    with loopback() as serve:
+def serve() -> Iterator[Callable[[object], str]]:
+    """Return what serves firmware on a loopback port and returns its address: serve(firmware)."""
+    with ExitStack() as stack:
+
+        def serve(firmware: object) -> str:
+            rigs = {"rig": Rig(None, {"served": firmware})}
+            there = stack.enter_context(served(rigs, ["mock://rig/served"]))
+            return str(there.addresses["mock://rig/served"])
+
         yield serve
 
 

@@ -24,7 +24,6 @@ from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from drivers.transport import open_audio, open_board, open_http, open_ocean, open_slm, open_visa
 from drivers.wires.recording import Recorder, load_recording
 from drivers.wires.tap import TappedRigs
-from loopback import HttpHandler, ScpiHandler
 
 
 def open_shaper(address, rigs):
@@ -170,18 +169,15 @@ def test_a_tap_changes_nothing(name, record, rigs):
 
 
 def test_a_session_over_http_is_replayed_bit_for_bit(serve, rigs, record, replay):
-    port = serve(HttpHandler, rigs["lab"].instruments["shaper"])
-    seen = record("shaper", f"http://127.0.0.1:{port}")
+    seen = record("shaper", serve(rigs["lab"].instruments["shaper"]))
     assert_same(replay("shaper"), seen)
 
 
 @pytest.mark.parametrize("fault", [None, Fault.TIMEOUT, Fault.DROP, Fault.TRUNCATE])
 def test_a_session_over_a_socket_is_replayed_bit_for_bit(fault, serve, rigs, record, replay):
     instrument = rigs["lab"].instruments["spectrometer"]
-    port = serve(ScpiHandler, instrument)
-    address = f"TCPIP0::127.0.0.1::{port}::SOCKET"
     on_fault = None if fault is None else lambda: instrument.inject(fault, on=":TRACe")
-    seen = record("spectrometer", address, on_fault)
+    seen = record("spectrometer", serve(instrument), on_fault)
     failed = [what for what in seen[1:] if isinstance(what, str)]
     assert bool(failed) == (fault is not None)
     again = replay("spectrometer")
@@ -192,9 +188,8 @@ def test_a_session_over_a_socket_is_replayed_bit_for_bit(fault, serve, rigs, rec
 @pytest.mark.parametrize("fault", [None, Fault.TIMEOUT, Fault.DROP])
 def test_a_session_in_the_ocean_protocol_is_replayed_too(fault, serve, rigs, record, replay):
     instrument = rigs["lab"].instruments["ocean"]
-    address = f"ocean://127.0.0.1:{serve(ScpiHandler, instrument)}"  # any bytes will do
     on_fault = None if fault is None else lambda: instrument.inject(fault)
-    seen = record("ocean", address, on_fault)
+    seen = record("ocean", serve(instrument), on_fault)
     assert any(isinstance(what, np.ndarray) for what in seen)
     assert_same([kind(what) for what in replay("ocean")], [kind(what) for what in seen])
 
@@ -206,8 +201,7 @@ def kind(what):
 def test_memory_and_socket_record_the_same_bytes(serve, rigs, record, path, tmp_path):
     record("spectrometer")
     path.rename(tmp_path / "memory.jsonl")
-    port = serve(ScpiHandler, rigs["lab"].instruments["spectrometer"])
-    record("spectrometer", f"TCPIP0::127.0.0.1::{port}::SOCKET")
+    record("spectrometer", serve(rigs["lab"].instruments["spectrometer"]))
     one, two = (load_recording(p)["spectrometer"] for p in (tmp_path / "memory.jsonl", path))
     assert one == two
 

@@ -17,7 +17,6 @@ from drivers.row_key import RowKey
 from drivers.shapers.waveshaper import WaveShaperA
 from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from drivers.transport import open_audio, open_board, open_http, open_rigs, open_visa
-from loopback import HttpHandler, ScpiHandler
 
 
 @dataclass
@@ -178,8 +177,7 @@ def test_a_client_of_firmware_is_an_ordinary_client(rig):
 
 
 def test_the_waveshaper_over_real_http(serve, rig, plant):
-    port = serve(HttpHandler, rig.instruments["shaper"])
-    client = open_http(f"http://127.0.0.1:{port}", {}, timeout_s=5)
+    client = open_http(serve(rig.instruments["shaper"]), {}, timeout_s=5)
     with WaveShaperA(client, settling_time_s=0, expect_idn="1000A") as shaper:
         shaper.start()
         shaper.load(np.full(1000, 6.0), np.full(1000, np.pi))
@@ -202,8 +200,7 @@ def test_nobody_listens_on_http():
 
 
 def test_the_spectrometer_over_a_real_socket(serve, shaper, rig):
-    port = serve(ScpiHandler, rig.instruments["spectrometer"])
-    adapter = open_visa(f"TCPIP0::127.0.0.1::{port}::SOCKET", {}, timeout_s=0.3)
+    adapter = open_visa(serve(rig.instruments["spectrometer"]), {}, timeout_s=0.3)
     assert isinstance(adapter, VISAAdapter)
     with YokogawaAQ6370(adapter, "osa", points=5001, expect_idn="AQ6370") as spectrometer:
         spectrometer.start()
@@ -222,8 +219,7 @@ def test_the_spectrometer_over_a_real_socket(serve, shaper, rig):
 
 
 def test_an_address_works_in_place_of_an_adapter(serve, rig):
-    port = serve(ScpiHandler, rig.instruments["spectrometer"])
-    address = f"TCPIP0::127.0.0.1::{port}::SOCKET"
+    address = serve(rig.instruments["spectrometer"])
     with YokogawaAQ6370(address, "osa", visa_library="@py") as spectrometer:
         assert spectrometer.identify().startswith("YOKOGAWA,AQ6370")
 

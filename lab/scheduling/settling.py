@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from drivers.errors import DriverError
+from drivers.errors import Aborted, DriverError
 from lab.errors import NotPermitted, SystemClosed, SystemStopped
 from lab.scheduling.faults import Faults
 from lab.scheduling.hardware import Hardware
@@ -83,6 +83,8 @@ class Settling:
         if again and isinstance(error, DriverError) and not self._faults.health.given_up:
             ticket.repeat(rows)
             self._passes.put_back(ticket, self._hardware.now())
+        elif isinstance(error, Aborted) and ticket.stopped():  # it had ended before the stop came
+            ticket.deliver(self._calibration())
         else:
             ticket.fail(error)
 

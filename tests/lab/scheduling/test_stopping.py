@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from drivers.errors import InstrumentTimeout
-from lab.errors import NotPermitted, SystemClosed, SystemFaulted, SystemStopped
+from lab.errors import NotPermitted, PassCancelled, SystemClosed, SystemFaulted, SystemStopped
 from lab.permits import Withdrawal
 from lab.protection import Protection
 from lab.scheduling.safe_state import WITHIN_S
@@ -64,6 +64,16 @@ async def test_a_row_that_is_complete_when_it_is_stopped_is_void() -> None:
         stopping = asyncio.create_task(lab.scheduler.stop("stop"))
         assert isinstance(await running.error(), SystemStopped)
         await stopping
+
+
+async def test_a_pass_that_was_cancelled_before_the_stop_ends_as_cancelled() -> None:
+    async with open_lab() as lab:
+        running = await lab.run(2)
+        cancelling = asyncio.create_task(lab.scheduler.cancel(running.name))
+        await asyncio.sleep(0)
+        await lab.scheduler.stop("stop")
+        await cancelling
+        assert isinstance(await running.error(), PassCancelled)
 
 
 async def test_stopping_again_asks_the_instruments_again() -> None:

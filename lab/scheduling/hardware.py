@@ -7,11 +7,13 @@ one may be on the wire.
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
@@ -47,7 +49,7 @@ class Hardware:
         *,
         first_shot: int,
         shot_period_s: float | None,
-        sleep: Callable[[float], None],
+        wait: Callable[[threading.Event, float], object],
     ) -> None:
         """Take the locks of the instruments that other systems use too, in the global order."""
         self.system = system
@@ -60,7 +62,8 @@ class Hardware:
         self.rhythm: Rhythm | None = None
         self.now: Callable[[], float] = time.monotonic
         self.busy = BusyTime(self.now())
-        self._shot_period_s, self._sleep = shot_period_s, sleep
+        self._shot_period_s, self._wait = shot_period_s, wait
+        self._halted = threading.Event()
         self._last_drive: tuple[Array, Array] | None = None
         self._locks = (asyncio.Lock(), *shared)
         self._worker = ThreadPoolExecutor(
@@ -73,7 +76,7 @@ class Hardware:
         self.now = self._loop.time
         self.busy = BusyTime(self.now())
         if self._shot_period_s is not None:
-            self.rhythm = Rhythm(self._shot_period_s, self.now, self._sleep)
+            self.rhythm = Rhythm(self._shot_period_s, self.now, partial(self._wait, self._halted))
 
     def hold(self) -> AbstractAsyncContextManager[None]:
         """Hold this system and the instruments it shares, taken in the one global order."""
@@ -84,6 +87,11 @@ class Hardware:
         """Get whether others use some of its instruments, and so want a turn between calls."""
         return len(self._locks) > 1
 
+    @property
+    def beat_s(self) -> float:
+        """Get for how long a call may wait for its slot, s."""
+        return self._shot_period_s or 0.0
+
     async def quiet(self) -> None:
         """Wait until whoever holds the system has let it go."""
         async with self._locks[0]:
@@ -91,11 +99,17 @@ class Hardware:
 
     async def start(self) -> None:
         """Start the system; raises what went wrong, the system then being safe if reachable."""
+        self._halted.clear()
         await finish(self._in_worker(system_worker.start, self.system))
 
     async def restart(self) -> None:
         """Shut down as far as possible and start again; raises what `start` raises."""
-        await finish(self._in_worker(system_worker.restart, self.system))
+        self._halted.clear()
+        await finish(self._in_worker(system_worker.restart, self.system, self._halted))
+
+    def halt(self) -> None:
+        """Wait for the beat no more, and do not begin to start, until the next start or restart."""
+        self._halted.set()
 
     async def make_safe(self) -> dict[str, str]:
         """Bring the instruments to their safe state; return what went wrong, by instrument."""
@@ -118,7 +132,7 @@ class Hardware:
         batch = self.system.batch_rows
         if self.row_time_s is None:
             return batch
-        row_s = max(self.row_time_s, (self._shot_period_s or 0.0) / batch, 1e-9)
+        row_s = max(self.row_time_s, self.beat_s / batch, 1e-9)
         calls = int(min(slice_s / row_s, _MOST_ROWS) / batch)
         return batch * max(1, calls)
 

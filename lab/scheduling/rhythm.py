@@ -15,9 +15,9 @@ class Rhythm:
     """
 
     def __init__(
-        self, period_s: float, clock: Callable[[], float], sleep: Callable[[float], None]
+        self, period_s: float, clock: Callable[[], float], sleep: Callable[[float], object]
     ) -> None:
-        """Take the period, a monotonic clock and what waits, both in seconds."""
+        """Take the period, a monotonic clock and what waits, both in seconds; it may end early."""
         self.period_s = period_s
         self.late = 0
         self._clock, self._sleep = clock, sleep
@@ -25,7 +25,7 @@ class Rhythm:
         self._lock = threading.Lock()
 
     def wait(self) -> float:
-        """Wait for the next slot and take it; return how long that was, s."""
+        """Wait for the next slot and take it; return how long it should take, s."""
         with self._lock:
             now = self._clock()
             slot = now if self._next is None else self._next

@@ -49,7 +49,7 @@ A client is who it says it is: the shares are fairness among colleagues, not sec
 """
 
 import asyncio
-import time
+import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
@@ -90,14 +90,15 @@ class HardwareScheduler:
         *,
         first_shot: Mapping[str, int] | None = None,
         shot_period_s: Mapping[str, float | None] | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        wait: Callable[[threading.Event, float], object] = threading.Event.wait,
         protection: Protection = UNPROTECTED,
     ) -> None:
         """Take the systems by name.
 
         first_shot: each one's first shot number (default 0). shot_period_s: its steady beat, s
-        (default: none). sleep: how the beat is waited for, in the hardware's thread. protection:
-        what has to permit driving, and the guard that is to be shown that the loop lives.
+        (default: none). wait: how the beat is waited for, in the hardware's thread, until an event
+        at the latest. protection: what has to permit driving, and the guard that is to be shown
+        that the loop lives.
         """
         shots, periods = first_shot or {}, shot_period_s or {}
         locks = shared_locks(systems)
@@ -109,7 +110,7 @@ class HardwareScheduler:
                     locks[name],
                     first_shot=shots.get(name, 0),
                     shot_period_s=periods.get(name),
-                    sleep=sleep,
+                    wait=wait,
                 ),
                 config or SchedulerConfig(),
                 protection.rearm,

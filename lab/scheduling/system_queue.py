@@ -105,6 +105,7 @@ class SystemQueue:
         if not self.closed:
             self.closed = True
             self._changed.set()
+            self.hardware.halt()
             self.planning.unplan()
             for call in self.planning.on_hardware():
                 self._keep_apart(call)
@@ -195,6 +196,7 @@ class SystemQueue:
             call.stop(SystemStopped if stopped else NotPermitted)
         for ticket in self.passes.remove_all():
             ticket.fail(self.faults.refusal())
+        self.hardware.halt()
         self.hardware.system.abort()
         self.safe_state.soon()
 
@@ -291,7 +293,7 @@ class SystemQueue:
 
     def _begins(self, call: HardwareCall) -> None:
         call.expected_s = self.hardware.expected_s(call.rows)
-        longest_s = self.config.call_timeout_s + call.expected_s
+        longest_s = self.config.call_timeout_s + call.expected_s + self.hardware.beat_s
         self._watchdog = self._loop.call_later(longest_s, self._hangs, call)
         self.passes.served(call.portions[0].ticket, self.now())  # at least one row of it runs
         for portion in call.portions:

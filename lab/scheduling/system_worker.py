@@ -4,13 +4,14 @@ Plain blocking functions. A failed start or call leaves, as far as it can be rea
 its safe state by the time anyone hears of the failure; where it cannot, the error carries a note.
 """
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
 import numpy as np
 
-from drivers.errors import LimitError, ProtocolError
+from drivers.errors import Aborted, LimitError, ProtocolError
 from drivers.spec import Array
 from lab.scheduling.rhythm import Rhythm
 from lab.scheduling.ticket import HardwareCall, Portion
@@ -29,8 +30,10 @@ def start(system: PhysicalSystem) -> None:
         raise
 
 
-def restart(system: PhysicalSystem) -> None:
+def restart(system: PhysicalSystem, halted: threading.Event) -> None:
     """Shut down as far as possible, then start; the start decides whether the system is ok.
+
+    Raises Aborted instead of starting once `halted`: what starts would be driven once more.
 
     Starting is the recovery: it clears, re-identifies, applies the settings and reads them back.
     """
@@ -38,12 +41,18 @@ def restart(system: PhysicalSystem) -> None:
         system.shutdown()
     except Exception as error:
         try:
-            start(system)
+            _start_unless(halted, system)
         except Exception as second:
             second.add_note(f"before that, the shutdown failed: {error!r}")
             raise
     else:
-        start(system)
+        _start_unless(halted, system)
+
+
+def _start_unless(halted: threading.Event, system: PhysicalSystem) -> None:
+    if halted.is_set():
+        raise Aborted(system.description.name, "start: aborted")
+    start(system)
 
 
 def make_safe(system: PhysicalSystem, error: Exception) -> None:
@@ -106,6 +115,8 @@ def run(
         while pieces:
             if rhythm is not None:
                 call.paused_s += rhythm.wait()
+                if not any(portion.left for portion, _ in pieces):
+                    break  # stopped meanwhile
             _tell_beginning(call, pieces)
             _measure(system, call, pieces)
             _tell_finished(call, pieces)

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from drivers.errors import Aborted
 from drivers.instrument import Adjusting, Instrument
 from drivers.row_key import RowKey
 from drivers.spec import Array, ArraySpec
@@ -95,6 +96,7 @@ class PhysicalSystem:
         """Take `announce`, which tells simulated physics the next rows' keys (None: real rig)."""
         self._announce = announce
         self._using = threading.RLock()
+        self._abort_start = threading.Event()
 
     def transform(
         self,
@@ -231,6 +233,7 @@ class PhysicalSystem:
         So does all that follows, but for `shutdown`, until the next `start`. An instrument of
         one's own may lack `abort`; it is waited for.
         """
+        self._abort_start.set()
         for instrument in self.instruments:
             abort = getattr(instrument, "abort", None)
             if abort is not None:
@@ -239,11 +242,15 @@ class PhysicalSystem:
     def start(self) -> None:
         """Identify every instrument and bring it, settings applied, to its safe state.
 
-        Raises NotPermitted before anything is sent.
+        Raises NotPermitted before anything is sent, or before the next instrument; there also
+        Aborted.
         """
         with self._using:
-            self._check_permits()
+            self._abort_start.clear()
             for instrument in self.instruments:
+                self._check_permits()
+                if self._abort_start.is_set():
+                    raise Aborted(instrument.name, "start: aborted")
                 instrument.start()
 
     def shutdown(self) -> None:

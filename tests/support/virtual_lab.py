@@ -145,12 +145,13 @@ async def open_lab(
 ) -> AsyncIterator[Lab]:
     """Open a scheduler over the rigs (default: one); at the end close it and `Lab.check`."""
     named = {rig.description.name: rig for rig in rigs or (VirtualRig(),)}
+    clock = running_loop()
     scheduler = HardwareScheduler(
         named,
         SchedulerConfig(**config),
         first_shot=first_shot,
         shot_period_s=shot_period_s,
-        sleep=running_loop().sleep,
+        wait=lambda _, seconds: clock.sleep(seconds),
         protection=protection,
     )
     lab = Lab(scheduler, named)

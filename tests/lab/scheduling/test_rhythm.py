@@ -127,3 +127,10 @@ async def test_the_beat_does_not_wait_for_company() -> None:
         await sent
     assert begun(lab) == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert rig.calls[4].values == sent.values
+
+
+async def test_a_beat_longer_than_the_longest_call_is_no_hanging_call() -> None:
+    async with open_lab(shot_period_s={"rig": 1000.0}, call_timeout_s=10.0) as lab:
+        m = await (await lab.send(3))
+        assert len(m.y) == 3
+        assert lab.scheduler.status("rig").state == "ok"

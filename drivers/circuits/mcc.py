@@ -10,6 +10,7 @@ stopped: the safe state is 0 V on both, played.
 """
 
 import re
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -88,6 +89,7 @@ class MccUsb1208HS(Closing):
         self._expect_idn = expect_idn
         self._lost = self._closed = False
         self._abort = Abort(name)
+        self._using = threading.RLock()
         # one waveform, (rows, samples + gap, channels); only the drives change
         self._waveform = np.zeros((self.rows_at_once, samples + gap_samples, 2))
         self._waveform[:, : samples // 2, 1] = TRIGGER_V
@@ -126,12 +128,19 @@ class MccUsb1208HS(Closing):
         self.acquire(np.zeros((1, *self._drive.shape)))
 
     def shutdown(self) -> None:
-        """Stop both scans and bring both outputs to 0 V; idempotent."""
-        if not self._closed:
-            for side in Side:
-                self._call("scan_stop", self._board.scan_stop, side)
-            self._call("a_out_scan", self._board.a_out_scan, np.zeros((_SAFE_SAMPLES, 2)), 1e6)
-            self._wait(Side.OUTPUT, _SAFE_SAMPLES, abortable=False)
+        """Stop both scans and bring both outputs to 0 V; idempotent.
+
+        Waits for another thread's waveform: `abort` first ends that soon.
+        """
+        with self._using:
+            if self._closed:
+                return
+            try:
+                self._call("scan_stop", self._board.scan_stop, Side.INPUT)
+            finally:  # it drives nothing: whatever ails it must not keep the outputs on
+                self._call("scan_stop", self._board.scan_stop, Side.OUTPUT)
+                self._call("a_out_scan", self._board.a_out_scan, np.zeros((_SAFE_SAMPLES, 2)), 1e6)
+                self._wait(Side.OUTPUT, _SAFE_SAMPLES, abortable=False)
 
     def abort(self) -> None:
         """End the waveform that is played, at 0 V, and refuse others until `start`; any thread."""
@@ -139,11 +148,12 @@ class MccUsb1208HS(Closing):
 
     def close(self) -> None:
         """Bring the outputs to 0 V and release the board; idempotent."""
-        try:
-            self.shutdown()
-        finally:
-            self._closed = True
-            self._board.close()
+        with self._using:
+            try:
+                self.shutdown()
+            finally:
+                self._closed = True
+                self._board.close()
 
     # --- CircuitDAQ ---------------------------------------------------------------------------
 
@@ -162,12 +172,13 @@ class MccUsb1208HS(Closing):
         response = np.empty(drive_v.shape)
         for first in range(0, len(drive_v), len(self._waveform)):
             rows = slice(first, first + len(self._waveform))
-            try:
-                response[rows] = self._play(drive_v[rows])
-            except DriverError:
-                with suppress(DriverError):  # the first error is the one to tell
-                    self.shutdown()
-                raise
+            with self._using:  # no waveform behind another thread's `shutdown`
+                try:
+                    response[rows] = self._play(drive_v[rows])
+                except BaseException:  # an interrupt, too, must not leave it playing
+                    with suppress(DriverError):  # the first error is the one to tell
+                        self.shutdown()
+                    raise
         return response
 
     def _play(self, drive_v: Array) -> Array:

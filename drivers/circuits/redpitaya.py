@@ -158,6 +158,10 @@ class RedPitayaDAQ(RedPitayaBoard):
         not heard or not in step, or what the wire does. The outputs are off afterwards.
         """
         self._abort.clear()
+        with self._link.transaction():
+            self._start()
+
+    def _start(self) -> None:
         self._ready = False
         self._link.recover()
         check_identity(self.name, self.identify(), self._expect_idn)
@@ -201,9 +205,14 @@ class RedPitayaDAQ(RedPitayaBoard):
         if drive_v.ndim != 2:
             message = f"shape {drive_v.shape} is not (rows, {self._drive.shape[0]})"
             refuse(self.name, "drive", message)
-        self._abort.check("shot")
-        if not self._ready:  # a generator after its reset would play a sine
-            raise InstrumentRefused(self.name, "shot: it is in its safe state; start it first")
+        with self._link.transaction():  # no output on behind another thread's `shutdown`
+            self._abort.check("shot")
+            if not self._ready:  # a generator after its reset would play a sine
+                raise InstrumentRefused(self.name, "shot: it is in its safe state; start it first")
+            return self._shoot_all(drive_v)
+
+    def _shoot_all(self, drive_v: Array) -> Array:
+        """Play as many tables of rows as need be, and turn the outputs off in any case."""
         response = np.empty(drive_v.shape)
         try:
             for first in range(0, len(drive_v), self.rows_at_once):

@@ -196,20 +196,25 @@ class RedPitayaBoard(Closing, SCPIMixin, Instrument):  # type: ignore[misc]  # P
         return self._link.ask("*IDN?")
 
     def shutdown(self) -> None:
-        """Turn both outputs off and reset the generator; idempotent."""
-        if not self._link.closed:
-            self._link.recover()
-            self._enter_safe_state()
-            self._check_outputs_off()
-            self._refuse_queued_errors("safe state")
+        """Turn both outputs off and reset the generator; idempotent.
+
+        Waits for another thread's shot: `abort` first ends that soon.
+        """
+        with self._link.transaction():
+            if not self._link.closed:
+                self._link.recover()
+                self._enter_safe_state()
+                self._check_outputs_off()
+                self._refuse_queued_errors("safe state")
         super().shutdown()
 
     def close(self) -> None:
         """Shut down and release the connection; idempotent."""
-        try:
-            self.shutdown()
-        finally:
-            self._link.close()
+        with self._link.transaction():  # no shot between the two
+            try:
+                self.shutdown()
+            finally:
+                self._link.close()
 
     def digital_input(self, pin: str) -> bool:
         """Return the level of a digital pin, `DIO0_P` to `DIO10_N`, that is an input.

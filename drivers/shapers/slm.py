@@ -11,6 +11,7 @@ Phase -2 pi to 2 pi rad.
 """
 
 import math
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -89,6 +90,7 @@ class SLMShaper(Closing):
         self._attenuation = declared.limited(attenuation)
         self._phase = ArraySpec("phase", "rad", (lines,), *self.PHASE_RAD).limited(phase)
         self._abort = Abort(name)
+        self._sending = threading.RLock()  # no pattern behind another thread's `shutdown`
         self._opened = self._lost = self._closed = False
 
     @property
@@ -124,10 +126,11 @@ class SLMShaper(Closing):
     def shutdown(self) -> None:
         """Show a flat phase, so that nothing is in the first order; idempotent.
 
-        After a lost connection this connects again.
+        After a lost connection this connects again. A pattern that is being sent goes first.
         """
-        if not self._closed:
-            self._call("blank", lambda: self._display.show(self._flat()))
+        with self._sending:
+            if not self._closed:
+                self._call("blank", lambda: self._display.show(self._flat()))
 
     def abort(self) -> None:
         """End a wait for settling, and refuse patterns until the next `start`; any thread."""
@@ -135,11 +138,12 @@ class SLMShaper(Closing):
 
     def close(self) -> None:
         """Show a flat phase and release the display; idempotent."""
-        try:
-            self.shutdown()
-        finally:
-            self._closed = True
-            self._display.close()
+        with self._sending:
+            try:
+                self.shutdown()
+            finally:
+                self._closed = True
+                self._display.close()
 
     # --- PulseShaper ------------------------------------------------------------------------
 
@@ -151,10 +155,11 @@ class SLMShaper(Closing):
         """
         attenuation_db = self._check(self._attenuation, attenuation_db)
         phase_rad = self._check(self._phase, phase_rad)
-        self._abort.check("load")
-        if self._lost:
-            raise ConnectionLost(self.name, "load: the connection was lost: start it again")
-        self._call("load", lambda: self._display.show(self._pattern(attenuation_db, phase_rad)))
+        with self._sending:
+            self._abort.check("load")
+            if self._lost:
+                raise ConnectionLost(self.name, "load: the connection was lost: start it again")
+            self._call("load", lambda: self._display.show(self._pattern(attenuation_db, phase_rad)))
         self._abort.wait("settling", self.settling_time_s)
 
     def _check(self, spec: ArraySpec, values: Array) -> Array:

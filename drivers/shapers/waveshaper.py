@@ -10,6 +10,7 @@ loaded the light passes through uncontrolled states for some ten milliseconds.
 """
 
 import json
+import threading
 from typing import Any
 
 import httpx
@@ -82,6 +83,7 @@ class WaveShaperA(Closing):
         self._phase = declared.limited(phase)
         self._load_request = _load_request(client)
         self._abort = Abort(name)
+        self._sending = threading.RLock()  # no profile behind another thread's `shutdown`
         self._closed = False
 
     @property
@@ -118,10 +120,11 @@ class WaveShaperA(Closing):
         self.shutdown()
 
     def shutdown(self) -> None:
-        """Block all light; idempotent."""
-        if not self._closed:
-            body = json.dumps({"type": "blockall", "port": self._port}, separators=(",", ":"))
-            self._post("blockall", body.encode())
+        """Block all light, behind a profile that is being sent; idempotent."""
+        body = json.dumps({"type": "blockall", "port": self._port}, separators=(",", ":"))
+        with self._sending:
+            if not self._closed:
+                self._post("blockall", body.encode())
 
     def abort(self) -> None:
         """End a wait for settling, and refuse profiles until the next `start`; any thread."""
@@ -129,11 +132,12 @@ class WaveShaperA(Closing):
 
     def close(self) -> None:
         """Block all light and release the connection; idempotent."""
-        try:
-            self.shutdown()
-        finally:
-            self._closed = True
-            self._client.close()
+        with self._sending:
+            try:
+                self.shutdown()
+            finally:
+                self._closed = True
+                self._client.close()
 
     # --- PulseShaper ------------------------------------------------------------------------
 
@@ -147,8 +151,9 @@ class WaveShaperA(Closing):
         attenuation_db = self._check(self._attenuation, attenuation_db)
         phase_rad = self._check(self._phase, phase_rad)
         lines = self._format.format(attenuation_db, phase_rad)
-        self._abort.check("load")
-        self._post("loadprofile", b'{"type":"wsp","wsp":"%s"}' % lines)
+        with self._sending:
+            self._abort.check("load")
+            self._post("loadprofile", b'{"type":"wsp","wsp":"%s"}' % lines)
         self._abort.wait("settling", self.settling_time_s)
 
     def profile(self) -> Profile:

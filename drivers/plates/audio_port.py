@@ -154,6 +154,8 @@ class SounddevicePort:
         """Play and record; raises PortLost, also if the stream does not run, or another."""
         if self._stream is None or not self._stream.active:
             raise PortLost("the stream is not running")
+        if self._aborted.is_set():
+            raise PortAborted("aborted before it began")
         take = _Take(frames, np.empty_like(frames))
         self._take = take
         try:

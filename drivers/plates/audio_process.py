@@ -46,7 +46,8 @@ class SounddeviceProcess:
         """Name the interface as PortAudio does; a stream may stand still for timeout_s."""
         self._arguments = [device, repr(timeout_s)]
         self._timeout_s = timeout_s
-        self._aborted = threading.Event()
+        self._aborted = threading.Event()  # what runs is to end
+        self._refuses = False  # so is what would follow
         self._one_at_a_time = threading.RLock()
         self._child: _Child | None = None
 
@@ -56,6 +57,7 @@ class SounddeviceProcess:
 
     def start(self) -> None:
         """Open and start the stream, anew if it has died."""
+        self._refuses = False
         self._aborted.clear()
         self._ask("start", longest_s=_OPEN_S)
 
@@ -63,12 +65,15 @@ class SounddeviceProcess:
         """Play and record; raises PortLost, also if the stream does not run, or another."""
         if self._child is None:
             raise PortLost("the stream is not running")
+        if self._refuses:
+            raise PortAborted("aborted before it began")
         longest_s = len(frames) / SAMPLE_RATE_HZ + self._timeout_s + _ANSWER_S
         shot: Shot = self._ask("exchange", frames, longest_s=longest_s)
         return shot
 
     def abort(self) -> None:
-        """Have whoever waits for a shot tell the child to give it up."""
+        """Have whoever waits for a shot tell the child to give it up; no other begins."""
+        self._refuses = True
         self._aborted.set()
 
     def stop(self) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from drivers.mock.firmware.audio import SimulatedAudio
 from drivers.plates import audio_port
 from drivers.plates.audio_port import (
     BLOCK_FRAMES,
@@ -195,6 +196,29 @@ def test_a_shot_can_be_aborted_from_another_thread(sound):
     with pytest.raises(PortAborted):  # nor does another one begin, until somebody says so
         port.exchange(frames(600))
     sound.streams[0].drive()
+    port.start()
+    assert port.exchange(frames(600)).flags == ()
+
+
+def test_after_an_abort_not_a_block_of_another_shot_is_played(sound):
+    port = SounddevicePort("Scarlett", timeout_s=5)
+    port.start()
+    sound.streams[0].drive()
+    port.abort()
+    with pytest.raises(PortAborted):
+        port.exchange(frames(BLOCK_FRAMES))  # shorter than the pause between two looks
+    port.stop()
+    assert not np.concatenate(sound.streams[0].played).any()
+
+
+def test_the_simulated_interface_keeps_an_abort_until_it_is_started_too():
+    port = SimulatedAudio(lambda drive: drive)
+    port.start()
+    port.abort()
+    for _ in range(2):
+        with pytest.raises(PortAborted):
+            port.exchange(frames(600))
+    assert port.exchanges == 0
     port.start()
     assert port.exchange(frames(600)).flags == ()
 

@@ -138,6 +138,18 @@ def test_an_abort_of_another_thread_fades_the_shot_out(open_port, played):
     check_fade(played())
 
 
+def test_after_an_abort_no_shot_begins_until_the_next_start(open_port, played):
+    port = open_port("Scarlett")
+    port.start()
+    port.abort()
+    with pytest.raises(PortAborted):
+        port.exchange(frames(1000, level=0.5))
+    assert not played().any()
+    port.start()
+    port.exchange(frames(1000, level=0.5))
+    assert played().any()
+
+
 def test_a_stop_of_another_thread_does_too(open_port, played):
     port = open_port("Scarlett")
     port.start()

@@ -105,6 +105,7 @@ class SimulatedAudio:
 
     def start(self) -> None:
         """Let the stream run."""
+        self._aborted.clear()
         self._meet("start")
         self.running = True
 
@@ -113,10 +114,11 @@ class SimulatedAudio:
         self._meet("exchange")
         if not self.running:
             raise PortLost("the stream is not running")
+        if self._aborted.is_set():
+            raise PortAborted("aborted")
         self.exchanges += 1
         sound = _find_sound(frames)
         self._count(frames, sound)
-        self._aborted.clear()
         if self._honour_times and self._aborted.wait(len(frames) / SAMPLE_RATE_HZ):
             raise PortAborted("aborted")
         fault = self._sound_faults.pop(0) if self._sound_faults else None
@@ -133,7 +135,7 @@ class SimulatedAudio:
         return Shot(recorded)
 
     def abort(self) -> None:
-        """End a shot that takes its time."""
+        """End a shot that takes its time, and any before the next `start`."""
         self._aborted.set()
 
     def stop(self) -> None:

@@ -121,9 +121,16 @@ class OceanSpectrometer(Closing):
         self._dark = self._take_dark()
 
     def shutdown(self) -> None:
-        """Switch a lamp off where there is one; idempotent. The spectrometer emits nothing."""
-        if self._opened and not self._lost and not self._closed:
-            self._call("lamp off", self._link.lamp_off)
+        """Switch a lamp off where there may be one; idempotent. The spectrometer emits nothing.
+
+        For a lamp it connects if need be: whoever came before may have left it on.
+        """
+        if self._link.has_lamp and not self._closed:
+            lost, self._lost = self._lost, False
+            try:
+                self._call("lamp off", self._link.lamp_off)
+            finally:
+                self._lost = self._lost or lost  # only `start` allows another spectrum
 
     def abort(self) -> None:
         """Let a running integration end soon with Aborted; thread-safe, cleared by `start`."""

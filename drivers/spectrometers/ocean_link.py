@@ -77,7 +77,12 @@ class TcpWire:
 
 
 class OceanLink(Protocol):
-    """One spectrometer behind seabreeze; raises OSError, BadAnswer or Refusal."""
+    """One spectrometer behind seabreeze; raises OSError, BadAnswer or Refusal.
+
+    has_lamp: whether it may have an output for a lamp, known before it is opened.
+    """
+
+    has_lamp: bool
 
     def open(self, model: str, check: Check) -> None:
         """Connect anew; `check` is asked while an answer is waited for."""

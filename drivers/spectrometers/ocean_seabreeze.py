@@ -105,6 +105,7 @@ class CheckedTransport(IPv4Transport):
 class SeabreezeLink:
     """What both kinds of connection have: seabreeze's spectrometer feature (`_feature`)."""
 
+    has_lamp = False
     _feature: Any = None
 
     def integration_limits_us(self) -> tuple[int, int]:
@@ -191,6 +192,8 @@ class NetworkLink(SeabreezeLink):
 
 class UsbLink(SeabreezeLink):
     """Any spectrometer that pyseabreeze knows, on USB; by serial number, or the only one."""
+
+    has_lamp = True
 
     def __init__(self, serial: str = "") -> None:
         """Take the serial number; "": there is only one."""

@@ -533,6 +533,34 @@ def test_a_usb_instrument_is_set_up_and_its_lamp_switched_off(flame):
     assert flame.asked[-1] == ("close",)
 
 
+def test_a_lamp_is_switched_off_by_a_driver_that_never_started(flame):
+    usb().close()
+    assert flame.continuous_strobe.states == [False]
+    assert flame.asked == [("close",)]
+
+
+def test_a_lamp_is_switched_off_after_a_lost_connection(flame):
+    driver = usb()
+    driver.start()
+    flame.error = OSError(19, "No such device")
+    with pytest.raises(ConnectionLost):
+        driver.measure()
+    flame.continuous_strobe.states.clear()
+    driver.shutdown()
+    assert flame.continuous_strobe.states == [False]
+    with pytest.raises(ConnectionLost, match="start it again"):
+        driver.measure()
+    driver.close()
+
+
+def test_a_lamp_that_cannot_be_reached_is_not_said_to_be_off(monkeypatch):
+    monkeypatch.setattr(
+        "drivers.spectrometers.ocean_seabreeze.USBTransport.list_devices", lambda **_: iter(())
+    )
+    with pytest.raises(ConnectionLost, match="flame: lamp off: .* on USB"):
+        usb().close()
+
+
 def test_no_call_on_usb_may_last_two_seconds(flame):
     with usb(integration_time_ms=1_001.0) as driver, pytest.raises(LimitError, match=r"1000\] ms"):
         driver.start()

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from drivers.circuits.mcc import MccUsb1208HS
+from drivers.circuits.mcc_board import DaqBoard
 from drivers.circuits.redpitaya import RedPitayaDAQ
 from drivers.import_path import imported
 from drivers.instrument import Instrument
 from drivers.plates.audio import AudioPlate
-from drivers.plates.daq_plate import DaqPlate, open_daq_plate
+from drivers.plates.daq_plate import open_daq_plate
 from drivers.shapers.slm import SLMShaper
 from drivers.shapers.waveshaper import WaveShaperA
 from drivers.spectrometers.ocean import OceanSpectrometer
@@ -29,112 +30,49 @@ Opener = Callable[[str, InstrumentConfig, Mapping[str, Rig], bool], Any]
 """Opens one driver: its name, its part of the bench file, the rigs, whether to wait row_time_s."""
 
 
-def _open_waveshaper(
-    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
-) -> WaveShaperA:
-    return WaveShaperA(
-        open_http(config.address, rigs, timeout_s=config.timeout_s),
-        name=name,
-        expect_idn=config.expect_idn,
-        settling_time_s=config.row_time_s if waits else 0.0,
-        **_settings(config),
-    )
+def _opener(
+    driver: Callable[..., Instrument],
+    open_wire: Callable[..., Any],
+    more: Callable[[InstrumentConfig, bool], dict[str, Any]] = lambda config, waits: {},
+) -> Opener:
+    """Return what opens a wire and the driver on it; more: its arguments beyond the usual ones."""
+
+    def open_driver(
+        name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
+    ) -> Instrument:
+        return driver(
+            open_wire(config.address, rigs, timeout_s=config.timeout_s),
+            name=name,
+            expect_idn=config.expect_idn,
+            **more(config, waits),
+            **{**config.settings, **config.limits},
+        )
+
+    return open_driver
 
 
-def _open_yokogawa(
-    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
-) -> YokogawaAQ6370:
-    return YokogawaAQ6370(
-        open_visa(config.address, rigs, timeout_s=config.timeout_s),
-        name,
-        expect_idn=config.expect_idn,
-        **_settings(config),
-    )
+def _board(address: str, rigs: Mapping[str, Rig], *, timeout_s: float) -> DaqBoard:
+    """Open a board, whose driver does the waiting."""
+    return open_board(address, rigs)
 
 
-def _open_mcc(
-    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
-) -> MccUsb1208HS:
-    return MccUsb1208HS(
-        open_board(config.address, rigs),
-        name=name,
-        expect_idn=config.expect_idn,
-        timeout_s=config.timeout_s,
-        **_settings(config),
-    )
+def _patience(config: InstrumentConfig, waits: bool) -> dict[str, Any]:
+    return {"timeout_s": config.timeout_s}
 
 
-def _open_redpitaya(
-    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
-) -> RedPitayaDAQ:
-    return RedPitayaDAQ(
-        open_visa(config.address, rigs, timeout_s=config.timeout_s),
-        name,
-        expect_idn=config.expect_idn,
-        timeout_s=config.timeout_s,
-        **_settings(config),
-    )
-
-
-def _open_audio_plate(
-    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
-) -> AudioPlate:
-    return AudioPlate(
-        open_audio(config.address, rigs, timeout_s=config.timeout_s),
-        name=name,
-        expect_idn=config.expect_idn,
-        **_settings(config),
-    )
-
-
-def _open_ocean(
-    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
-) -> OceanSpectrometer:
-    return OceanSpectrometer(
-        open_ocean(config.address, rigs, timeout_s=config.timeout_s),
-        name=name,
-        expect_idn=config.expect_idn,
-        **_settings(config),
-    )
-
-
-def _open_slm(
-    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
-) -> SLMShaper:
-    return SLMShaper(
-        open_slm(config.address, rigs, timeout_s=config.timeout_s),
-        name=name,
-        expect_idn=config.expect_idn,
-        settling_time_s=config.row_time_s if waits else 0.0,
-        **_settings(config),
-    )
-
-
-def _open_daq_plate(
-    name: str, config: InstrumentConfig, rigs: Mapping[str, Rig], waits: bool
-) -> DaqPlate:
-    return open_daq_plate(
-        open_board(config.address, rigs),
-        name=name,
-        expect_idn=config.expect_idn,
-        timeout_s=config.timeout_s,
-        **_settings(config),
-    )
-
-
-def _settings(config: InstrumentConfig) -> dict[str, Any]:
-    return {**config.settings, **config.limits}
+def _settling(config: InstrumentConfig, waits: bool) -> dict[str, Any]:
+    return {"settling_time_s": config.row_time_s if waits else 0.0}
 
 
 DRIVERS: dict[str, Opener] = {
-    "WaveShaperA": _open_waveshaper,
-    "YokogawaAQ6370": _open_yokogawa,
-    "MccUsb1208HS": _open_mcc,
-    "RedPitayaDAQ": _open_redpitaya,
-    "AudioPlate": _open_audio_plate,
-    "OceanSpectrometer": _open_ocean,
-    "SLMShaper": _open_slm,
-    "DaqPlate": _open_daq_plate,
+    "WaveShaperA": _opener(WaveShaperA, open_http, _settling),
+    "YokogawaAQ6370": _opener(YokogawaAQ6370, open_visa),
+    "MccUsb1208HS": _opener(MccUsb1208HS, _board, _patience),
+    "RedPitayaDAQ": _opener(RedPitayaDAQ, open_visa, _patience),
+    "AudioPlate": _opener(AudioPlate, open_audio),
+    "OceanSpectrometer": _opener(OceanSpectrometer, open_ocean),
+    "SLMShaper": _opener(SLMShaper, open_slm, _settling),
+    "DaqPlate": _opener(open_daq_plate, _board, _patience),
 }
 
 

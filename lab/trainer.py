@@ -26,9 +26,10 @@ from lab.methods import MethodParts, choose_method
 from lab.micro_batches import AutoMicroBatches
 from lab.models import PhysicalNetwork, build_network
 from lab.onlookers import Event, Onlookers
+from lab.optimiser import optimiser_for, schedule_for
 from lab.pipeline import Pipeline
 from lab.rules.base import Objective, Rule, Sums
-from lab.rules.choose import RATE_FACTORS, choose_rule, refuse_impossible
+from lab.rules.choose import choose_rule, refuse_impossible
 from lab.systems.base import never
 from lab.train_result import EpochMetric, TrainResult
 from lab.twins import FittedTwin
@@ -154,8 +155,8 @@ class _Run:
             freeze(self.network, self.network.physical_parameters())
 
     def _train(self) -> None:
-        optimiser = self._optimiser()
-        schedule = _schedule(optimiser, self.budget.steps, self.config.warmup)
+        optimiser = optimiser_for(self.config, self.network)
+        schedule = schedule_for(optimiser, self.budget.steps, self.config.warmup)
         steps_an_epoch = math.ceil(len(self.split.train_idx) / self.config.batch)
         report_every = steps_an_epoch
         if steps_an_epoch > _LONG_EPOCH:
@@ -179,24 +180,6 @@ class _Run:
                 sums, samples = [], 0
             self.onlookers.after(step, self.network)
         self.ledger["training"] = self.device.rows - self.ledger["initialisation"]
-
-    def _optimiser(self) -> torch.optim.Optimizer:
-        decays = {id(p): decay for p, decay in self.network.decays()}
-        digital = [p for p in self.network.digital_parameters() if id(p) not in decays]
-        factor = RATE_FACTORS.get(self.config.method, 1.0)
-        rate = factor * self.config.rate_digital
-        groups = [
-            {
-                "params": self.network.physical_parameters(),
-                "lr": factor * self.config.rate_theta,
-            },
-            {"params": digital, "lr": rate},
-            *(
-                {"params": [p], "lr": rate, "weight_decay": decay}
-                for p, decay in self.network.decays()
-            ),
-        ]
-        return torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=0.0)
 
     def _batches(self) -> Iterator[Tensor]:
         """Give the budget's batches, in a new order each epoch."""
@@ -305,16 +288,3 @@ class _Run:
         generator = torch.Generator().manual_seed(self.config.seed)
         pick = rows[torch.randperm(len(rows), generator=generator)[:OUTPUT_SAMPLES]]
         refit_output(self.network, self.features[pick], self.labels[pick], seed=self.config.seed)
-
-
-def _schedule(
-    optimiser: torch.optim.Optimizer, steps: int, warmup: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """Lower the rates to 0 along a cosine, after a linear rise over `warmup` steps."""
-    if not warmup:
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-
-    def factor(step: int) -> float:
-        return min(1.0, (step + 1) / warmup) * (1 + math.cos(math.pi * step / steps)) / 2
-
-    return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)

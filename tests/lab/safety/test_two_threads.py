@@ -10,7 +10,7 @@ import pytest
 from drivers.errors import DriverError
 from drivers.transport import open_rigs
 from drivers.wires.tap import Event, TappedRigs
-from lab.config import BenchConfig
+from lab.bench_config import BenchConfig
 from lab.openers import open_instrument
 
 LIMIT_S = 10.0

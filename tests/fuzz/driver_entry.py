@@ -12,10 +12,12 @@ from drivers.mock.firmware.audio import SimulatedAudio
 from drivers.mock.firmware.bounds import Bounds
 from drivers.mock.firmware.mcc import MccFirmware
 from drivers.mock.firmware.redpitaya import RedPitayaFirmware
+from drivers.mock.firmware.slm import SimulatedDisplay, SLMFirmware
 from drivers.mock.firmware.waveshaper import WaveShaperFirmware
 from drivers.mock.http import FirmwareClient
 from drivers.mock.visa import FirmwareAdapter
 from drivers.plates.audio import AudioPlate
+from drivers.shapers.slm import SLMShaper
 from drivers.shapers.waveshaper import WaveShaperA
 from limited_benches import (
     FLOOR_DB,
@@ -30,7 +32,7 @@ DRIVEN = 150  # samples of a row, where the duty is limited
 
 
 def drivers_directly(fuzz: Fuzz) -> None:
-    """Give the drivers arrays in all guises; the last part of the rows is for the shaper."""
+    """Give the drivers arrays in all guises; the last part of the rows is for the shapers."""
     daq, audio = MccFirmware(_Silent()), SimulatedAudio(_Silent().respond)
     fuzz.far.add(daq, bounds=Bounds(-8.0, 8.0, slew=6.0))
     fuzz.far.add(audio, bounds=Bounds(-0.6, 0.6, rms=RMS, slew=0.9, driven=DRIVEN))
@@ -59,8 +61,15 @@ def drivers_directly(fuzz: Fuzz) -> None:
     client = FirmwareClient(firmware, timeout_s=1.0)
     with WaveShaperA(client, lines=200, settling_time_s=0, **shaped) as shaper:
         shaper.start()
+        while fuzz.goes_on(0.96):
+            _profile(fuzz, shaper, limits_light=True)
+    display = SLMFirmware(lambda *_: None)
+    fuzz.far.add(display, attenuation_db=Bounds(FLOOR_DB, 60.0))
+    narrow = {"attenuation": (FLOOR_DB, 60.0), "phase": (-1.0, 3.1416)}
+    with SLMShaper(SimulatedDisplay(display), lines=200, settling_time_s=0, **narrow) as shaper:
+        shaper.start()
         while fuzz.goes_on():
-            _profile(fuzz, shaper)
+            _profile(fuzz, shaper, limits_light=False)
 
 
 class _Silent:
@@ -104,7 +113,7 @@ def _as_float32(drive: Any, peak: float, kind: str) -> Any:
     return np.where(np.abs(drive) <= peak, np.clip(rounded, -peak, peak), drive)
 
 
-def _profile(fuzz: Fuzz, shaper: WaveShaperA) -> None:
+def _profile(fuzz: Fuzz, shaper: WaveShaperA | SLMShaper, *, limits_light: bool) -> None:
     rng, lines = fuzz.rng, shaper.attenuation.shape[0]
     low, high = 6.0, 60.0
     attenuation = good_values(rng, (1, lines), low, high)
@@ -115,7 +124,7 @@ def _profile(fuzz: Fuzz, shaper: WaveShaperA) -> None:
         attenuation = spoil(rng, attenuation, FLOOR_DB, 60.0)
     elif case < 0.4:
         phase = spoil(rng, phase, -1.0, 3.1416)
-    elif case < 0.6:  # every line may, all together may not
+    elif case < 0.6 and limits_light:  # every line may, all together may not
         attenuation, verdict = rng.uniform(FLOOR_DB, 5.5, (1, lines)), 1
     given: list[Any] = [in_guise(rng, attenuation[0]), in_guise(rng, phase[0])]
     if case > 0.97:

@@ -109,7 +109,7 @@ class FarEnds:
 
 
 def _uses(firmware: Any) -> int:
-    for name in ("waveforms", "exchanges", "profiles_loaded", "tables"):
+    for name in ("waveforms", "exchanges", "profiles_loaded", "tables", "patterns"):
         if hasattr(firmware, name):
             return int(getattr(firmware, name))
     raise TypeError(f"{firmware}: counts nothing")

@@ -557,7 +557,7 @@ def test_a_lamp_that_cannot_be_reached_is_not_said_to_be_off(monkeypatch):
     monkeypatch.setattr(
         "drivers.spectrometers.ocean_seabreeze.USBTransport.list_devices", lambda **_: iter(())
     )
-    with pytest.raises(ConnectionLost, match="flame: lamp off: .* on USB"):
+    with pytest.raises(ConnectionLost, match=r"flame: lamp off: .* on USB"):
         usb().close()
 
 

@@ -66,10 +66,13 @@ class Fuzz:
 
     def ask(self, verdict: Verdict, call: Callable[[], Any]) -> None:
         """Do as `asked`, and go on after a refusal; another error must not happen."""
+        before = self.tally.rows
         try:
             with suppress(LimitError), self.asked(verdict):
                 call()
         except Exception as error:
+            if self.tally.rows == before:  # not a row's: the fuzz itself is wrong
+                raise
             self.tally.wrong.append(f"{self.tally.name}: {type(error).__name__}: {error}")
 
     @contextmanager

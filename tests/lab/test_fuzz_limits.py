@@ -51,7 +51,7 @@ def test_it_sees_that_rows_are_not_checked(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_it_sees_a_value_that_is_written_beyond_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drivers.spec, "_rounded", lambda end, *_: end)
-    assert found("drivers", 1500).out_of_limits > 0
+    assert found("drivers", 4000).out_of_limits > 0
 
 
 def test_it_sees_a_value_that_is_rounded_beyond_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:

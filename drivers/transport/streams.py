@@ -13,6 +13,7 @@ from drivers.mock.rig import HttpFirmware, Rig, StreamFirmware
 from drivers.mock.visa import FirmwareAdapter
 from drivers.spectrometers.ocean_link import ByteWire, OceanLink, TcpWire
 from drivers.transport.addresses import IN_MEMORY, faults_on_wire, firmware_at, host_and_port
+from drivers.wires.http_client import timely_client
 from drivers.wires.tap import TappedAdapter, TappedClient, TappedWire, tap_of
 from drivers.wires.visa_socket import SocketAdapter
 
@@ -34,7 +35,7 @@ def _open_client(address: str, rigs: Mapping[str, Rig], timeout_s: float) -> htt
     if not address.startswith(IN_MEMORY):
         if not address.startswith(("http://", "https://")):
             raise ValueError(f"{address}: not an http:// or mock:// address")
-        return httpx.Client(base_url=address, timeout=timeout_s, trust_env=False)
+        return timely_client(address, timeout_s)
     firmware = firmware_at(address, rigs)
     if not isinstance(firmware, HttpFirmware):
         raise ValueError(f"{address}: this simulated instrument does not speak HTTP")

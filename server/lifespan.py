@@ -34,8 +34,9 @@ class RunningLab:
 
     async def stop(self) -> None:
         """End jobs and passes and bring the instruments to their safe state; idempotent."""
+        await self.jobs.stop_all()
+        await self.scheduler.close()  # waits for no job, which may compute for a while
         await self.jobs.close()
-        await self.scheduler.close()
 
 
 @asynccontextmanager

@@ -163,11 +163,18 @@ class JobService:
                 return
             await news.wait()
 
-    async def close(self) -> None:
-        """Stop every job and wait until each has ended; idempotent."""
+    async def stop_all(self) -> None:
+        """Take no more jobs and stop every one: none of them queues a pass any more.
+
+        What they compute may go on for a while: `close` waits for it.
+        """
         self._closed = True
         jobs = list(self._live.values())
         await asyncio.gather(*(self._stop(job, "the service stopped") for job in jobs))
+
+    async def close(self) -> None:
+        """Stop every job and wait until each has ended; idempotent."""
+        await self.stop_all()
         await asyncio.gather(*self._missing)
         await asyncio.to_thread(self._workers.shutdown)
 

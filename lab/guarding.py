@@ -46,6 +46,7 @@ class BenchGuard:
         self._clock = clock
         self._withdrawal = Withdrawal()
         self._process: subprocess.Popen[str] | None = None
+        self._failure = ""
         self._beating = threading.RLock()  # listeners may ask `check`
         self._beat_s = 0.0
         self._pulse_s: float | None = None
@@ -55,33 +56,37 @@ class BenchGuard:
     # --- life -------------------------------------------------------------------------------
 
     def launch(self) -> None:
-        """Start the guard process and feed it; it is not ready yet (`await_ready`)."""
+        """Start the guard process and feed it; `await_ready` tells whether that went well.
+
+        So that instruments are opened, and made safe by their close, even where it cannot start.
+        """
         # what can be imported here, drivers of one's own too, and nothing else
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "lab.guard"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # else whoever reads this process's would wait for both
-            text=True,
-            start_new_session=True,  # signals of the terminal are not for it
-            env=environment,
-        )
         try:
-            with self._beating:
-                self._process = process
-                self._write(self._order.as_line())
-                self._beat_s = self._clock()
-        except OSError as error:
-            self._process = None
-            self._end(process)
-            raise NotPermitted(f"the guard of {self._name} did not start: {error}") from error
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "lab.guard"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # else whoever reads this process's would wait for both
+                text=True,
+                start_new_session=True,  # signals of the terminal are not for it
+                env=environment,
+            )
+        except OSError as error:  # no memory, no more processes
+            self._failure = f": {error}"
+            return
+        with self._beating:
+            self._process = process
+            self._try_to_write(self._order.as_line())
+            self._beat_s = self._clock()
         if not self._heart.is_alive():  # from now on: instruments that open may take their time
             self._heart.start()
 
     def await_ready(self) -> None:
         """Wait until the guard watches; raise NotPermitted if it does not start."""
-        process = self._running()
+        process = self._process
+        if process is None:
+            raise NotPermitted(f"the guard of {self._name} did not start{self._failure}")
         too_long = threading.Timer(STARTS_WITHIN_S, process.kill)
         too_long.start()
         answer = "" if process.stdout is None else process.stdout.readline()

@@ -275,7 +275,12 @@ class PhysicalSystem:
 
 
 def shut_down_systems(systems: Collection[PhysicalSystem]) -> None:
-    """Shut all systems down: in parallel, or one after the other where some share instruments."""
+    """Shut all systems down: in parallel, or one after the other where some share instruments.
+
+    Whoever still measures, in another thread, is aborted: no row follows the safe state.
+    """
+    for system in systems:
+        system.abort()
     used = [id(instrument) for system in systems for instrument in system.instruments]
     calls = [system.shutdown for system in systems]
     if len(set(used)) == len(used):

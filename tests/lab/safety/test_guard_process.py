@@ -121,11 +121,16 @@ def test_as_a_process_it_reports_what_it_did(far_end: FarEnd, tmp_path: Path) ->
     assert report.endswith(f" guard of far: process {os.getpid()} is gone; shaper: safe\n")
 
 
-def test_without_a_guard_a_bench_is_not_opened(far_end: FarEnd, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("executable", "why"), [("/bin/false", ""), ("/no/such/python", ": .*'/no/such/python'")]
+)
+def test_without_a_guard_a_bench_is_not_opened(
+    far_end: FarEnd, monkeypatch, executable, why
+) -> None:
     far_end.light()
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", executable)
     with (
-        pytest.raises(NotPermitted, match="the guard of far did not start"),
+        pytest.raises(NotPermitted, match=f"the guard of far did not start{why}$"),
         open_bench(far_end.bench()),
     ):
         pytest.fail("it was opened")

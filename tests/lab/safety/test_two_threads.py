@@ -1,18 +1,23 @@
 """One thread measures and another one makes safe, at every event on the wire: safe it is."""
 
 import threading
+import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from drivers.errors import DriverError
+from drivers.errors import Aborted, DriverError
 from drivers.transport import open_rigs
 from drivers.wires.tap import Event, TappedRigs
-from lab.bench_config import BenchConfig
+from lab.bench import open_bench
+from lab.bench_config import BenchConfig, load_bench
 from lab.openers import open_instrument
+from lab.systems.base import PhysicalSystem
 
+ROOT = Path(__file__).parents[3]
 LIMIT_S = 10.0
 HEAD_START_S = 0.05  # for a safe state that does not wait for what is under way
 
@@ -102,3 +107,28 @@ def test_whenever_another_thread_makes_it_safe_it_stays_so(part, operation, how)
         assert firmware.safe, f"made safe at event {number}"
         driver.close()
     pytest.fail("it never ends")
+
+
+def test_the_end_of_a_bench_aborts_whoever_measures_in_another_thread() -> None:
+    bench = load_bench(ROOT / "bench.toml")
+    slow = bench.instruments["spectrometer"].model_copy(update={"row_time_s": 1000.0})
+    honoured = {"optics": bench.rigs["optics"].model_copy(update={"honour_times": True})}
+    parts = {**bench.instruments, "spectrometer": slow}
+    ends: list[Exception] = []
+
+    def measure(system: PhysicalSystem) -> None:
+        try:
+            system.transform(*system.reference_row())
+        except DriverError as error:
+            ends.append(error)
+
+    with open_bench(bench.model_copy(update={"instruments": parts, "rigs": honoured})) as opened:
+        shaper = opened.rig("optics").instruments["shaper"]
+        thread = threading.Thread(target=measure, args=(opened.system("optics"),), daemon=True)
+        thread.start()
+        until = time.monotonic() + LIMIT_S
+        while shaper.safe:
+            assert time.monotonic() < until
+    thread.join(LIMIT_S)
+    assert isinstance(ends[0], Aborted)
+    assert shaper.safe

@@ -5,6 +5,7 @@
     transport                                     which wire an address means: mock or real
     wires                                         what several drivers need of a wire
     interlock                                     the contact that must be OK
+    row_key                                       which row it is, for simulated noise and drift
     mock                                          simulated instruments and their physics
 
 May import numpy, pyvisa, pymeasure, httpx, vendor libraries (such as uldaq, only when its

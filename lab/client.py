@@ -86,8 +86,7 @@ class Client:
 
     def systems(self) -> list[dict[str, Any]]:
         """List the systems: arrays with unit, range and shape; health and duty cycle."""
-        found: list[dict[str, Any]] = self._calls.call("GET", "/systems").json()
-        return found
+        return self._list("/systems")
 
     def system(self, name: str) -> dict[str, Any]:
         """Describe one system; raise UnknownName."""
@@ -193,8 +192,7 @@ class Client:
 
     def datasets(self) -> list[dict[str, Any]]:
         """List the tasks that a config may name: the built-in ones, then the uploads by name."""
-        found: list[dict[str, Any]] = self._calls.call("GET", "/datasets").json()
-        return found
+        return self._list("/datasets")
 
     def upload_dataset(
         self, data: Path | str | Mapping[str, ArrayLike], name: str | None = None
@@ -229,9 +227,7 @@ class Client:
 
     def twins(self, limit: int = 100) -> list[dict[str, Any]]:
         """List the newest twins, newest first."""
-        path, params = "/twins", {"limit": limit}
-        found: list[dict[str, Any]] = self._calls.call("GET", path, params=params).json()
-        return found
+        return self._list("/twins", limit=limit)
 
     def twin(self, twin_id: str) -> dict[str, Any]:
         """Return a twin with its report; raise UnknownName."""
@@ -247,9 +243,8 @@ class Client:
 
     def jobs(self, state: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """List the newest jobs, newest first, of one state if given."""
-        params = {"limit": limit} | ({} if state is None else {"state": state})
-        found: list[dict[str, Any]] = self._calls.call("GET", "/jobs", params=params).json()
-        return found
+        chosen = {} if state is None else {"state": state}
+        return self._list("/jobs", limit=limit, **chosen)
 
     def job(self, job_id: str) -> dict[str, Any]:
         """Return a job; raise UnknownName."""
@@ -260,8 +255,7 @@ class Client:
         found: list[dict[str, Any]] = []
         while True:
             since = found[-1]["step"] if found else since
-            path, params = f"/jobs/{job_id}/metrics", {"since": since}
-            page = self._calls.call("GET", path, params=params).json()
+            page = self._list(f"/jobs/{job_id}/metrics", since=since)
             found += page
             if not page:
                 return found
@@ -312,6 +306,10 @@ class Client:
                 if time.monotonic() + full.retry_after_s > until:
                     raise
                 time.sleep(full.retry_after_s)
+
+    def _list(self, path: str, **params: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._calls.call("GET", path, params=params).json()
+        return found
 
     def _object(
         self, method: Literal["GET", "POST", "PUT"], path: str, **options: Any

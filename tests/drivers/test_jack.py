@@ -1,4 +1,4 @@
-"""Real sounddevice, PortAudio and JACK without a sound card; at the far end a plate as a stream."""
+"""Real sounddevice, PortAudio and JACK without a sound interface; at the far end a plate."""
 
 import copy
 import os

@@ -1,4 +1,4 @@
-"""A JACK server without a sound card, and a plate at the far end of it, each its own process.
+"""A JACK server without a sound interface, and a plate at the far end of it, each its own process.
 
 The server has a name of its own and is ended by its process id, so it harms no other. A period is
 2048 frames, so that a busy machine keeps up.

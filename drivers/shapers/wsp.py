@@ -85,14 +85,6 @@ class ProfileFormat:
         return bytes(buffer.translate(None, b"\0"))
 
 
-def format_profile(
-    frequencies_thz: Array, attenuation_db: Array, phase_rad: Array, port: int
-) -> str:
-    """Return the text of one profile; arrays (lines,) in THz, dB and rad."""
-    text = ProfileFormat(frequencies_thz, port).format(attenuation_db, phase_rad)
-    return text.decode("ascii")
-
-
 def as_written(values: Array) -> Array:
     """Return what a reader gets of each value: rounded to four decimals, any shape.
 

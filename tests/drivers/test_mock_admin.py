@@ -6,7 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
-from drivers.shapers.wsp import format_profile
+from profiles import format_profile
 
 PROFILE = format_profile(193.1 + 0.001 * np.arange(20), np.full(20, 10.0), np.zeros(20), 1)
 

@@ -9,7 +9,7 @@ import pytest
 import pyvisa
 
 from drivers.mock.rig import circuit_rig
-from drivers.shapers.wsp import format_profile
+from profiles import format_profile
 from served import LIMIT_S, served
 
 

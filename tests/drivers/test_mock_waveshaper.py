@@ -7,7 +7,7 @@ import pytest
 
 from drivers.mock.faults import AnswerLate, ConnectionDropped, Fault
 from drivers.mock.firmware.waveshaper import WaveShaperFirmware
-from drivers.shapers.wsp import format_profile
+from profiles import format_profile
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from drivers.shapers.wsp import ProfileFormat, ProfileReader, format_profile, parse_profile
+from drivers.shapers.wsp import ProfileFormat, ProfileReader, parse_profile
+from profiles import format_profile
 
 NUMBER = st.floats(-999.999, 999.999)
 # Ties of the fourth decimal: odd multiples of 1/32 are exact in binary, their neighbours are not.

@@ -151,14 +151,14 @@ class _Child:
 
     def _send(self, call: str, *arguments: Any) -> None:
         """Send one request; raises PortLost if the child has ended or does not read it."""
-        watchdog = threading.Timer(_ANSWER_S, self._process.kill)
-        watchdog.start()
+        timer = threading.Timer(_ANSWER_S, self._process.kill)
+        timer.start()
         try:
             _write(self._requests, (call, arguments))
         except OSError as error:
             raise PortLost(f"{call}: its process ended ({error})") from error
         finally:
-            watchdog.cancel()
+            timer.cancel()
 
     def end(self) -> None:
         """Close the child's input, upon which it fades and ends; kill it if it does not."""

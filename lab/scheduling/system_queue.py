@@ -294,7 +294,7 @@ class SystemQueue:
     def _begins(self, call: HardwareCall) -> None:
         call.expected_s = self.hardware.expected_s(call.rows)
         longest_s = self.config.call_timeout_s + call.expected_s + self.hardware.beat_s
-        self._watchdog = self._loop.call_later(longest_s, self._hangs, call)
+        self._hang_timer = self._loop.call_later(longest_s, self._hangs, call)
         self.passes.served(call.portions[0].ticket, self.now())  # at least one row of it runs
         for portion in call.portions:
             self.passes.take_planned(portion.ticket)
@@ -305,7 +305,7 @@ class SystemQueue:
         self._plan()
 
     def _ends(self, call: HardwareCall) -> None:
-        self._watchdog.cancel()
+        self._hang_timer.cancel()
         goes_on = self.hardware.running
         if goes_on is None:
             self.planning.unplan()

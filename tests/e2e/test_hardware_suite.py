@@ -10,7 +10,8 @@ import pytest
 from documentation import ROOT
 from drivers.transport import open_rigs
 from lab.bench_config import load_bench
-from served import served
+from served import served, served_bench
+from server.bench_file import write_bench
 
 
 def run(bench, *options):
@@ -78,3 +79,13 @@ def test_a_bench_that_is_not_as_its_file_says_fails(lab):
     counted = outcomes(output)
     assert (counted["failed"], counted["passed"]) == (1, 4)
     assert "'YOKOGAWA,AQ6370D,91X000001,02.01' answers, not /YOKOGAWA,AQ6375/" in output
+
+
+def test_a_bench_as_the_served_one_writes_it_is_cut_too(tmp_path):
+    file = tmp_path / "client.toml"
+    with served_bench() as (client, _):
+        write_bench(file, client)
+        status, output = run(file, "-k", "cut_line or repeat")
+    assert status == 0, output
+    for instrument in ("shaper", "spectrometer"):
+        assert f"\n{instrument}: a cut line was told and mended" in output

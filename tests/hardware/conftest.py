@@ -61,8 +61,11 @@ def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 @pytest.fixture
-def rigs(config: BenchConfig) -> dict[str, Rig]:
-    return open_rigs(config.rigs)
+def rigs(config: BenchConfig) -> Iterator[dict[str, Rig]]:
+    rigs = open_rigs(config.rigs)
+    yield rigs
+    for rig in rigs.values():
+        rig.close()
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_what_is_out_of_limits_is_refused_without_a_byte(driver):
 
 def test_a_cut_line_is_an_error_and_the_next_start_mends_it(config, instrument, request, tell):
     part = config.instruments[instrument]
-    if part.rig is not None:
+    if part.address.startswith("mock://"):
         request.getfixturevalue("driver").start()
         rig = request.getfixturevalue("rigs")[part.rig]
         check(

@@ -136,6 +136,11 @@ class JobService:
         await self._stop(job, "cancelled by request")
         return await self.get(job_id)
 
+    async def cancel_all(self, reason: str) -> None:
+        """Cancel every job, also those that compute or wait for a worker; each ends by itself."""
+        jobs = tuple(self._live.values())
+        await asyncio.gather(*(self._stop(job, reason) for job in jobs))
+
     async def watch(self, job_id: str, since: int = 0) -> AsyncIterator[MetricRecord | JobRecord]:
         """Yield the job, every metric after step `since`, and the job whenever its state changes.
 

@@ -1,5 +1,7 @@
 """POST /stop: the whole bench into its safe state, at once."""
 
+import asyncio
+
 from fastapi import APIRouter
 
 from server.routes.access import UNNAMED, ClientName, Lab
@@ -16,4 +18,7 @@ async def stop(lab: Lab, client: ClientName = UNNAMED) -> StopView:
     works again once somebody recovers it. A second stop asks the instruments again. The answer
     tells what each instrument confirmed, and 200 also where one did not.
     """
-    return StopView.of(await lab.scheduler.stop(f"stopped by {client}"))
+    reason = f"stopped by {client}"
+    # also a job that only computes: it would drive again once somebody has recovered the system
+    systems, _ = await asyncio.gather(lab.scheduler.stop(reason), lab.jobs.cancel_all(reason))
+    return StopView.of(systems)

@@ -16,7 +16,23 @@ async def test_jobs_end_as_cancelled_with_the_reason(http, job_body, follow, gat
     assert (await stopping).json()["confirmed"]
     ended = await follow(job)
     assert ended["state"] == "cancelled"
-    assert ended["error"] == "optics is stopped: stopped by ann"
+    assert ended["error"] == "stopped by ann"
+
+
+async def test_a_job_that_computes_or_waits_for_a_worker_does_not_drive_after_a_recovery(
+    http, job_body, follow
+) -> None:
+    endless = {**job_body, "method": "in-silico", "epochs": 10_000}
+    jobs = [(await http.post("/jobs", json=endless)).json()["id"] for _ in range(3)]
+    async with asyncio.timeout(60.0):
+        while not (await http.get(f"/jobs/{jobs[0]}/metrics")).json():
+            await asyncio.sleep(0.01)
+    assert (await http.get(f"/jobs/{jobs[2]}")).json()["state"] == "pending"
+    await http.post("/stop")
+    assert (await http.post("/systems/optics/recover")).json()["state"] == "ok"
+    for job in jobs:
+        ended = await follow(job)
+        assert (ended["state"], ended["error"]) == ("cancelled", f"stopped by {UNNAMED}")
 
 
 async def test_what_comes_later_is_refused_until_it_is_recovered(http) -> None:

@@ -16,6 +16,7 @@ import torch
 import lab.jobs.runner
 import lab.jobs.service
 import lab.scheduling.scheduled_run
+import lab.scheduling.scheduler
 from drivers.errors import InstrumentTimeout
 from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from lab.bench import open_bench
@@ -347,8 +348,8 @@ async def test_a_pass_on_its_way_to_the_queue_is_not_measured(jobs, monkeypatch,
         return call(*args)
 
     if gap == "before it is queued":
-        hand_over = HardwareScheduler._hand_over
-        monkeypatch.setattr(HardwareScheduler, "_hand_over", lambda *a: gated(hand_over, *a))
+        measure = functools.partial(gated, lab.scheduling.scheduler.measure_from_thread)
+        monkeypatch.setattr(lab.scheduling.scheduler, "measure_from_thread", measure)
     else:
         name = SimpleNamespace(uuid4=functools.partial(gated, uuid.uuid4))
         monkeypatch.setattr(lab.scheduling.scheduled_run, "uuid", name)

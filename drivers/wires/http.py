@@ -19,8 +19,10 @@ def exchange(client: httpx.Client, request: httpx.Request, *, name: str, asked: 
         message = f"{asked}: no answer within {client.timeout.read:g} s"
         raise InstrumentTimeout(name, message) from error
     except httpx.HTTPError as error:
-        raise ConnectionLost(name, f"{asked}: {error}") from error
+        where = client.base_url.netloc.decode()
+        raise ConnectionLost(name, f"{asked}: {where}: {error}") from error
     if response.status_code != httpx.codes.OK:
-        message = f"{asked}: HTTP status {response.status_code}: {response.text[:200]}"
+        said = response.text[:200] or "nothing else is said"
+        message = f"{asked}: HTTP status {response.status_code}: {said}"
         raise InstrumentRefused(name, message)
     return response.content

@@ -252,8 +252,8 @@ class ScpiLink:
         except Exception as error:
             if _timed_out(error):
                 self._step = _Step.LOST  # half a message cannot be taken back
-                message = f"{asked}: not taken within the timeout; the connection is given up"
-                raise InstrumentTimeout(self._name, message) from error
+                late = f"not taken within {self._patience()}; the connection is given up"
+                raise InstrumentTimeout(self._name, f"{asked}: {late}") from error
             self._explain(asked, error)
             raise
         except BaseException:
@@ -275,7 +275,7 @@ class ScpiLink:
         """Raise an adapter's exception as a driver error, and remember what it means."""
         self._step = _Step.UNSURE
         if _timed_out(error):
-            message = f"{asked}: no answer within the timeout"
+            message = f"{asked}: no answer within {self._patience()}"
             raise InstrumentTimeout(self._name, message) from error
         if isinstance(error, UnicodeDecodeError):
             raise ProtocolError(self._name, f"{asked}: answered {error.object!r}") from error
@@ -283,6 +283,11 @@ class ScpiLink:
             self._step = _Step.LOST
             what = error.description if isinstance(error, VisaIOError) else error
             raise ConnectionLost(self._name, f"{asked}: {what}") from error
+
+    def _patience(self) -> str:
+        """Return for how long one call on the wire is waited for."""
+        timeout_ms = getattr(getattr(self._adapter, "connection", None), "timeout", None)
+        return "the timeout" if timeout_ms is None else f"{timeout_ms / 1000:g} s"
 
 
 def _timed_out(error: Exception) -> bool:

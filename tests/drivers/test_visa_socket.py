@@ -393,7 +393,7 @@ def test_a_peer_that_stalls_while_we_read(peer, path, asked):
     peer.behaviours = [silent, Instrument()]
     link, _ = open_link(peer)
     ask = link.ask if asked == "*IDN?" else lambda query: link.ask_block(query, len(DATA))
-    with pytest.raises(InstrumentTimeout, match=r"osa: .*: no answer within the timeout"):
+    with pytest.raises(InstrumentTimeout, match=r"osa: .*: no answer within 0\.3 s"):
         ask(asked)
     works_again(link)
 
@@ -417,7 +417,7 @@ def test_a_peer_that_trickles_does_not_stretch_the_timeout(peer, start):
 def test_a_peer_that_stalls_while_we_write(peer, path):
     peer.behaviours = [lambda _: peer.done.wait(), Instrument()]
     link, _ = open_link(peer)
-    with pytest.raises(InstrumentTimeout, match="osa: :DATA: not taken within the timeout"):
+    with pytest.raises(InstrumentTimeout, match=r"osa: :DATA: not taken within 0\.3 s"):
         link.write_block(":DATA", np.zeros(60_000_000, np.uint8))
     with pytest.raises(ConnectionLost, match="start it again"):
         link.ask("*IDN?")

@@ -20,6 +20,22 @@ from typing import NoReturn
 _log = logging.getLogger("drivers.limits")
 
 
+def reason(error: BaseException) -> str:
+    """Return on one line what went wrong, with its notes; of a group, in each of its parts."""
+    text, kind = str(error), type(error)
+    if isinstance(error, BaseExceptionGroup):
+        text = f"{error.message}: {parts(error)}"
+    elif not text or kind.__module__ == "builtins":  # KeyError's message is but the key
+        text = f"{kind.__name__}: {text}" if text else kind.__name__
+    return " ".join("; ".join([text, *getattr(error, "__notes__", [])]).split())
+
+
+def parts(error: BaseException) -> str:
+    """Return as `reason` does what went wrong in each part of a group, or in a single error."""
+    found = error.exceptions if isinstance(error, BaseExceptionGroup) else [error]
+    return "; ".join(reason(part) for part in found)
+
+
 class DriverError(Exception):
     """Report a failed exchange with one instrument; `instrument` is its bench-file name."""
 

@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from drivers.errors import LimitError
+from drivers.errors import DriverError, LimitError, parts, reason
 from drivers.instrument import Instrument
 from drivers.transport import Rig, open_rigs
 from drivers.wires.recording import Recorder
 from drivers.wires.tap import Tap, TappedRigs
 from lab.bench_config import BenchConfig, SystemConfig, load_bench
 from lab.config import TwinKind
-from lab.errors import ConfigError, UnknownName
+from lab.errors import ConfigError, LabError, UnknownName
 from lab.guarding import BenchGuard, launch_guard
 from lab.measure import DeviceMeasure, DirectRun
 from lab.openers import imported_for, open_instrument
@@ -121,7 +121,7 @@ def open_bench(
             tap = stack.enter_context(_open_recorder(source, config, config.record)).tap
         instruments: dict[str, Instrument] = {}
         guard = launch_guard(config, guard_log)  # it starts while the instruments are opened
-        stack.callback(_close, instruments, guard)
+        stack.push(partial(_close, instruments, guard))
         for name in config.instruments:
             key = f"instruments.{name}"
             heard = rigs if tap is None else TappedRigs(rigs, tap(name))
@@ -155,16 +155,30 @@ def _start(stack: ExitStack, systems: Collection[PhysicalSystem], protection: Pr
         system.start()
 
 
-def _close(instruments: Mapping[str, Instrument], guard: BenchGuard | None) -> None:
-    """Close all instruments, in parallel; where one cannot be made safe, let the guard try."""
+def _close(
+    instruments: Mapping[str, Instrument],
+    guard: BenchGuard | None,
+    _kind: object,
+    first: BaseException | None,
+    _trace: object,
+) -> None:
+    """Close all instruments, in parallel; where one cannot be made safe, let the guard try.
+
+    An instrument or a bench file that has ended it before (`first`) remains the error;
+    the rest becomes its note.
+    """
     try:
         in_parallel([instrument.close for instrument in instruments.values()])
     except BaseException as error:
         if guard is not None:
-            guard.call(f"at the end of process {os.getpid()}: {error}")
-        raise
-    if guard is not None:
-        guard.dismiss()
+            guard.call(f"at the end of process {os.getpid()}: {reason(error)}")
+        if not isinstance(first, DriverError | LabError):
+            raise
+        if parts(error) not in reason(first):
+            first.add_note(f"safe state not confirmed: {parts(error)}")
+    else:
+        if guard is not None:
+            guard.dismiss()
 
 
 def _open_recorder(source: str, config: BenchConfig, file: str) -> Recorder:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drivers.errors import DriverError, LimitError
+from drivers.errors import DriverError, LimitError, reason
 from drivers.instrument import Instrument, LoopbackDelay, check_identity
 from drivers.spec import Array
 from lab.errors import LabError
@@ -79,13 +79,6 @@ def permitted(bench: str, permits: Sequence[Permit]) -> Iterator[Check]:
 
     if permits:
         yield _tried("permits", bench, ask)
-
-
-def reason(error: BaseException) -> str:
-    """Return what went wrong on one line; of a group, what went wrong in each of its parts."""
-    if isinstance(error, BaseExceptionGroup):
-        return f"{error.message}: {'; '.join(reason(part) for part in error.exceptions)}"
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _identity(system: str, instrument: Instrument, expected: str | None) -> Check:

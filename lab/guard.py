@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from drivers.errors import reason
 from lab.bench_config import BenchConfig, InstrumentConfig
 from lab.openers import open_instrument
 
@@ -108,7 +109,7 @@ def _make_one_safe(bench: BenchConfig, name: str, until_s: float) -> str:
             open_instrument(config, name, {}).close()
         except Exception as error:  # whatever it is, the next try may do better
             if time.monotonic() > until_s:
-                return f"not confirmed: {error!r}"
+                return "not confirmed: " + reason(error).removeprefix(f"{name}: ")
             time.sleep(PAUSE_S)
         else:
             return "safe"

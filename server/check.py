@@ -3,11 +3,11 @@
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from drivers.errors import DriverError
+from drivers.errors import DriverError, reason
 from drivers.wires.tap import Tap
 from lab.bench import open_bench
 from lab.bench_config import BenchConfig, load_bench
-from lab.bringup import Check, bring_up, permitted, reason
+from lab.bringup import Check, bring_up, permitted
 from lab.errors import NotPermitted
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from drivers.errors import DriverError
-from lab.errors import LabError
+from drivers.errors import reason
+from lab.traces import trace_of
 from server import cli_bench, cli_compare, cli_data, cli_demo, cli_jobs, cli_mock, cli_queue
 
 
@@ -29,8 +29,10 @@ class _OneLineErrors(TyperGroup):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except (LabError, DriverError) as error:
-            typer.echo(f"pnnlab: {' '.join(str(error).split())}", err=True)
+        except Exception as error:
+            if trace_of(error) is not None:
+                raise
+            typer.echo(f"pnnlab: {reason(error)}", err=True)
             raise typer.Exit(1) from error
 
 

@@ -23,6 +23,7 @@ from lab.jobs.live_job import LiveJob
 from lab.jobs.records import FitConfig, JobRecord, JobState, MetricRecord
 from lab.jobs.runner import JobRunner
 from lab.jobs.store import Store
+from lab.traces import trace_of
 
 log = logging.getLogger(__name__)
 
@@ -241,5 +242,6 @@ class JobService:
             if job.stopped():
                 state, reason = job.ends_as
                 return {"state": state, "error": reason}
-            log.warning("job %s failed", job.id, exc_info=error)
-            return {"state": "failed", "error": f"{type(error).__name__}: {error}"}
+            why = f"{type(error).__name__}: {error}"
+            log.warning("job %s failed: %s", job.id, why, exc_info=trace_of(error))
+            return {"state": "failed", "error": why}

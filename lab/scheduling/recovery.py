@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Awaitable, Callable
 
+from drivers.errors import parts
 from lab.errors import NotPermitted
 from lab.scheduling.faults import Faults
 from lab.scheduling.hardware import Hardware
+from lab.traces import trace_of
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +54,8 @@ class Recovery:
         try:
             await self._hardware.leave_safe()
         except Exception as error:
-            health.reason = f"safe state not confirmed: {error!r}"
-            log.exception("%s: %s", self._name, health.reason)
+            health.reason = f"safe state not confirmed: {parts(error)}"
+            log.error("%s: %s", self._name, health.reason, exc_info=trace_of(error))
 
     async def _bring_up(self, call: Callable[[], Awaitable[None]]) -> Exception | None:
         self.due = False
@@ -62,5 +64,5 @@ class Recovery:
         except Exception as error:
             self._faults.fault(error)
             return error
-        self._faults.health.recovered()
+        self._faults.recovered()
         return None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from drivers.errors import Aborted, LimitError, ProtocolError
+from drivers.errors import Aborted, LimitError, ProtocolError, parts, reason
 from drivers.spec import Array
 from lab.scheduling.rhythm import Rhythm
 from lab.scheduling.ticket import HardwareCall, Portion
@@ -43,7 +43,7 @@ def restart(system: PhysicalSystem, halted: threading.Event) -> None:
         try:
             _start_unless(halted, system)
         except Exception as second:
-            second.add_note(f"before that, the shutdown failed: {error!r}")
+            second.add_note(f"before that, the shutdown failed: {parts(error)}")
             raise
     else:
         _start_unless(halted, system)
@@ -60,7 +60,7 @@ def make_safe(system: PhysicalSystem, error: Exception) -> None:
     try:
         system.shutdown()
     except Exception as second:
-        error.add_note(f"safe state not confirmed: {second!r}")
+        error.add_note(f"safe state not confirmed: {parts(second)}")
 
 
 def unsafe(system: PhysicalSystem) -> dict[str, str]:
@@ -68,8 +68,9 @@ def unsafe(system: PhysicalSystem) -> dict[str, str]:
     try:
         system.shutdown()
     except Exception as error:
-        parts = error.exceptions if isinstance(error, ExceptionGroup) else [error]
-        return {getattr(e, "instrument", system.description.name): repr(e) for e in parts}
+        found = error.exceptions if isinstance(error, ExceptionGroup) else [error]
+        names = [getattr(part, "instrument", system.description.name) for part in found]
+        return {n: reason(e).removeprefix(f"{n}: ") for n, e in zip(names, found, strict=True)}
     return {}
 
 

@@ -105,6 +105,18 @@ def test_check_says_why_a_safe_state_is_not_confirmed(monkeypatch):
     assert "FAIL  optics-simulated: bench: shaper: no answer in 5 s" in lines
 
 
+def test_check_of_a_bench_that_is_switched_off_names_all_that_do_not_answer(tmp_path, monkeypatch):
+    monkeypatch.setattr("lab.bench.launch_guard", lambda *_: None)
+    text = BENCH.read_text().replace("mock://optics/shaper", "http://127.0.0.1:9")
+    bench = tmp_path / "bench.toml"
+    bench.write_text(text.replace("mock://optics/spectrometer", "TCPIP0::127.0.0.1::9::SOCKET"))
+    [line] = pnnlab("check", "--bench", str(bench), code=1).stdout.splitlines()
+    opened, closed = line.split("; safe state not confirmed: ")
+    assert opened.startswith("FAIL  optics-simulated: bench: ")
+    assert "TCPIP0::127.0.0.1::9::SOCKET: cannot be opened" in opened
+    assert closed.startswith("shaper: blockall: 127.0.0.1:9: ")
+
+
 def test_a_check_that_is_cut_short_leaves_the_bench_safe(tmp_path):
     session = tmp_path / "session.jsonl"
     config = load_bench(BENCH).model_copy(update={"record": str(session)})

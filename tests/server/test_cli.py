@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from drivers.errors import ConnectionLost, InstrumentTimeout
 from lab.config import TrainConfig
 from lab.loopback import is_loopback
 from server import serve as serve_module
@@ -111,6 +112,17 @@ def test_without_a_bench_file_the_commands_say_so(tmp_path, monkeypatch, command
     monkeypatch.chdir(tmp_path)
     result = pnnlab(command, code=1)
     assert result.stderr.startswith("pnnlab: no bench file: there is no bench.toml in this folder")
+
+
+def test_instruments_that_are_not_safe_at_the_end_of_a_service_are_one_line(tmp_path, monkeypatch):
+    def served(*_):
+        errors = [InstrumentTimeout("shaper", "no answer"), ConnectionLost("osa", "closed")]
+        raise ExceptionGroup("safe state not confirmed", errors)
+
+    monkeypatch.setattr("server.serve.serve", served)
+    data = str(tmp_path / "data")
+    said = pnnlab("serve", "--bench", str(BENCH), "--data", data, code=1).stderr
+    assert said == "pnnlab: safe state not confirmed: shaper: no answer; osa: closed\n"
 
 
 def test_serve_warns_of_an_address_that_others_reach(tmp_path, monkeypatch):

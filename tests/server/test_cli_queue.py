@@ -172,5 +172,5 @@ def test_a_stop_that_is_not_confirmed_fails(reconfigured, tmp_path, serve_in_thr
         with monkeypatch.context() as patch:
             patch.setattr(WaveShaperA, "shutdown", silent)
             shown = pnnlab("stop", "--url", url, code=1).stdout
-        assert "optics: shaper: InstrumentTimeout('shaper: blockall: no answer" in shown
+        assert "optics: shaper: blockall: no answer within 2 s" in shown
         assert "optics: spectrometer: safe" in shown

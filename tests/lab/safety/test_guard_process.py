@@ -77,7 +77,7 @@ def test_one_that_cannot_be_reached_keeps_no_other_from_its_safe_state(far_end: 
     outcomes = make_safe(two(far_end), persists_s=0.0)
     assert far_end.state()["blocked"]
     assert outcomes["shaper"] == "safe"
-    assert outcomes["absent"].startswith("not confirmed: ConnectionLost('absent: blockall: ")
+    assert outcomes["absent"].startswith("not confirmed: blockall: 127.0.0.1:9: ")
 
 
 def test_one_that_fails_once_is_tried_again(far_end: FarEnd) -> None:

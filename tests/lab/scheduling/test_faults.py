@@ -115,6 +115,18 @@ async def test_the_instruments_are_safe_before_anybody_hears_of_the_fault() -> N
         assert lab.rig.times("shutdown") == [ROW_S]
 
 
+async def test_the_log_tells_a_fault_and_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_lab(recovery_attempts=0) as lab:
+        hit = await lab.run(4, repeatable=False)
+        lab.rig.fail(hit.values[1], "before")
+        error = await hit.error()
+        await lab.scheduler.recover("rig")
+    faulted, again = caplog.records
+    assert faulted.message == f"rig is faulted: {error}"
+    assert faulted.exc_info is None
+    assert again.message == "rig is in use again"
+
+
 async def test_a_safe_state_that_cannot_be_reached_is_told() -> None:
     async with open_lab(recovery_attempts=0) as lab:
         hit = await lab.run(4)
@@ -122,7 +134,7 @@ async def test_a_safe_state_that_cannot_be_reached_is_told() -> None:
         lab.rig.fail_shutdown = [OSError("wire cut")]
         error = await hit.error()
         assert error is not None
-        assert "safe state not confirmed: OSError('wire cut')" in error.__notes__[0]
+        assert "safe state not confirmed: OSError: wire cut" in error.__notes__[0]
         assert "wire cut" in lab.scheduler.status("rig").reason
 
 

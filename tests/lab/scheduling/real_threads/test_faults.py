@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from drivers.errors import InstrumentTimeout, ProtocolError
+from drivers.errors import InstrumentTimeout, ProtocolError, reason
 from gated_system import Bench, GatedSystem, free_running, make_pass
 from lab.errors import SystemFaulted
 
@@ -26,7 +26,7 @@ async def test_a_fault_fails_the_pass_and_all_that_wait(bench: Bench, error: Exc
     with pytest.raises(SystemFaulted, match=str(error)):
         await bench.scheduler.submit(make_pass(5))
     status = bench.scheduler.status("rig")
-    assert (status.state, status.reason, status.waiting) == ("faulted", str(error), 0)
+    assert (status.state, status.reason, status.waiting) == ("faulted", reason(error), 0)
     assert bench.rig.measured == [1, 2]
 
 
@@ -55,10 +55,10 @@ async def test_a_system_that_does_not_recover_stays_faulted_with_the_newest_reas
     bench.rig.raises["start"] = ProtocolError("osa", "still garbage")
     with pytest.raises(ProtocolError, match="still garbage"):
         await bench.scheduler.recover("rig")
-    reason = bench.scheduler.status("rig").reason
-    assert reason.startswith("osa: still garbage; ")
-    assert "safe state not confirmed: ProtocolError('shaper: garbage')" in reason
-    assert "before that, the shutdown failed" in reason
+    told = bench.scheduler.status("rig").reason
+    assert told.startswith("osa: still garbage; ")
+    assert "safe state not confirmed: shaper: garbage; " in told
+    assert "before that, the shutdown failed" in told
     del bench.rig.raises["start"], bench.rig.raises["shutdown"]
     await bench.scheduler.recover("rig")
     assert bench.scheduler.status("rig").state == "ok"

@@ -25,7 +25,8 @@ def open_interlock(config: InterlockConfig, rigs: Mapping[str, Rig]) -> "Watched
         adapter = open_visa(config.address, rigs, timeout_s=config.timeout_s)
         return ScpiInterlock(adapter, input=config.input, ok=config.ok)
 
-    return WatchedInterlock(connect, config.interval_s)
+    contact = f"{config.input} at {config.address} does not read {config.ok}"
+    return WatchedInterlock(connect, config.interval_s, contact)
 
 
 class WatchedInterlock:
@@ -39,11 +40,16 @@ class WatchedInterlock:
         self,
         connect: Callable[[], Interlock],
         interval_s: float,
+        contact: str = "its contact says so",
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Read through what `connect` returns; it may raise DriverError, now or later."""
+        """Read through what `connect` returns; it may raise DriverError, now or later.
+
+        contact: what is read when the interlock is open, for the message.
+        """
         self._connect = connect
+        self._contact = contact
         self._interval_s = interval_s
         self._clock = clock
         self._interlock: Interlock | None = None
@@ -110,7 +116,7 @@ class WatchedInterlock:
             self._drop()
             return f"the interlock cannot be read: {error}"
         self._read_s = self._clock()
-        return None if ok else "the interlock is open"
+        return None if ok else f"the interlock is open: {self._contact}"
 
     def _drop(self) -> None:
         interlock, self._interlock = self._interlock, None

@@ -152,7 +152,7 @@ def test_it_is_withdrawn_until_it_is_ok_and_re_armed(contact) -> None:
     contact.closed = False
     with watched(contact, lambda: times[0]) as permit:
         permit.listen(lambda error: heard.append(str(error)))
-        assert heard == ["the interlock is open"]
+        assert heard == ["the interlock is open: its contact says so"]
         with pytest.raises(NotPermitted):
             permit.rearm()
         contact.closed = True
@@ -232,7 +232,8 @@ def test_one_that_opens_while_a_filter_settles_aborts_that_and_the_light_is_bloc
         bench.rigs["contacts"].instruments["interlock"].closed = False  # type: ignore[attr-defined]
         far_end.wait_until(blocked=True)
         thread.join(LIMIT_S)
-        assert [str(error) for error in errors] == ["the interlock is open"]
+        contact = "DIO0_P at mock://contacts/interlock does not read 1"
+        assert [str(error) for error in errors] == [f"the interlock is open: {contact}"]
 
 
 def test_what_a_crash_left_lit_is_dark_after_a_start_that_is_not_permitted(

@@ -16,12 +16,12 @@ class AuditWatch:
 
     every: steps between audits. A refit is asked for when an audit's whole interval lies below
     `threshold`, or when the estimate does in two audits running: one alone may be chance. After
-    that the count starts anew.
+    that the count starts anew. low: whether the last estimate counts as the first of two.
     """
 
     every: int
     threshold: float = THRESHOLD
-    _low: bool = field(default=False, init=False, repr=False)
+    low: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Raise ValueError for settings out of range."""
@@ -38,6 +38,6 @@ class AuditWatch:
     def asks_for_refit(self, audit: Audit) -> bool:
         """Note an audit and say whether the twin is to be refitted now."""
         low = audit.cosine < self.threshold
-        refit = audit.high < self.threshold or (low and self._low)
-        self._low = low and not refit
+        refit = audit.high < self.threshold or (low and self.low)
+        self.low = low and not refit
         return refit

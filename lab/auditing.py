@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,20 @@ class Auditor:
         self._samples = min(SAMPLES, config.batch)
         self._generator = torch.Generator().manual_seed(config.seed)
         self.points: list[AuditPoint] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the audits, the last one's verdict and the generator's state."""
+        return {
+            "points": [asdict(point) for point in self.points],
+            "low": self._watch.low,
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.points = [AuditPoint(**point) for point in state["points"]]
+        self._watch.low = state["low"]
+        self._generator.set_state(state["generator"])
 
     def due(self, step: int) -> bool:
         """Say whether an audit is due after so many steps."""

@@ -86,6 +86,7 @@ class TrainConfig(_Strict):
     and tests on these, so that settings can be chosen without a look at the test rows.
     test_span_s: test a second time, spread over so much simulated time, as the device drifts.
     path: "plant" measures a simulated system without driver and wire, to the same bits.
+    checkpoint_s: of a service: so often the run is kept in a file from which it can go on, seconds.
     deadline_s: when the result is of no more use, seconds since the epoch; the job fails then.
     """
 
@@ -113,6 +114,7 @@ class TrainConfig(_Strict):
     holdout: Holdout = "test"
     test_span_s: float = Field(0.0, ge=0, allow_inf_nan=False)
     path: MeasurePath = "wire"
+    checkpoint_s: float = Field(20.0, ge=0, allow_inf_nan=False)
     network: NetworkConfig = NetworkConfig()
     twin: TwinConfig = TwinConfig()
     priority: int = Field(0, ge=-100, le=100)

@@ -49,6 +49,18 @@ class Cusum:
         self.slack, self.limit = slack, limit
         self.up = self.down = 0.0
 
+    def state_dict(self) -> dict[str, float]:
+        """Return what it standardises by, and its sums."""
+        return {"mean": self.mean, "spread": self.spread, "up": self.up, "down": self.down}
+
+    @classmethod
+    def going_on(cls, state: dict[str, float], *, slack: float, limit: float) -> "Cusum":
+        """Return a chart that goes on from a state."""
+        chart = cls([0.0, 1.0], slack=slack, limit=limit)
+        chart.mean, chart.spread = state["mean"], state["spread"]
+        chart.up, chart.down = state["up"], state["down"]
+        return chart
+
     def add(self, value: float) -> bool:
         """Take the next value and say whether the sums show a change; ValueError if not finite."""
         if not math.isfinite(value):

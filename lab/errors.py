@@ -16,6 +16,7 @@ LabError
 ├── Stopped             a training run or fit ended early because it was asked to
 ├── DataError           a data set that is missing, truncated, altered or unusable
 └── Conflict            the request does not fit the present state (job already ended, ...)
+    └── CheckpointRefused  a training would go on from the checkpoint of another one
 
 Failures of instruments keep their own type (`drivers.errors`); a forward pass raises what its
 driver raised.
@@ -89,3 +90,7 @@ class DataError(LabError):
 
 class Conflict(LabError):
     """The request does not fit the present state of what it names."""
+
+
+class CheckpointRefused(Conflict):
+    """A training would go on from a checkpoint that is of another config, bench, data or twin."""

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -132,6 +132,14 @@ class DeviceMeasure:
         if not 0 <= seconds < math.inf:
             raise ValueError(f"a wait of {seconds} s: must be finite and at least 0 s")
         self._waited_s += seconds
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return which row is next, and how long the bench has stood idle; see `lab.stateful`."""
+        return {"next": self._next, "waited_s": self._waited_s}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with that row."""
+        self._next, self._waited_s = state["next"], state["waited_s"]
 
     def __call__(self, x: Tensor, theta: Tensor) -> Tensor:
         """Measure; raises what the system raises (LimitError, DriverError, SystemFaulted, ...)."""

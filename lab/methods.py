@@ -31,6 +31,7 @@ from lab.controls import IdentityPhysics
 from lab.measure import DeviceMeasure, DevicePart, Share
 from lab.pat import Measure, Physics
 from lab.refit import OnlineRefit
+from lab.stateful import Stateful
 from twins.base import DigitalTwin
 
 
@@ -46,6 +47,11 @@ class MethodParts:
     differentiate: nn.Module
     share: Callable[[Share], Physics] | None = None
     refit: OnlineRefit | None = None
+
+    def stateful(self) -> dict[str, Stateful]:
+        """Return what has a memory beside the network, the twin and the device."""
+        parts: dict[str, Stateful] = {} if self.refit is None else {"refit": self.refit}
+        return parts | ({"noise": self.measure} if isinstance(self.measure, NoisyTwin) else {})
 
 
 def choose_method(
@@ -122,6 +128,14 @@ class NoisyTwin:
         self._level = level
         self._zero = zero
         self._generator = torch.Generator().manual_seed(seed)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the generator's state; see `lab.stateful`."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from there."""
+        self._generator.set_state(state["generator"])
 
     def __call__(self, x: Tensor, theta: Tensor) -> Tensor:
         """Return noisy y (rows, y_size), normalised."""

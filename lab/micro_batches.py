@@ -48,6 +48,8 @@ def choose(cost: StepCost, most: int) -> int:
 class AutoMicroBatches:
     """Choose the number of parts from the first steps of a run; `number` is 1 until then.
 
+    decided: whether it has been chosen.
+
     Two unsplit steps are timed; then, if a split promises to be quicker, two with each of 2, 4, 8
     and 16 for as long as the step gets quicker; the quickest number stays. Only steps as large as
     the first count, and of two the quicker one. Where a row takes less than half of its declared
@@ -75,13 +77,17 @@ class AutoMicroBatches:
         self._row_s: list[float] = []  # time of a row in each of them
         self._steps_s: dict[int, list[float]] = {}  # number -> the times of its steps
         self._most = 1
-        self._decided = False
+        self.decided = False
+
+    def decide(self, number: int) -> None:
+        """Take a number of parts that was chosen before."""
+        self.number, self.decided = number, True
 
     def timed(self, measure: Measure) -> Measure:
         """Return `measure` with its calls timed, for unsplit steps."""
 
         def timed(x: Tensor, theta: Tensor) -> Tensor:
-            if self._decided:
+            if self.decided:
                 return measure(x, theta)
             start = self._clock()
             y = measure(x, theta)
@@ -96,7 +102,7 @@ class AutoMicroBatches:
         self._calls.clear()
         start, hardware_s = self._clock(), self._hardware_s()
         yield
-        if not self._decided:
+        if not self.decided:
             self._note(samples, self._clock() - start, self._hardware_s() - hardware_s)
 
     def _note(self, samples: int, seconds: float, hardware_s: float) -> None:
@@ -105,7 +111,7 @@ class AutoMicroBatches:
             return
         if self.number == 1:
             if not self._calls:
-                self._decided = True  # nothing is measured
+                self.decided = True  # nothing is measured
                 return
             self._costs.append((seconds, self._cost(seconds, hardware_s)))
             self._row_s.append(hardware_s / sum(rows for rows, _ in self._calls))
@@ -124,7 +130,7 @@ class AutoMicroBatches:
         if self.number < self._most:
             self.number *= 2
         else:
-            self._decided = True
+            self.decided = True
 
     def _most_to_try(self) -> int:
         if min(self._row_s) < _WAITED_FOR * self._row_time_s:

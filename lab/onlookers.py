@@ -4,7 +4,9 @@ None of them changes what is trained; an audit may have a bad twin refitted.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,6 +77,24 @@ class Onlookers:
     def drifts(self) -> list[DriftPoint]:
         """Get the changes of the device that were seen so far."""
         return [] if self._watch is None else self._watch.points
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was seen and what is compared with; see `lab.stateful`."""
+        return {
+            "rows": self.rows,
+            "checks": [asdict(check) for check in self.checks],
+            "auditor": None if self._auditor is None else self._auditor.state_dict(),
+            "watch": None if self._watch is None else self._watch.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.rows = dict(state["rows"])
+        self.checks = [Check(**check) for check in state["checks"]]
+        if self._auditor is not None:
+            self._auditor.load_state_dict(state["auditor"])
+        if self._watch is not None:
+            self._watch.load_state_dict(state["watch"])
 
     def after(self, step: int, network: PhysicalNetwork) -> None:
         """Do what is due after a step of training the network."""

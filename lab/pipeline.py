@@ -69,6 +69,16 @@ class Pipeline(Generic[N]):
         """Get the number of parts of a full step; it may change while it is chosen."""
         return self._fixed if self._auto is None else self._auto.number
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of parts, None while it is not chosen; see `lab.stateful`."""
+        chosen = self._auto is None or self._auto.decided
+        return {"micro_batches": self.micro_batches if chosen else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the number that was chosen, without measuring again."""
+        if self._auto is not None and state["micro_batches"] is not None:
+            self._auto.decide(state["micro_batches"])
+
     def __enter__(self) -> Self:
         return self
 

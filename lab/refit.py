@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,6 +66,31 @@ class OnlineRefit:
 
     def _new_optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self._candidate.fit_groups(self.settings.rate))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is learnt and remembered, but for the twin itself; see `lab.stateful`."""
+        return {
+            "candidate": self._candidate.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "train": [vars(rows) for rows in self._train],
+            "gate": [vars(rows) for rows in self._gate],
+            "generator": self._generator.get_state(),
+            "rows": self._rows,
+            "counts": [self.updates, self.accepted, self.rolled_back],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._candidate.load_state_dict(state["candidate"])
+        self._optimiser = self._new_optimiser()
+        self._optimiser.load_state_dict(state["optimiser"])
+        for memory, kept in ((self._train, state["train"]), (self._gate, state["gate"])):
+            memory.clear()
+            memory.extend(MeasuredRows(**rows) for rows in kept)
+        self._arrived.clear()
+        self._generator.set_state(state["generator"])
+        self._rows = state["rows"]
+        self.updates, self.accepted, self.rolled_back = state["counts"]
 
     def measure(self, x: Tensor, theta: Tensor) -> Tensor:
         """Measure, and keep the rows: x (rows, x_size), theta (rows, theta_size) -> y."""

@@ -7,6 +7,7 @@ of the device, the first those that spoil gradients.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +96,20 @@ class Sentinels:
         self._first: Tensor | None = None
         self._charts: dict[str, Cusum] = {}
         self._looks = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the reference and the sums; see `lab.stateful`."""
+        charts = {name: chart.state_dict() for name, chart in self._charts.items()}
+        return {"first": self._first, "charts": charts, "looks": self._looks, "rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on comparing with that reference."""
+        s = self.settings
+        self._first, self._looks, self.rows = state["first"], state["looks"], state["rows"]
+        self._charts = {
+            name: Cusum.going_on(chart, slack=s.slack, limit=s.limit)
+            for name, chart in state["charts"].items()
+        }
 
     @torch.no_grad()
     def arm(self) -> None:

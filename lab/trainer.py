@@ -5,16 +5,19 @@ service's scheduler, a notebook and a test.
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lab.apparatus import Apparatus
-from lab.baselines import logistic_regression
+from lab.baselines import data_digest, logistic_regression
+from lab.batches import Batches
 from lab.budget import OUTPUT_SAMPLES, SHOWN, budget, rows_to_measure, split_for
+from lab.checkpoints import CheckpointFolder
 from lab.config import TWIN_FREE_METHODS, TrainConfig
 from lab.controls import freeze, refit_output
 from lab.datasets import Dataset
@@ -28,8 +31,11 @@ from lab.models import PhysicalNetwork, build_network
 from lab.onlookers import Event, Onlookers
 from lab.optimiser import optimiser_for, schedule_for
 from lab.pipeline import Pipeline
-from lab.rules.base import Objective, Rule, Sums
+from lab.progress import Progress
+from lab.rules.base import Objective, Rule
 from lab.rules.choose import choose_rule, refuse_impossible
+from lab.snapshots import Snapshots
+from lab.stateful import Stateful, TorchThreads
 from lab.systems.base import never
 from lab.train_result import EpochMetric, TrainResult
 from lab.twins import FittedTwin
@@ -39,6 +45,8 @@ __all__ = ["rows_to_measure", "train"]
 
 _REPORTS_AN_EPOCH = 10  # where epochs are long
 _LONG_EPOCH = 100  # steps
+# Of a config, what a run may go on with otherwise: nothing that is measured depends on it.
+_NO_MATTER = {"priority", "deadline_s", "checkpoint_s"}
 
 
 def train(
@@ -50,14 +58,18 @@ def train(
     on_metric: Callable[[EpochMetric], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
     stop: Callable[[], bool] = never,
+    checkpoints: CheckpointFolder | None = None,
 ) -> TrainResult:
     """Train and test; the fitted twin itself is not changed (a copy is).
 
     The test split is read once, at the end. Raises Stopped when `stop` says so (asked between
     steps), ConfigError where the method cannot train the network, and whatever measuring raises.
-    on_event hears of audits and of a device that changes.
+    on_event hears of audits and of a device that changes. With checkpoints it goes on from the
+    newest one, as if it had never stopped, and tells only what comes later; CheckpointRefused if
+    that is one of another run.
     """
-    return _Run(config, dataset, fitted, apparatus, on_metric, on_event, stop).execute()
+    run = _Run(config, dataset, fitted, apparatus, on_metric, on_event, stop, checkpoints)
+    return run.execute()
 
 
 class _Run:
@@ -72,6 +84,7 @@ class _Run:
         on_metric: Callable[[EpochMetric], None] | None,
         on_event: Callable[[Event], None] | None,
         stop: Callable[[], bool],
+        checkpoints: CheckpointFolder | None,
     ) -> None:
         refuse_impossible(config)
         self.config = config
@@ -96,7 +109,9 @@ class _Run:
         self.network: PhysicalNetwork = self._build()
         self.pipeline = self._open_pipeline()
         self.rule: Rule = choose_rule(config, self.network, self.pipeline, self._objective())
-        self.curve: list[EpochMetric] = []
+        self.optimiser = optimiser_for(config, self.network)
+        self.schedule = schedule_for(self.optimiser, self.budget.steps, config.warmup)
+        self.batches = Batches(torch.from_numpy(self.split.train_idx), config.batch, config.seed)
         self.onlookers = Onlookers(
             config,
             apparatus,
@@ -111,8 +126,13 @@ class _Run:
             on_event=on_event,
         )
         twin_free = config.method in TWIN_FREE_METHODS
-        self.ledger = {"twin": 0 if twin_free else fitted.hardware_rows}
-        self.start = time.perf_counter()
+        self.progress = Progress({"twin": 0 if twin_free else fitted.hardware_rows})
+        self.snapshots = Snapshots(
+            self._stateful(),
+            {} if checkpoints is None else self._about(),
+            checkpoints,
+            config.checkpoint_s,
+        )
 
     def _build(self) -> PhysicalNetwork:
         d = self.apparatus.description
@@ -139,78 +159,101 @@ class _Run:
             number = self.config.micro_batches
         return Pipeline(self.network, self.parts.share, number, self.device.cancel)
 
+    def _stateful(self) -> dict[str, Stateful]:
+        """Return everything that the rest of the run depends on and its config does not give."""
+        return {
+            "threads": TorchThreads(),
+            "network": self.network,
+            "twin": self.twin,
+            "device": self.device,
+            "optimiser": self.optimiser,
+            "schedule": self.schedule,
+            "batches": self.batches,
+            "rule": self.rule,
+            "pipeline": self.pipeline,
+            "onlookers": self.onlookers,
+            "progress": self.progress,
+            **self.parts.stateful(),
+        }
+
+    def _about(self) -> dict[str, Any]:
+        """Return what must be the same for this run to go on from a checkpoint."""
+        return {
+            "config": self.config.model_dump(mode="json", exclude=_NO_MATTER),
+            "data": data_digest(self.dataset, self.split).hex(),
+            "twin": self.fitted.twin.digest(),
+        }
+
     def execute(self) -> TrainResult:
-        with self.pipeline:
-            self._initialise()
-            self._train()
-        return self._test()
+        try:
+            with _own_threads(), self.pipeline:
+                self._freeze()
+                if self.snapshots.go_on() is None:
+                    self._initialise()
+                self._train()
+            return self._test()
+        except BaseException:
+            self.snapshots.write()
+            raise
 
     def _initialise(self) -> None:
         rows = torch.from_numpy(self.split.train_idx)
         self.network.initialise(self.features[rows[: self.config.initial_rows]])
-        self.ledger["initialisation"] = self.device.rows
+        self.progress.ledger["initialisation"] = self.device.rows
+
+    def _freeze(self) -> None:
         if self.config.control == "physics_only":
             freeze(self.network, self.network.digital_parameters())
         if self.config.control == "digital_only":
             freeze(self.network, self.network.physical_parameters())
 
     def _train(self) -> None:
-        optimiser = optimiser_for(self.config, self.network)
-        schedule = schedule_for(optimiser, self.budget.steps, self.config.warmup)
-        steps_an_epoch = math.ceil(len(self.split.train_idx) / self.config.batch)
-        report_every = steps_an_epoch
-        if steps_an_epoch > _LONG_EPOCH:
-            report_every = math.ceil(steps_an_epoch / _REPORTS_AN_EPOCH)
-        sums: list[Sums] = []
-        samples = 0
-        for step, batch in enumerate(self._batches(), start=1):
-            epoch = math.ceil(step / steps_an_epoch)
-            if self.stop():
-                raise Stopped(f"training stopped in epoch {epoch} of {self.config.epochs}")
-            optimiser.zero_grad()
-            sums += self.rule.step(batch)
-            samples += len(batch)
-            optimiser.step()
-            schedule.step()
-            if self.parts.refit is not None:
-                self.parts.refit.step()
-            at_end = step % steps_an_epoch == 0 or step == self.budget.steps
-            if at_end or (step % steps_an_epoch) % report_every == 0:
-                self._report(epoch, step, sums, samples)
-                sums, samples = [], 0
+        an_epoch = self.batches.an_epoch
+        report_every = an_epoch
+        if an_epoch > _LONG_EPOCH:
+            report_every = math.ceil(an_epoch / _REPORTS_AN_EPOCH)
+        self.snapshots.between_steps(self.batches.given)
+        while self.batches.given < self.budget.steps:
+            self._refuse_to_go_on()
+            self._step()
+            step = self.batches.given
+            at_end = step % an_epoch == 0 or step == self.budget.steps
+            if at_end or (step % an_epoch) % report_every == 0:
+                self._report(step)
             self.onlookers.after(step, self.network)
-        self.ledger["training"] = self.device.rows - self.ledger["initialisation"]
+            self.snapshots.between_steps(step)
+        ledger = self.progress.ledger
+        ledger["training"] = self.device.rows - ledger["initialisation"]
 
-    def _batches(self) -> Iterator[Tensor]:
-        """Give the budget's batches, in a new order each epoch."""
-        rows = torch.from_numpy(self.split.train_idx)
-        generator = torch.Generator().manual_seed(self.config.seed)
-        given = 0
-        while given < self.budget.steps:
-            order = rows[torch.randperm(len(rows), generator=generator)]
-            for batch in order.split(self.config.batch)[: self.budget.steps - given]:
-                yield batch
-                given += 1
+    def _refuse_to_go_on(self) -> None:
+        if self.stop():
+            self.snapshots.copy(self.batches.given)
+            epoch = self.batches.given // self.batches.an_epoch + 1
+            raise Stopped(f"training stopped in epoch {epoch} of {self.config.epochs}")
+
+    def _step(self) -> None:
+        batch = self.batches.next()
+        self.optimiser.zero_grad()
+        self.progress.saw(self.rule.step(batch), len(batch))
+        self.optimiser.step()
+        self.schedule.step()
+        if self.parts.refit is not None:
+            self.parts.refit.step()
 
     def _objective(self) -> Objective:
         classes = len(self.dataset.classes)
         return Objective(self.features, self.labels, classes, self.config.penalty)
 
-    def _report(self, epoch: int, step: int, sums: list[Sums], samples: int) -> None:
+    def _report(self, step: int) -> None:
         refit = self.parts.refit
-        metric = EpochMetric(
-            epoch=epoch,
+        metric = self.progress.report(
+            epoch=math.ceil(step / self.batches.an_epoch),
             step=step,
             of=self.budget.steps,
-            loss=sum(s.loss for s in sums) / samples,
-            accuracy=sum(s.correct for s in sums) / samples,
-            penalty=sum(s.penalty for s in sums) / samples,
             rows=self.device.rows,
-            seconds=time.perf_counter() - self.start,
             refits_accepted=refit.accepted if refit else 0,
             refits_rolled_back=refit.rolled_back if refit else 0,
         )
-        self.curve.append(metric)
         if self.on_metric is not None:
             self.on_metric(metric)
 
@@ -233,12 +276,12 @@ class _Run:
         self.network.set_measure(measure)
         if self.config.control == "output_refit":
             self._refit_output()
-            self.ledger["output_refit"] = tester.rows
+            self.progress.ledger["output_refit"] = tester.rows
         tested_from = tester.rows
         predicted = predict(self.network, features)
         shown = self._show(tester, features[:SHOWN])
         spread = self._spread_accuracy(tester, features, labels)
-        self.ledger["test"] = tester.rows - tested_from
+        self.progress.ledger["test"] = tester.rows - tested_from
         d = self.apparatus.description
         return TrainResult(
             method=self.config.method,
@@ -250,19 +293,19 @@ class _Run:
             spread_accuracy=spread,
             baseline=logistic_regression(self.dataset, self.split),
             confusion=confusion(predicted, labels, len(self.dataset.classes)),
-            curve=self.curve,
+            curve=self.progress.curve,
             checks=self.onlookers.checks,
             audits=self.onlookers.audits,
             drifts=self.onlookers.drifts,
             micro_batches=self.pipeline.micro_batches,
             rows=self.device.rows,
-            test_rows=self.ledger["test"],
-            ledger=self.ledger | self.onlookers.rows,
+            test_rows=self.progress.ledger["test"],
+            ledger=self.progress.ledger | self.onlookers.rows,
             path=self.config.path,
             train_images=len(self.split.train_idx),
             clamped_fraction=shown.clamped_fraction,
             twin_error_task=shown.twin_error,
-            seconds=time.perf_counter() - self.start,
+            seconds=self.progress.seconds,
             instrument_hours=self.device.rows * d.row_time_s / 3600,
             spectrum=shown.spectrum,
             twin_digest=self.twin.digest(),
@@ -288,3 +331,13 @@ class _Run:
         generator = torch.Generator().manual_seed(self.config.seed)
         pick = rows[torch.randperm(len(rows), generator=generator)[:OUTPUT_SAMPLES]]
         refit_output(self.network, self.features[pick], self.labels[pick], seed=self.config.seed)
+
+
+@contextmanager
+def _own_threads() -> Iterator[None]:
+    """Leave the calling thread's number of torch threads as it was."""
+    number = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(number)

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -55,8 +56,28 @@ class DriftWatch:
         self._every = every
         self._open = open_device
         self._sentinels: Sentinels | None = None
+        self._armed_with = twin
         self.rows = 0
         self.points: list[DriftPoint] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the changes seen, and the sentinels with the twin that they compare with."""
+        sentinels = None if self._sentinels is None else self._sentinels.state_dict()
+        return {
+            "rows": self.rows,
+            "points": [asdict(point) for point in self.points],
+            "sentinels": sentinels,
+            "twin": self._armed_with.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there; nothing is measured."""
+        self.rows = state["rows"]
+        self.points = [DriftPoint(**point) for point in state["points"]]
+        if state["sentinels"] is not None:
+            self._sentinels = self._new_sentinels()
+            self._sentinels.load_state_dict(state["sentinels"])
+            self._armed_with.load_state_dict(state["twin"])
 
     def after(self, step: int) -> DriftPoint | None:
         """Look if it is time; return what a look has shown."""
@@ -74,15 +95,20 @@ class DriftWatch:
         return point
 
     def _arm(self) -> None:
+        self._sentinels = self._new_sentinels()
+        self._sentinels.arm()
+
+    def _new_sentinels(self) -> Sentinels:
+        """Return sentinels that compare with a copy of the twin as it is."""
         device = self._open(self.rows)
-        self._sentinels = Sentinels(
+        self._armed_with = frozen(deepcopy(self._twin))
+        return Sentinels(
             self._measure,
-            frozen(deepcopy(self._twin)),
+            self._armed_with,
             reference_rows(device.description, ROWS, seed=_SEED),
             clock=lambda: self._open(self.rows).time_s,
             settings=_SETTINGS,
         )
-        self._sentinels.arm()
 
     def _measure(self, x: Tensor, theta: Tensor) -> Tensor:
         y = self._open(self.rows)(x, theta)

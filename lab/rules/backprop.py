@@ -5,9 +5,10 @@ from torch import Tensor
 from lab.models import PhysicalNetwork
 from lab.pipeline import Pipeline
 from lab.rules.base import Loss, Sums
+from lab.stateful import Stateless
 
 
-class Backpropagation:
+class Backpropagation(Stateless):
     """The gradient of the loss; see `lab.pipeline`."""
 
     def __init__(self, pipeline: Pipeline[PhysicalNetwork], loss: Loss) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,14 @@ class Objective:
 
 class Rule(Protocol):
     """Turn a batch into gradients."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what later steps depend on; see `lab.stateful`."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Go on from there."""
+        ...
 
     def step(self, batch: Tensor) -> list[Sums]:
         """Put the gradient for a batch (samples,) into the parameters' .grad, which is None.

@@ -9,6 +9,7 @@ block that it belongs to and the digital stages just before: no physics lies bet
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,15 @@ class DirectFeedback:
         self._objective = objective
         self._generator = torch.Generator().manual_seed(seed)
         self.feedback: list[Tensor] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the generator's state and the matrices; see `lab.stateful`."""
+        return {"generator": self._generator.get_state(), "feedback": self.feedback}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._generator.set_state(state["generator"])
+        self.feedback = list(state["feedback"])
 
     def step(self, batch: Tensor) -> list[Sums]:
         """Put the local gradients into .grad; measures the batch once."""

@@ -11,6 +11,8 @@ Physics is measured and never differentiated: theta stays as drawn, as does what
 a measurement, and the range penalty reaches the digital stages just before a layer only.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +39,14 @@ class LocalLearning:
         network.requires_grad_(False)
         for block in network.physical_blocks():
             block.after.requires_grad_(True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the generator's state; see `lab.stateful`."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._generator.set_state(state["generator"])
 
     def step(self, batch: Tensor) -> list[Sums]:
         """Put the local gradients into .grad; measures the batch three times."""

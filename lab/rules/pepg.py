@@ -8,6 +8,8 @@ pairs, which saw the same samples, that rewards are divided by their deviation, 
 moves instead of sigma, so that it stays positive.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +33,15 @@ class PolicyGradients:
         self._pairs = pairs
         self._generator = torch.Generator().manual_seed(seed)
         self.sigmas: list[Tensor] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the generator's state and the spreads; see `lab.stateful`."""
+        return {"generator": self._generator.get_state(), "sigmas": self.sigmas}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._generator.set_state(state["generator"])
+        self.sigmas = list(state["sigmas"])
 
     @torch.no_grad()
     def step(self, batch: Tensor) -> list[Sums]:

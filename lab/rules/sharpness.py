@@ -11,11 +11,12 @@ from torch import Tensor
 
 from lab.models import PhysicalNetwork
 from lab.rules.base import Loss, Sums, moved, trained
+from lab.stateful import Stateless
 
 RHO = 0.05  # of the authors of ICLR 2021; |.| goes over all trained parameters
 
 
-class SharpnessAware:
+class SharpnessAware(Stateless):
     """Backpropagate at the worst point nearby."""
 
     def __init__(self, network: PhysicalNetwork, loss: Loss, *, rho: float = RHO) -> None:

@@ -5,6 +5,8 @@ once by +c and -c times random signs; the difference of the two losses over 2c, 
 an unbiased estimate of the gradient but for terms of the order c**2.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +35,14 @@ class SimultaneousPerturbation:
         self._probes = probes
         self._step = step
         self._generator = torch.Generator().manual_seed(seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the generator's state; see `lab.stateful`."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._generator.set_state(state["generator"])
 
     @torch.no_grad()
     def step(self, batch: Tensor) -> list[Sums]:

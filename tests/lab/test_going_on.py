@@ -1,0 +1,204 @@
+"""A training that stops and goes on from a checkpoint ends as if it had never stopped."""
+
+import functools
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import lab.onlookers
+import lab.watching
+from drivers.spec import Array
+from lab.apparatus import Apparatus, open_apparatus
+from lab.bench import open_bench
+from lab.checkpoints import CheckpointFolder
+from lab.config import CONTROLS, METHODS, TrainConfig
+from lab.datasets import Dataset
+from lab.errors import Stopped
+from lab.measure import DeviceMeasure
+from lab.network_config import Linear, NetworkConfig
+from lab.onlookers import Event
+from lab.plant_run import plant_run
+from lab.sentinels import SentinelSettings
+from lab.train_result import EpochMetric, TrainResult
+from lab.trainer import train
+from lab.twins import FittedTwin
+from twins.fitting import TwinError
+from twins.optics import OpticsTwin
+
+BENCH = Path(__file__).parents[2] / "bench.toml"
+EPOCHS = 7
+Told = list[EpochMetric | Event]
+
+
+@pytest.fixture(scope="module")
+def apparatus() -> Iterator[Apparatus]:
+    with open_bench(BENCH) as bench:
+        yield open_apparatus(bench, "optics", plant_run(bench, "optics"))
+
+
+@functools.cache
+def blobs() -> Dataset:
+    rng = np.random.default_rng(0)
+    labels = np.arange(30) % 3
+    features = np.clip(0.2 + 0.3 * labels[:, None] + 0.05 * rng.standard_normal((30, 4)), 0, 1)
+    return Dataset("blobs", features, labels, ("a", "b", "c"), None, "generated")
+
+
+def fitted() -> FittedTwin:
+    error = TwinError(r2=0.5, normalised=0.3, shape_r2=0.4)
+    return FittedTwin(OpticsTwin(), "structured", "optics", 0, 0, 0, 0.0, error, None)
+
+
+def small(**changes: object) -> TrainConfig:
+    """20 samples in batches of 8: three steps an epoch, the last one smaller."""
+    network = NetworkConfig(layers=2, after=(Linear(),))
+    values = {"epochs": EPOCHS, "batch": 8, "network": network, "checkpoint_s": 0, **changes}
+    return TrainConfig.model_validate(values)
+
+
+class Interruption:
+    """Stop a run when it has been asked so many times."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def run(config: TrainConfig, apparatus: Apparatus, told: Told, **options: Any) -> TrainResult:
+    tell = told.append
+    return train(config, blobs(), fitted(), apparatus, on_metric=tell, on_event=tell, **options)
+
+
+def in_parts(
+    config: TrainConfig, apparatus: Apparatus, folder: Path, stops: list[int]
+) -> tuple[TrainResult, Told]:
+    """Train with a stop after each number of steps, everything but the files new in each part."""
+    told: Told = []
+    for steps in stops:
+        checkpoints = CheckpointFolder(folder)
+        with pytest.raises(Stopped):
+            run(config, apparatus, told, stop=Interruption(steps), checkpoints=checkpoints)
+        torch.manual_seed(steps)  # what another process would find there
+    return run(config, apparatus, told, checkpoints=CheckpointFolder(folder)), told
+
+
+def without_seconds(told: Told) -> Told:
+    return [replace(t, seconds=0.0) if isinstance(t, EpochMetric) else t for t in told]
+
+
+def assert_equal(a: TrainResult, b: TrainResult) -> None:
+    for state in ("network_state", "twin_state"):
+        ours, others = getattr(a, state), getattr(b, state)
+        assert ours.keys() == others.keys()
+        assert all(torch.equal(ours[name], others[name]) for name in ours), state
+    plain = [
+        r.as_dict() | {"seconds": 0.0, "curve": without_seconds(list(r.curve))} for r in (a, b)
+    ]
+    assert plain[0] == plain[1]
+
+
+def assert_goes_on(config: TrainConfig, apparatus: Apparatus, folder: Path) -> None:
+    whole: Told = []
+    expected = run(config, apparatus, whole)
+    steps = expected.curve[-1].of
+    stops = [random.randrange(steps // 2) for _ in range(2)]
+    result, told = in_parts(config, apparatus, folder, stops)
+    assert_equal(expected, result)
+    assert without_seconds(told) == without_seconds(whole), stops
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_goes_on(apparatus: Apparatus, tmp_path: Path, method: str) -> None:
+    assert_goes_on(small(method=method), apparatus, tmp_path)
+
+
+def test_a_split_step_goes_on(apparatus: Apparatus, tmp_path: Path) -> None:
+    assert_goes_on(small(method="pat-refit", micro_batches=3), apparatus, tmp_path)
+
+
+def test_what_looks_on_goes_on(
+    apparatus: Apparatus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Audits, of which two in a row may refit the twin, sentinels that are armed, checks."""
+    monkeypatch.setattr(lab.onlookers, "audit_every", lambda config: 2)
+    monkeypatch.setattr(lab.onlookers, "look_every", lambda config: 3)
+    assert_goes_on(small(method="pat-refit", checks=5, warmup=4), apparatus, tmp_path)
+
+
+def test_a_change_of_the_device_is_told_once(
+    apparatus: Apparatus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a limit so low that noise counts as a change; the sentinels are armed anew each time."""
+    monkeypatch.setattr(lab.onlookers, "look_every", lambda config: 1)
+    monkeypatch.setattr(lab.watching, "_SETTINGS", SentinelSettings(looks=3, slack=0, limit=2))
+    assert len(run(small(), apparatus, []).drifts) > 1
+    assert_goes_on(small(), apparatus, tmp_path)
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_control_goes_on(apparatus: Apparatus, tmp_path: Path, control: str) -> None:
+    method = "in-silico" if control == "output_refit" else "pat"
+    assert_goes_on(small(method=method, control=control, epochs=3), apparatus, tmp_path)
+
+
+class Broken(Exception):
+    pass
+
+
+class Breaking:
+    """An apparatus on which the training fails in the middle of something, after so many rows."""
+
+    def __init__(self, apparatus: Apparatus, rows: int) -> None:
+        self.left, self._open = rows, apparatus.open_device
+        self.apparatus = replace(apparatus, open_device=self._device)
+
+    def _device(self, stream: int, first: int) -> DeviceMeasure:
+        device = self._open(stream, first)
+        run = device._run
+
+        def execute(x: Array, *args: Any, **options: Any) -> Array:
+            self.left -= len(x)
+            if self.left < 0:
+                raise Broken
+            return run(x, *args, **options)
+
+        execute.cancel, execute.hardware_s = run.cancel, run.hardware_s  # type: ignore[attr-defined]
+        device._run = execute  # type: ignore[assignment]
+        return device
+
+
+@pytest.mark.parametrize("method", ["pat-refit", "spsa", "pepg", "phyll"])
+def test_a_step_that_is_broken_off_is_done_again(
+    apparatus: Apparatus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Whatever breaks off: a step, an audit, a look of the sentinels, a check, the test."""
+    if method == "pat-refit":
+        monkeypatch.setattr(lab.onlookers, "audit_every", lambda config: 4)
+    monkeypatch.setattr(lab.onlookers, "look_every", lambda config: 3)
+    config = small(method=method, checks=3, epochs=4)
+    whole, told = [], []
+    expected = run(config, apparatus, whole)
+    rows = sum(expected.ledger.values()) + 40
+    for _ in range(4):
+        breaking = Breaking(apparatus, random.randrange(rows // 3))
+        known = CheckpointFolder(tmp_path).newest()
+        told = [t for t in told if t.step <= (known.step if known else 0)]
+        try:
+            run(config, breaking.apparatus, told, checkpoints=CheckpointFolder(tmp_path))
+        except Broken:
+            continue
+        break
+    known = CheckpointFolder(tmp_path).newest()
+    told = [t for t in told if t.step <= (known.step if known else 0)]
+    result = run(config, apparatus, told, checkpoints=CheckpointFolder(tmp_path))
+    assert_equal(expected, result)
+    assert without_seconds(told) == without_seconds(whole)

@@ -17,7 +17,7 @@ from lab.apparatus import Apparatus
 from lab.baselines import data_digest, logistic_regression
 from lab.batches import Batches
 from lab.budget import OUTPUT_SAMPLES, SHOWN, budget, rows_to_measure, split_for
-from lab.checkpoints import CheckpointFolder
+from lab.checkpoints import Checkpoint, CheckpointFolder
 from lab.config import TWIN_FREE_METHODS, TrainConfig
 from lab.controls import freeze, refit_output
 from lab.datasets import Dataset
@@ -41,7 +41,7 @@ from lab.train_result import EpochMetric, TrainResult
 from lab.twins import FittedTwin
 from twins.base import DigitalTwin, frozen
 
-__all__ = ["rows_to_measure", "train"]
+__all__ = ["rows_measured", "rows_to_measure", "train"]
 
 _REPORTS_AN_EPOCH = 10  # where epochs are long
 _LONG_EPOCH = 100  # steps
@@ -70,6 +70,12 @@ def train(
     """
     run = _Run(config, dataset, fitted, apparatus, on_metric, on_event, stop, checkpoints)
     return run.execute()
+
+
+def rows_measured(checkpoint: Checkpoint) -> int:
+    """Return the hardware rows that a run had measured at a checkpoint, without its twin's."""
+    state = checkpoint.state
+    return int(state["device"]["next"] + sum(state["onlookers"]["rows"].values()))
 
 
 class _Run:

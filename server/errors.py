@@ -27,6 +27,7 @@ from drivers.errors import (
     ReplayError,
 )
 from lab.errors import (
+    CheckpointRefused,
     ConfigError,
     Conflict,
     DataError,
@@ -62,6 +63,7 @@ STATUS: dict[type[Exception], int] = {
     UnknownName: 404,
     PassCancelled: 409,
     Conflict: 409,
+    CheckpointRefused: 409,
     ReservationLost: 409,
     Stopped: 409,
     QueueFull: 429,

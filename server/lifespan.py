@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib
-import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,8 +14,6 @@ from lab.jobs.runner import JobRunner
 from lab.jobs.service import JobService
 from lab.jobs.store import Store
 from lab.scheduling.scheduler import HardwareScheduler
-
-log = logging.getLogger(__name__)
 
 # What jobs import on first use. Importing takes the interpreter for long stretches, so it is done
 # before the service is ready and not while it answers.
@@ -58,6 +55,7 @@ async def open_lab(
         lab = RunningLab(bench, scheduler, store, jobs)
         stack.push_async_callback(_release_shots, lab)
         stack.push_async_callback(lab.stop)
+        await jobs.go_on()
         yield lab
 
 
@@ -68,8 +66,6 @@ def _open(
         importlib.import_module(module)
     folder = stack.enter_context(hold_folder(data_dir))
     store = stack.enter_context(Store(folder, database_url))
-    for job_id in store.abandon_jobs():
-        log.warning("job %s is unknown: the service ended without finishing it", job_id)
     bench = stack.enter_context(open_bench(config, start=False, guard_log=folder / "guard.log"))
     return bench, store
 

@@ -20,7 +20,8 @@ class LiveJob:
     Made on the event loop. The job's threads call `check`, `pause`, `stopped`, `metric`, `tell` and
     keep in `pass_ids` the passes that are under way; the rest belongs to the loop.
     rows: what it has measured, for any thread. ends_as: in which state it ends if it is stopped,
-    and why. deadline: the timer of its deadline.
+    and why; None: it does not end, but goes on when the service starts again. deadline: the timer
+    of its deadline.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class LiveJob:
         self.client = client
         self.rows = RowProgress()
         self.kind: JobKind = "train" if isinstance(config, TrainConfig) else "fit"
-        self.ends_as: tuple[JobState, str] = ("cancelled", "")
+        self.ends_as: tuple[JobState | None, str] = ("cancelled", "")
         self.deadline: asyncio.TimerHandle | None = None
         self.pass_ids: set[str] = set()
         self.future: Future[None] | None = None
@@ -42,8 +43,8 @@ class LiveJob:
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
 
-    def stop(self, reason: str, state: JobState = "cancelled") -> None:
-        """Ask the job to end, in `state`; the first reason counts."""
+    def stop(self, reason: str, state: JobState | None = "cancelled") -> None:
+        """Ask the job to end, in `state` (see `ends_as`); the first reason counts."""
         if not self.stopped():
             self.ends_as = state, reason
         self._stop.set()
@@ -61,6 +62,11 @@ class LiveJob:
         """Wait, in a thread of the job's; raise Stopped as soon as the job is to end."""
         self._stop.wait(seconds)
         self.check()
+
+    def go_on_after(self, metrics: int, rows: int) -> None:
+        """Go on with the metric after so many, and with so many rows measured before."""
+        self._steps = metrics
+        self.rows.count(rows)
 
     def metric(self, metric: Mapping[str, Any]) -> None:
         """Keep one metric under the next step number, and tell the watchers."""

@@ -2,7 +2,8 @@
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -10,14 +11,21 @@ from typing import Any
 from lab.apparatus import Apparatus, open_apparatus
 from lab.auditing import AuditPoint
 from lab.bench import Bench
+from lab.checkpoints import Checkpoint, CheckpointFolder
 from lab.config import DIGITAL_METHODS, TrainConfig
 from lab.datasets import Dataset, load
 from lab.datasets.own import FILE, UPLOAD, find_upload, uploads_folder
-from lab.errors import ConfigError, DataError, DeadlineMissed
+from lab.errors import ConfigError, DataError, DeadlineMissed, UnknownName
 from lab.jobs.job_rows import measure_for
 from lab.jobs.live_job import LiveJob, Turns
-from lab.jobs.records import FitConfig, TwinRecord
-from lab.jobs.state_files import checkpoint_file, load_state, save_state, twin_file
+from lab.jobs.records import FitConfig, JobRecord, MetricRecord, TwinRecord
+from lab.jobs.state_files import (
+    checkpoint_file,
+    checkpoints_folder,
+    load_state,
+    save_state,
+    twin_file,
+)
 from lab.jobs.store import Store
 from lab.measure import Run
 from lab.recipes import completed, completed_fit
@@ -25,7 +33,7 @@ from lab.rules.choose import refuse_impossible
 from lab.scheduling.scheduled_run import ScheduledRun
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.train_result import TrainResult
-from lab.trainer import rows_to_measure, train
+from lab.trainer import rows_measured, rows_to_measure, train
 from lab.twins import (
     HELD_OUT_ROWS,
     Drives,
@@ -58,6 +66,28 @@ class JobRunner:
         if isinstance(job.config, FitConfig):
             return self._fit_only(job, job.config)
         return self._train(job, job.config)
+
+    def recovered(self, record: JobRecord) -> TrainConfig | FitConfig:
+        """Return the config of a job that is to go on; raise what `check` raises, or ValueError."""
+        kind = TrainConfig if record.kind == "train" else FitConfig
+        config = kind.model_validate(record.config)
+        self.check(config)
+        return config
+
+    def forget_checkpoints(self, job_id: str) -> None:
+        """Delete that from which a job could go on."""
+        self._checkpoints(job_id).clear()
+
+    def tidy(self) -> None:
+        """Delete the checkpoints of jobs that have succeeded."""
+        for folder in self.store.folder.glob("checkpoints/*/"):
+            with suppress(UnknownName):
+                if self.store.job(folder.name).state == "succeeded":
+                    self.forget_checkpoints(folder.name)
+
+    def _checkpoints(self, job_id: str) -> CheckpointFolder:
+        folder = checkpoints_folder(self.store.folder, job_id)
+        return CheckpointFolder(folder, {"bench": self._bench_digest})
 
     def completed(self, config: TrainConfig | FitConfig) -> TrainConfig | FitConfig:
         """Return the config with what it leaves open as it suits the system; raise UnknownName."""
@@ -117,7 +147,12 @@ class JobRunner:
         dataset = self._load(config.task)
         apparatus = open_apparatus(self.bench, config.system, self._measurer(job, config))
         job.rows.plan(rows_to_measure(config, dataset))
-        record, fitted = self._twin_for(job, config, dataset, apparatus)
+        checkpoints = self._checkpoints(job.id)
+        known = checkpoints.newest()
+        self._go_on(job, known)
+        twin_id = config.twin.id if known is None else known.about["twin_id"]
+        record, fitted = self._twin_for(job, config, dataset, apparatus, twin_id)
+        checkpoints.about["twin_id"] = record.id
         if config.method not in DIGITAL_METHODS:  # whose time does not go into rows
             job.rows.start_pace()
         result = train(
@@ -128,11 +163,37 @@ class JobRunner:
             on_metric=lambda m: job.metric({"kind": "epoch", **asdict(m)}),
             on_event=lambda e: job.metric({"kind": _EVENTS[type(e)], **asdict(e)}),
             stop=job.stopped,
+            checkpoints=checkpoints,
         )
         self._save_checkpoint(job, config, record, result)
         return {**result.as_dict(), "twin": record.id}
 
+    def _go_on(self, job: LiveJob, known: Checkpoint | None) -> None:
+        """Bring a job's metrics and its count of rows to where it goes on, or to its beginning.
+
+        Metrics of a fit stay if its twin was kept; those of a training up to the checkpoint's step.
+        """
+        fitted = self.store.find_twin(job=job.id) is not None
+        step = 0 if known is None else known.step
+        kept = 0
+        for metric in self._metrics(job.id):
+            if not (fitted if metric.metric["kind"] == "fit" else metric.metric["step"] <= step):
+                break
+            kept = metric.step
+        self.store.drop_metrics(job.id, kept)
+        job.go_on_after(kept, 0 if known is None else rows_measured(known))
+
+    def _metrics(self, job_id: str) -> Iterator[MetricRecord]:
+        since = 0
+        while page := self.store.metrics(job_id, since):
+            yield from page
+            since = page[-1].step
+
     def _fit_only(self, job: LiveJob, config: FitConfig) -> dict[str, Any]:
+        self._go_on(job, None)
+        done = self.store.find_twin(job=job.id)
+        if done is not None:
+            return {"twin": done.id, "report": done.report}
         apparatus = open_apparatus(self.bench, config.system, self._measurer(job, config))
         dataset = None if config.task is None else self._load(config.task)
         like = TrainConfig(system=config.system, seed=config.seed)
@@ -143,12 +204,17 @@ class JobRunner:
         return {"twin": record.id, "report": record.report}
 
     def _twin_for(
-        self, job: LiveJob, config: TrainConfig, dataset: Dataset, apparatus: Apparatus
+        self,
+        job: LiveJob,
+        config: TrainConfig,
+        dataset: Dataset,
+        apparatus: Apparatus,
+        twin_id: str | None,
     ) -> tuple[TwinRecord, FittedTwin]:
-        """Return the twin asked for; jobs that want the same one fit it once."""
+        """Return the twin of that id, or the one asked for; jobs that want the same fit it once."""
         t = config.twin
-        if t.id is not None:
-            record = self.store.twin(t.id)
+        if twin_id is not None:
+            record = self.store.twin(twin_id)
             return record, self._load_twin(record, config)
         wanted: dict[str, str | int] = {
             "system": config.system,

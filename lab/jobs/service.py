@@ -1,8 +1,9 @@
 """Jobs: durable pieces of work (training, twin fits) that run beside the event loop.
 
 A job that fails is data, its state and error; its siblings go on. Every job ends exactly once:
-succeeded, failed, cancelled (by request, or because the service stopped), or, where a process
-died, unknown when the next one opens the store.
+succeeded, failed or cancelled. One that the service left unfinished, whether it was stopped or
+died, goes on when the next one opens the store: a training from its newest good checkpoint,
+anything else from its beginning. Where it cannot go on it ends as unknown.
 """
 
 import asyncio
@@ -18,7 +19,15 @@ from typing import Any
 import torch
 
 from lab.config import TrainConfig
-from lab.errors import Conflict, DeadlineMissed, SystemClosed, SystemStopped, UnknownName
+from lab.errors import (
+    CheckpointRefused,
+    Conflict,
+    DeadlineMissed,
+    LabError,
+    SystemClosed,
+    SystemStopped,
+    UnknownName,
+)
 from lab.jobs.live_job import LiveJob
 from lab.jobs.records import FitConfig, JobRecord, JobState, MetricRecord
 from lab.jobs.runner import JobRunner
@@ -28,6 +37,7 @@ from lab.traces import trace_of
 log = logging.getLogger(__name__)
 
 _METRICS_AT_ONCE = 1000
+_LEFT = "the service ended without finishing this job"
 _MISSED = "DeadlineMissed: the job's deadline has passed"
 
 
@@ -69,14 +79,35 @@ class JobService:
             self._forget(job)
             raise
         if self._closed:
+            job.ends_as = "cancelled", "the service stopped"  # its client is told so
             await self._end_unstarted(job)
         self._refuse_when_closed()
+        self._start(job)
+        return record
+
+    def _start(self, job: LiveJob) -> None:
         job.future = self._workers.submit(self._work, job)
-        if config.deadline_s is not None:
-            left_s = config.deadline_s - time.time()
+        if job.config.deadline_s is not None:
+            left_s = job.config.deadline_s - time.time()
             loop = asyncio.get_running_loop()
             job.deadline = loop.call_later(left_s, self._miss_deadline, job)
-        return record
+
+    async def go_on(self) -> None:
+        """Go on with the jobs that an earlier service left unfinished, the oldest first."""
+        await asyncio.to_thread(self._runner.tidy)
+        for record in await asyncio.to_thread(self._store.unfinished_jobs):
+            try:
+                config = await asyncio.to_thread(self._runner.recovered, record)
+            except (LabError, ValueError) as error:
+                missed = isinstance(error, DeadlineMissed)
+                state: JobState = "failed" if missed else "unknown"
+                reason = _MISSED if missed else f"{_LEFT}, and it cannot go on: {error}"
+                log.warning("job %s: %s", record.id, reason)
+                await asyncio.to_thread(self._store.end_job, record.id, state, error=reason)
+                continue
+            log.info("job %s goes on", record.id)
+            job = self._live[record.id] = LiveJob(record.id, config, self._store, record.client)
+            self._start(job)
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
@@ -145,7 +176,8 @@ class JobService:
     async def watch(self, job_id: str, since: int = 0) -> AsyncIterator[MetricRecord | JobRecord]:
         """Yield the job, every metric after step `since`, and the job whenever its state changes.
 
-        Ends after the job in its final state. Raises UnknownName.
+        Ends after the job in its final state, or, without that, when the service is closed: the
+        job goes on in the next one. Raises UnknownName.
         """
         shown: JobState | None = None
         while True:
@@ -164,22 +196,25 @@ class JobService:
             if record.ended:
                 yield record
                 return
+            if news is None and self._closed:
+                return
             if news is None:  # its end could not be written
                 yield replace(record, state="unknown")
                 return
             await news.wait()
 
     async def stop_all(self) -> None:
-        """Take no more jobs and stop every one: none of them queues a pass any more.
+        """Take no more jobs and stop every one, to go on in the next service.
 
-        What they compute may go on for a while: `close` waits for it.
+        None of them queues a pass any more. What they compute may go on for a while: `close`
+        waits for it.
         """
         self._closed = True
         jobs = list(self._live.values())
-        await asyncio.gather(*(self._stop(job, "the service stopped") for job in jobs))
+        await asyncio.gather(*(self._stop(job, "the service stopped", None) for job in jobs))
 
     async def close(self) -> None:
-        """Stop every job and wait until each has ended; idempotent."""
+        """Stop every job, to go on in the next service, and wait for it; idempotent."""
         await self.stop_all()
         await asyncio.gather(*self._missing)
         await asyncio.to_thread(self._workers.shutdown)
@@ -189,7 +224,7 @@ class JobService:
         self._missing.add(task)
         task.add_done_callback(self._missing.discard)
 
-    async def _stop(self, job: LiveJob, reason: str, state: JobState = "cancelled") -> None:
+    async def _stop(self, job: LiveJob, reason: str, state: JobState | None = "cancelled") -> None:
         job.stop(reason, state)
         if job.future is not None and job.future.cancel():
             await self._end_unstarted(job)
@@ -207,7 +242,8 @@ class JobService:
 
     async def _end_unstarted(self, job: LiveJob) -> None:
         state, reason = job.ends_as
-        await asyncio.to_thread(self._store.end_job, job.id, state, error=reason)
+        if state is not None:
+            await asyncio.to_thread(self._store.end_job, job.id, state, error=reason)
         self._forget(job)
 
     def _forget(self, job: LiveJob) -> None:
@@ -218,11 +254,15 @@ class JobService:
         job.tell()
 
     def _work(self, job: LiveJob) -> None:
-        """Run a job in its worker thread, to its one end."""
+        """Run a job in its worker thread, to its one end, or to where the next service goes on."""
         try:
             self._store.start_job(job.id)
             job.tell()
-            self._store.end_job(job.id, **self._outcome(job))
+            outcome = self._outcome(job)
+            if outcome["state"] is not None:
+                self._store.end_job(job.id, **outcome)
+            if outcome["state"] == "succeeded":
+                self._runner.forget_checkpoints(job.id)
         except Exception:
             # the store failed: nothing can be kept, so the job will be unknown
             log.exception("job %s: its state could not be written", job.id)
@@ -242,6 +282,8 @@ class JobService:
             if job.stopped():
                 state, reason = job.ends_as
                 return {"state": state, "error": reason}
+            if isinstance(error, CheckpointRefused):
+                return {"state": "unknown", "error": f"{_LEFT}: {error}"}
             why = f"{type(error).__name__}: {error}"
             log.warning("job %s failed: %s", job.id, why, exc_info=trace_of(error))
             return {"state": "failed", "error": why}

@@ -11,8 +11,13 @@ from lab.jobs.data_folder import write_whole
 
 
 def checkpoint_file(folder: Path, job_id: str) -> Path:
-    """Return where a training job's checkpoint lies in the data folder."""
+    """Return where the network that a training job has trained lies in the data folder."""
     return folder / "checkpoints" / f"{job_id}.pt"
+
+
+def checkpoints_folder(folder: Path, job_id: str) -> Path:
+    """Return where the checkpoints lie from which a training job can go on."""
+    return folder / "checkpoints" / job_id
 
 
 def twin_file(folder: Path, twin_id: str) -> Path:

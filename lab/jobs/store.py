@@ -80,15 +80,10 @@ class Store:
         values = {"state": state, "error": error, "finished_s": time.time()}
         self._write(change.values(**values, result=None if result is None else _plain(result)))
 
-    def abandon_jobs(self) -> list[str]:
-        """Mark jobs that a dead process left unfinished as unknown; return their ids."""
-        unfinished = jobs.c.state.not_in(ENDED)
-        reason = "the service ended without finishing this job"
-        with self._writing, self._engine.begin() as connection:
-            ids = connection.scalars(sa.select(jobs.c.id).where(unfinished)).all()
-            values = {"state": "unknown", "error": reason, "finished_s": time.time()}
-            connection.execute(sa.update(jobs).where(unfinished).values(**values))
-        return list(ids)
+    def unfinished_jobs(self) -> list[JobRecord]:
+        """Return the jobs that have not ended, oldest first."""
+        query = _job_rows().where(jobs.c.state.not_in(ENDED))
+        return [_job(row) for row in self._read(query.order_by(jobs.c.created_s, jobs.c.id))]
 
     def job(self, job_id: str) -> JobRecord:
         """Return a job; raise UnknownName."""
@@ -120,6 +115,11 @@ class Store:
         )
         rows = self._read(query.order_by(metrics.c.step).limit(limit))
         return [MetricRecord(row.step, row.metric) for row in rows]
+
+    def drop_metrics(self, job_id: str, after: int) -> None:
+        """Forget the metrics after step `after`: the job measures them again."""
+        later = (metrics.c.job_id == job_id, metrics.c.step > after)
+        self._write(sa.delete(metrics).where(*later))
 
     # twins
 
@@ -167,7 +167,7 @@ class Store:
             for system, next_shot in next_shots.items():
                 _set_next_shot(connection, system, next_shot)
 
-    def _write(self, statement: sa.Insert | sa.Update) -> None:
+    def _write(self, statement: sa.Insert | sa.Update | sa.Delete) -> None:
         with self._writing, self._engine.begin() as connection:
             connection.execute(statement)
 

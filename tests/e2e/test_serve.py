@@ -76,20 +76,18 @@ def test_train_watch_cancel_crash_and_start_again(tmp_path):
 
     with service(tmp_path) as (process, client):
         states = {record["id"]: record["state"] for record in client.jobs()}
-        assert states == {job: "succeeded", cancelled: "cancelled", crashed: "unknown"}
-        assert "without finishing" in client.job(crashed)["error"]
-        assert [event.kind for event in client.watch(crashed)][-1] == "end"
-        assert client.metrics(crashed)
+        assert states == {job: "succeeded", cancelled: "cancelled", crashed: "running"}
+        watch_a_metric(client, crashed)
+        client.cancel(crashed)
+        assert list(client.watch(crashed))[-1].data["state"] == "cancelled"
         assert client.result(job) == result
-        assert client.system("optics")["status"]["next_shot"] == SHOTS_AHEAD
+        assert SHOTS_AHEAD <= client.system("optics")["status"]["next_shot"] < 2 * SHOTS_AHEAD
         stopped = client.submit(LONG, twin={"rows": 20, "kind": "neural", "seed": 2})["id"]
-        watching = watch_a_metric(client, stopped)
+        watch_a_metric(client, stopped)
         process.send_signal(signal.SIGTERM)
-        assert [event.data["state"] for event in watching if event.kind == "end"] == ["cancelled"]
         _, errors = process.communicate(timeout=LIMIT_S)
         assert process.returncode == 0
-        assert errors.count("\n") == 1
-        assert f"job {crashed} is unknown" in errors
+        assert errors == ""
     with sqlite3.connect(tmp_path / "pnnlab.sqlite") as database:
         [(next_shot,)] = database.execute("select next_shot from shots").fetchall()
     database.close()

@@ -63,21 +63,24 @@ def test_jobs_come_newest_first_by_state_and_limit(store):
     assert [job.id for job in store.jobs(state="failed")] == ["b"]
 
 
-def test_what_a_dead_process_left_is_unknown(tmp_path):
+def test_what_a_dead_process_left_is_found_oldest_first(tmp_path):
     with Store(tmp_path) as store:
-        for name in ("pending", "running", "done"):
+        for name in ("running", "pending", "done"):
             store.add_job(name, "train", {}, "")
         store.start_job("running")
         store.end_job("done", "succeeded", result={})
     with Store(tmp_path) as store:
-        assert sorted(store.abandon_jobs()) == ["pending", "running"]
-        assert {job.id: job.state for job in store.jobs()} == {
-            "pending": "unknown",
-            "running": "unknown",
-            "done": "succeeded",
-        }
-        assert "without finishing" in store.job("running").error
-        assert store.abandon_jobs() == []
+        left = [(job.id, job.state) for job in store.unfinished_jobs()]
+        assert left == [("running", "running"), ("pending", "pending")]
+
+
+def test_later_metrics_are_dropped_of_one_job_only(store):
+    for job in "ab":
+        store.add_job(job, "train", {}, "")
+        for step in (1, 2, 3):
+            store.add_metric(job, step, {})
+    store.drop_metrics("a", after=1)
+    assert [[m.step for m in store.metrics(job)] for job in "ab"] == [[1], [1, 2, 3]]
 
 
 @pytest.mark.parametrize("ask", ["job", "result", "twin"])

@@ -19,10 +19,12 @@ from lab.bench import open_bench
 from lab.checkpoints import CheckpointFolder
 from lab.config import CONTROLS, METHODS, TrainConfig
 from lab.datasets import Dataset
-from lab.errors import Stopped
+from lab.errors import CheckpointRefused, Stopped
 from lab.measure import DeviceMeasure
+from lab.micro_batches import AutoMicroBatches
 from lab.network_config import Linear, NetworkConfig
 from lab.onlookers import Event
+from lab.pipeline import Pipeline
 from lab.plant_run import plant_run
 from lab.sentinels import SentinelSettings
 from lab.train_result import EpochMetric, TrainResult
@@ -202,3 +204,63 @@ def test_a_step_that_is_broken_off_is_done_again(
     result = run(config, apparatus, told, checkpoints=CheckpointFolder(tmp_path))
     assert_equal(expected, result)
     assert without_seconds(told) == without_seconds(whole)
+
+
+def test_a_full_disk_does_not_end_a_training(
+    apparatus: Apparatus, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nowhere = tmp_path / "file"
+    nowhere.touch()  # a folder cannot be made in it
+    result = run(small(), apparatus, [], checkpoints=CheckpointFolder(nowhere / "job"))
+    assert_equal(run(small(), apparatus, []), result)
+    assert "could not be written" in caplog.text
+
+
+def test_a_training_goes_on_from_before_a_damaged_checkpoint(
+    apparatus: Apparatus, tmp_path: Path
+) -> None:
+    with pytest.raises(Stopped):
+        run(small(), apparatus, [], stop=Interruption(6), checkpoints=CheckpointFolder(tmp_path))
+    *_, newest = sorted(tmp_path.iterdir())
+    newest.write_bytes(newest.read_bytes()[:-1])
+    told: Told = []
+    result = run(small(), apparatus, told, checkpoints=CheckpointFolder(tmp_path))
+    assert_equal(run(small(), apparatus, []), result)
+    assert told[0].step == 6  # told again: the newest good checkpoint is of step 5
+
+
+def test_a_checkpoint_of_another_config_is_refused(apparatus: Apparatus, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run(small(), apparatus, [], stop=Interruption(2), checkpoints=CheckpointFolder(tmp_path))
+    with pytest.raises(CheckpointRefused, match=r"another config\.batch, config\.seed$"):
+        run(small(seed=1, batch=4), apparatus, [], checkpoints=CheckpointFolder(tmp_path))
+    other = small(priority=3, checkpoint_s=7)
+    assert run(other, apparatus, [], checkpoints=CheckpointFolder(tmp_path)).curve
+
+
+def test_the_number_of_torch_threads_is_taken_over_and_given_back(
+    apparatus: Apparatus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Stopped):
+        run(small(), apparatus, [], stop=Interruption(2), checkpoints=CheckpointFolder(tmp_path))
+    before, during = torch.get_num_threads(), []
+    torch.set_num_threads(before + 1)
+    try:
+        note = lambda: during.append(torch.get_num_threads()) or False  # noqa: E731
+        run(small(), apparatus, [], stop=note, checkpoints=CheckpointFolder(tmp_path))
+        assert set(during) == {before}
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_chosen_number_of_micro_batches_is_not_chosen_again() -> None:
+    measured = AutoMicroBatches(lambda: 0.0)
+    pipeline = Pipeline(torch.nn.Linear(1, 1), lambda share: None, measured)  # type: ignore[arg-type, return-value]
+    assert pipeline.state_dict() == {"micro_batches": None}
+    pipeline.load_state_dict({"micro_batches": None})
+    assert not measured.decided
+    pipeline.load_state_dict({"micro_batches": 4})
+    assert measured.decided
+    assert pipeline.micro_batches == 4
+    assert pipeline.state_dict() == {"micro_batches": 4}

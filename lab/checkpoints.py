@@ -71,7 +71,7 @@ class CheckpointFolder:
         """
         content = io.BytesIO()
         torch.save({"step": step, "about": {**self.about, **about}, "state": dict(state)}, content)
-        data = content.getvalue()
+        data = content.getbuffer()
         path = self.folder / f"{step:010d}-{hashlib.sha256(data).hexdigest()}.pt"
         try:
             write_whole(path, lambda file: file.write(data))

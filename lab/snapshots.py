@@ -7,7 +7,8 @@ from typing import Any
 from lab.checkpoints import CheckpointFolder
 from lab.stateful import Stateful, copied
 
-_COPY_EVERY_S = 1.0  # a copy costs some milliseconds
+_COPY_EVERY_S = 1.0
+_WORTH = 200  # times as long as a copy takes, at least, until the next one
 
 
 class Snapshots:
@@ -15,7 +16,7 @@ class Snapshots:
 
     A step that is broken off leaves some parts changed and others not; only between steps does
     all that is stored belong together. So a run that is stopped or fails goes on from the last
-    copy: at most a second and one step are done again.
+    copy: at most a second (where a copy takes long, 200 times as long) and one step are done again.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Snapshots:
         self._clock = clock
         self._copy: tuple[int, dict[str, Any]] | None = None
         self._copied_s = self._written_s = clock()
+        self._copy_every_s = _COPY_EVERY_S
         self._written = True
 
     def go_on(self) -> int | None:
@@ -52,7 +54,7 @@ class Snapshots:
             return
         now = self._clock()
         due = now - self._written_s >= self._every_s
-        if due or self._copy is None or now - self._copied_s >= _COPY_EVERY_S:
+        if due or self._copy is None or now - self._copied_s >= self._copy_every_s:
             self.copy(step)
         if due:
             self.write()
@@ -61,9 +63,11 @@ class Snapshots:
         """Copy the state after so many steps."""
         if self._folder is None or (self._copy is not None and self._copy[0] == step):
             return
+        began = self._clock()
         state = {name: copied(part.state_dict()) for name, part in self._parts.items()}
         self._copy = step, state
         self._copied_s = self._clock()
+        self._copy_every_s = max(_COPY_EVERY_S, _WORTH * (self._copied_s - began))
         self._written = False
 
     def write(self) -> None:

@@ -46,11 +46,11 @@ class TorchThreads:
 
 
 def copied(state: Any) -> Any:
-    """Return a state whose tensors nobody else changes."""
+    """Return a state whose tensors nobody else changes; those in tuples are taken to be such."""
     if isinstance(state, torch.Tensor):
         return state.detach().clone()
     if isinstance(state, dict):
         return {key: copied(value) for key, value in state.items()}
-    if isinstance(state, list | tuple):
+    if isinstance(state, list):
         return [copied(value) for value in state]
     return state

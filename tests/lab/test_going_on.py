@@ -232,7 +232,7 @@ def test_a_training_goes_on_from_before_a_damaged_checkpoint(
 def test_a_checkpoint_of_another_config_is_refused(apparatus: Apparatus, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run(small(), apparatus, [], stop=Interruption(2), checkpoints=CheckpointFolder(tmp_path))
-    with pytest.raises(CheckpointRefused, match=r"another config\.batch, config\.seed$"):
+    with pytest.raises(CheckpointRefused, match=r"another config\.batch, config\.seed, data$"):
         run(small(seed=1, batch=4), apparatus, [], checkpoints=CheckpointFolder(tmp_path))
     other = small(priority=3, checkpoint_s=7)
     assert run(other, apparatus, [], checkpoints=CheckpointFolder(tmp_path)).curve

@@ -12,7 +12,7 @@ ifneq ($(wildcard $(SHARED_DATA)),)
 export PNNLAB_DATA ?= $(SHARED_DATA)
 endif
 
-.PHONY: setup test lint bench fuzz demo clean
+.PHONY: setup test lint bench fuzz kill demo clean
 
 setup: $(STAMP) $(PYMEASURE)
 
@@ -45,6 +45,9 @@ bench: setup
 
 fuzz: setup
 	$(BIN)/python tests/fuzz/fuzz_limits.py
+
+kill: setup
+	$(BIN)/python tests/kill/kill_training.py
 
 demo: setup
 	$(BIN)/pnnlab demo

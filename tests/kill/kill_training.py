@@ -2,10 +2,10 @@
 
     python tests/kill/kill_training.py [--kills N] [--seed S] [--task TASK]
 
-One service runs the jobs in peace. Another, with a data folder of its own, is sent SIGKILL in the
-midst of the same jobs and started again, until each job has ended. Parameters, twin, metrics,
-ledger and result must be equal bit for bit, but for seconds; each job must end once, and shot
-numbers must only rise. Exit code 1 on any difference.
+One service runs the jobs in peace. Another, with a data folder of its own, is sent SIGKILL (now and
+then SIGTERM) in the midst of the same jobs and started again, until each job has ended. Parameters,
+twin, metrics, ledger and result must be equal bit for bit, but for seconds; each job must end once,
+and shot numbers must only rise. Exit code 1 on any difference.
 """
 
 import argparse
@@ -41,7 +41,7 @@ SMALL: dict[str, Any] = {
     "audit": True,
 }
 JOBS: dict[str, dict[str, Any]] = {
-    "pat": {"method": "pat", "epochs": 12},
+    "pat": {"method": "pat", "epochs": 60},
     "pat-refit, checks": {"method": "pat-refit", "epochs": 10, "checks": 3},
     "pat, 2 parts": {"method": "pat", "epochs": 12, "micro_batches": 2, "network": {"layers": 2}},
     "dfa": {"method": "dfa", "epochs": 8, "network": {"layers": 2}},
@@ -116,8 +116,9 @@ def killed_run(
                 if last["state"] not in UNFINISHED:
                     return outcome(client, folder, job), moments
                 shot = client.system("optics")["status"]["next_shot"]
-                moments.append(moment(client, job))
-                process.send_signal(signal.SIGKILL)
+                how = rng.choice([signal.SIGKILL] * 4 + [signal.SIGTERM])
+                moments.append(moment(client, job) + (" (TERM)" if how == signal.SIGTERM else ""))
+                process.send_signal(how)
                 process.wait(LIMIT_S)
 
 
@@ -139,7 +140,7 @@ def moment(client: Client, job: str) -> str:
     """Say where a job is."""
     metrics = client.metrics(job, since=max(0, client.job(job)["last_step"] - 1))
     if not metrics:
-        return "before the twin's fit"
+        return "before its first metric"
     last = metrics[-1]["metric"]
     return "fit" if last["kind"] == "fit" else f"step {last['step']}"
 

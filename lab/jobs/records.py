@@ -57,9 +57,9 @@ class JobEstimate:
 class JobRecord:
     """One job as it is stored; times are seconds since the epoch.
 
-    config: the TrainConfig or FitConfig it was submitted with. error: why it failed, was
-    cancelled or is unknown, else empty. last_step: the number of its newest metric, 0 for none.
-    estimate: while it is pending or running, in the process that runs it; it is not stored.
+    config: the TrainConfig or FitConfig it was submitted with. error: why it failed, was or is
+    being cancelled, or is unknown, else empty. last_step: the number of its newest metric, 0 for
+    none. estimate: while it is pending or running, in the process that runs it; it is not stored.
     """
 
     id: str

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 _METRICS_AT_ONCE = 1000
 _LEFT = "the service ended without finishing this job"
+_CANCELLED = "cancelled by request"
 _MISSED = "DeadlineMissed: the job's deadline has passed"
 
 
@@ -96,18 +97,23 @@ class JobService:
         """Go on with the jobs that an earlier service left unfinished, the oldest first."""
         await asyncio.to_thread(self._runner.tidy)
         for record in await asyncio.to_thread(self._store.unfinished_jobs):
+            if record.error:  # it was being cancelled
+                await self._end_left(record, "cancelled", record.error)
+                continue
             try:
                 config = await asyncio.to_thread(self._runner.recovered, record)
+            except DeadlineMissed:
+                await self._end_left(record, "failed", _MISSED)
             except (LabError, ValueError) as error:
-                missed = isinstance(error, DeadlineMissed)
-                state: JobState = "failed" if missed else "unknown"
-                reason = _MISSED if missed else f"{_LEFT}, and it cannot go on: {error}"
-                log.warning("job %s: %s", record.id, reason)
-                await asyncio.to_thread(self._store.end_job, record.id, state, error=reason)
-                continue
-            log.info("job %s goes on", record.id)
-            job = self._live[record.id] = LiveJob(record.id, config, self._store, record.client)
-            self._start(job)
+                await self._end_left(record, "unknown", f"{_LEFT}, and it cannot go on: {error}")
+            else:
+                log.info("job %s goes on", record.id)
+                job = self._live[record.id] = LiveJob(record.id, config, self._store, record.client)
+                self._start(job)
+
+    async def _end_left(self, record: JobRecord, state: JobState, reason: str) -> None:
+        log.warning("job %s is %s: %s", record.id, state, reason)
+        await asyncio.to_thread(self._store.end_job, record.id, state, error=reason)
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
@@ -165,7 +171,8 @@ class JobService:
         job = self._live.get(job_id)
         if record.ended or job is None:
             raise Conflict(f"job {job_id} has ended: it is {record.state}")
-        await self._stop(job, "cancelled by request")
+        await asyncio.to_thread(self._store.cancelling_job, job_id, _CANCELLED)
+        await self._stop(job, _CANCELLED)
         return await self.get(job_id)
 
     async def cancel_all(self, reason: str) -> None:

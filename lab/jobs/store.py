@@ -67,6 +67,11 @@ class Store:
         change = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state == "pending")
         self._write(change.values(state="running", started_s=time.time()))
 
+    def cancelling_job(self, job_id: str, reason: str) -> None:
+        """Note why a job is being cancelled, so that it does not go on in the next service."""
+        change = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state.not_in(ENDED))
+        self._write(change.values(error=reason))
+
     def end_job(
         self,
         job_id: str,

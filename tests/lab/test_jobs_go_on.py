@@ -167,6 +167,34 @@ async def test_what_was_cancelled_stays_cancelled_with_a_checkpoint(tmp_path):
     assert step - 1 <= known.step <= step  # a step that was broken off is not in it
 
 
+async def test_what_was_being_cancelled_when_the_service_died_is_cancelled(tmp_path):
+    job_id = await stopped_in_training(tmp_path)
+    with Store(tmp_path) as store:  # the request was answered, and then came the end
+        store.cancelling_job(job_id, "cancelled by request")
+        assert (store.job(job_id).state, store.job(job_id).error) == (
+            "running",
+            "cancelled by request",
+        )
+    async with service(tmp_path) as jobs:
+        record = await jobs.get(job_id)
+        assert (record.state, record.error) == ("cancelled", "cancelled by request")
+
+
+async def test_a_request_to_cancel_is_on_the_disk_before_the_job_hears_of_it(tmp_path, monkeypatch):
+    noted = []
+    async with service(tmp_path) as jobs:
+        job = await jobs.submit(training(epochs=10_000))
+        await metric(jobs, job.id, "epoch")
+        live = jobs._live[job.id]
+        note = Store.cancelling_job
+        monkeypatch.setattr(
+            Store, "cancelling_job", lambda *a: noted.append(live.stopped()) or note(*a)
+        )
+        await jobs.cancel(job.id)
+        assert (await ended(jobs, job.id)).state == "cancelled"
+    assert noted == [False]
+
+
 async def test_a_training_stopped_in_its_twins_fit_fits_it_again(tmp_path, monkeypatch):
     quick = lab.jobs.runner.fit_system_twin
     slow = functools.partial(quick, settings=FitSettings(steps=100_000))

@@ -179,6 +179,9 @@ class JobService:
         """Cancel every job, also those that compute or wait for a worker; each ends by itself."""
         jobs = tuple(self._live.values())
         await asyncio.gather(*(self._stop(job, reason) for job in jobs))
+        # none may go on in the next service, should this one die before they have ended
+        note = self._store.cancelling_job
+        await asyncio.gather(*(asyncio.to_thread(note, job.id, reason) for job in jobs))
 
     async def watch(self, job_id: str, since: int = 0) -> AsyncIterator[MetricRecord | JobRecord]:
         """Yield the job, every metric after step `since`, and the job whenever its state changes.

@@ -15,8 +15,9 @@ import torch
 
 import lab.jobs.runner
 from lab.bench import open_bench
+from lab.bench_config import BenchConfig, load_bench
 from lab.checkpoints import CheckpointFolder
-from lab.config import BenchConfig, TrainConfig, load_bench
+from lab.config import TrainConfig
 from lab.datasets import Dataset
 from lab.errors import SystemClosed
 from lab.jobs.records import FitConfig, JobRecord, MetricRecord
@@ -193,6 +194,19 @@ async def test_a_request_to_cancel_is_on_the_disk_before_the_job_hears_of_it(tmp
         await jobs.cancel(job.id)
         assert (await ended(jobs, job.id)).state == "cancelled"
     assert noted == [False]
+
+
+async def test_what_an_emergency_stop_cancels_does_not_go_on(tmp_path, monkeypatch):
+    """Though the service dies before the jobs have ended."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "end_job", lambda *args, **values: None)
+        async with service(tmp_path) as jobs:
+            ids = [(await jobs.submit(training(epochs=10_000))).id for _ in range(2)]
+            await metric(jobs, ids[0], "epoch")
+            await jobs.cancel_all("stopped by ann")
+    async with service(tmp_path) as jobs:
+        assert {(await jobs.get(i)).state for i in ids} == {"cancelled"}
+        assert {(await jobs.get(i)).error for i in ids} == {"stopped by ann"}
 
 
 async def test_a_training_stopped_in_its_twins_fit_fits_it_again(tmp_path, monkeypatch):

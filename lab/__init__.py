@@ -7,6 +7,8 @@
     bringup rehearsal                             its check, and a rehearsal of what would be sent
     pat models stages encoder methods rules/      networks of physical layers, and how they learn
     trainer optimiser pipeline budget recipes     one training run, described by `config`
+    checkpoints snapshots stateful batches        how it goes on after an end that came too early
+    progress
     twins drives refit oracle                     digital twins of the systems
     audit... sentinels watching onlookers         what looks on: is the gradient right, has the
     keeping tending rematch                       device changed; and what follows a change

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -11,14 +11,15 @@ from typing import Any
 from lab.apparatus import Apparatus, open_apparatus
 from lab.auditing import AuditPoint
 from lab.bench import Bench
-from lab.checkpoints import Checkpoint, CheckpointFolder
+from lab.checkpoints import CheckpointFolder
 from lab.config import DIGITAL_METHODS, TrainConfig
 from lab.datasets import Dataset, load
 from lab.datasets.own import FILE, UPLOAD, find_upload, uploads_folder
 from lab.errors import ConfigError, DataError, DeadlineMissed, UnknownName
+from lab.jobs.going_on import go_back
 from lab.jobs.job_rows import measure_for
 from lab.jobs.live_job import LiveJob, Turns
-from lab.jobs.records import FitConfig, JobRecord, MetricRecord, TwinRecord
+from lab.jobs.records import FitConfig, JobRecord, TwinRecord
 from lab.jobs.state_files import (
     checkpoint_file,
     checkpoints_folder,
@@ -33,7 +34,7 @@ from lab.rules.choose import refuse_impossible
 from lab.scheduling.scheduled_run import ScheduledRun
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.train_result import TrainResult
-from lab.trainer import rows_measured, rows_to_measure, train
+from lab.trainer import rows_to_measure, train
 from lab.twins import (
     HELD_OUT_ROWS,
     Drives,
@@ -149,7 +150,7 @@ class JobRunner:
         job.rows.plan(rows_to_measure(config, dataset))
         checkpoints = self._checkpoints(job.id)
         known = checkpoints.newest()
-        self._go_on(job, known)
+        go_back(self.store, job, known)
         twin_id = config.twin.id if known is None else known.about["twin_id"]
         record, fitted = self._twin_for(job, config, dataset, apparatus, twin_id)
         checkpoints.about["twin_id"] = record.id
@@ -168,29 +169,8 @@ class JobRunner:
         self._save_checkpoint(job, config, record, result)
         return {**result.as_dict(), "twin": record.id}
 
-    def _go_on(self, job: LiveJob, known: Checkpoint | None) -> None:
-        """Bring a job's metrics and its count of rows to where it goes on, or to its beginning.
-
-        Metrics of a fit stay if its twin was kept; those of a training up to the checkpoint's step.
-        """
-        fitted = self.store.find_twin(job=job.id) is not None
-        step = 0 if known is None else known.step
-        kept = 0
-        for metric in self._metrics(job.id):
-            if not (fitted if metric.metric["kind"] == "fit" else metric.metric["step"] <= step):
-                break
-            kept = metric.step
-        self.store.drop_metrics(job.id, kept)
-        job.go_on_after(kept, 0 if known is None else rows_measured(known))
-
-    def _metrics(self, job_id: str) -> Iterator[MetricRecord]:
-        since = 0
-        while page := self.store.metrics(job_id, since):
-            yield from page
-            since = page[-1].step
-
     def _fit_only(self, job: LiveJob, config: FitConfig) -> dict[str, Any]:
-        self._go_on(job, None)
+        go_back(self.store, job, None)
         done = self.store.find_twin(job=job.id)
         if done is not None:
             return {"twin": done.id, "report": done.report}

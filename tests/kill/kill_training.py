@@ -215,7 +215,8 @@ def main() -> int:
         sys.stdout.flush()
     wrong = sum(bool(tally.wrong) for tally in tallies)
     kills = sum(len(tally.moments) for tally in tallies)
-    print(f"{len(tallies)} jobs, {kills} kills, {wrong} jobs differ")
+    gently = sum("TERM" in moment for tally in tallies for moment in tally.moments)
+    print(f"{len(tallies)} jobs, {kills} kills ({gently} by SIGTERM), {wrong} jobs differ")
     return 1 if wrong else 0
 
 

@@ -25,6 +25,7 @@ Method = Literal[
 METHODS: tuple[Method, ...] = get_args(Method)
 DIGITAL_METHODS: tuple[Method, ...] = ("in-silico", "in-silico-noise")  # the test apart
 TWIN_FREE_METHODS: tuple[Method, ...] = ("spsa", "pepg", "phyll")  # a twin is only compared
+PRIORITIES = (-100, 100)
 TASKS = ("vowels", "vowels12", "digits", "mnist", "mnist28")
 UPLOAD_BYTES = 64 * 2**20  # of a data set that a service takes
 Split = Literal["random", "talker"]
@@ -117,7 +118,7 @@ class TrainConfig(_Strict):
     checkpoint_s: float = Field(20.0, ge=0, allow_inf_nan=False)
     network: NetworkConfig = NetworkConfig()
     twin: TwinConfig = TwinConfig()
-    priority: int = Field(0, ge=-100, le=100)
+    priority: int = Field(0, ge=PRIORITIES[0], le=PRIORITIES[1])
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")

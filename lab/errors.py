@@ -14,6 +14,7 @@ LabError
 ├── SystemClosed        the scheduler is shutting down
 ├── WrongThread         a blocking call on the event loop's own thread
 ├── Stopped             a training run or fit ended early because it was asked to
+├── Superseded          another process works on the job by now; this one may not write any more
 ├── DataError           a data set that is missing, truncated, altered or unusable
 └── Conflict            the request does not fit the present state (job already ended, ...)
     └── CheckpointRefused  a training would go on from the checkpoint of another one
@@ -82,6 +83,10 @@ class WrongThread(LabError, RuntimeError):
 
 class Stopped(LabError):
     """A training run or a fit ended early because it was asked to."""
+
+
+class Superseded(LabError):
+    """Another process works on the job by now; this one may not write any more."""
 
 
 class DataError(LabError):

@@ -39,6 +39,7 @@ from lab.errors import (
     QueueFull,
     ReservationLost,
     Stopped,
+    Superseded,
     SystemClosed,
     SystemFaulted,
     SystemStopped,
@@ -66,6 +67,7 @@ STATUS: dict[type[Exception], int] = {
     CheckpointRefused: 409,
     ReservationLost: 409,
     Stopped: 409,
+    Superseded: 409,
     QueueFull: 429,
     # both: the instruments behind this service had no result in the time that the client gave
     DeadlineMissed: 504,

@@ -55,7 +55,7 @@ async def open_lab(
         lab = RunningLab(bench, scheduler, store, jobs)
         stack.push_async_callback(_release_shots, lab)
         stack.push_async_callback(lab.stop)
-        await jobs.go_on()
+        await jobs.open()
         yield lab
 
 

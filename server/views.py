@@ -178,6 +178,18 @@ class CalibrationRequest(BaseModel):
     reservation: int | None = None
 
 
+class JobChanges(BaseModel):
+    """What may change of a job that is continued; what is left out stays as it was."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    epochs: int | None = None
+    rate_theta: float | None = None
+    rate_digital: float | None = None
+    priority: int | None = None
+    deadline_s: float | None = None
+
+
 class Problem(BaseModel):
     """An error (RFC 9457); `errors` names the fields at fault."""
 

@@ -23,7 +23,7 @@ def go_back(store: Store, job: LiveJob, checkpoint: Checkpoint | None) -> None:
         if not (fitted if metric["kind"] == "fit" else metric["step"] <= step):
             break
         kept = record.step
-    store.drop_metrics(job.id, kept)
+    store.drop_metrics(job.id, kept, job.attempt)
     job.go_on_after(kept, 0 if checkpoint is None else rows_measured(checkpoint))
 
 

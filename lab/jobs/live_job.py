@@ -3,45 +3,46 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
-from lab.config import TrainConfig
 from lab.errors import Stopped
-from lab.jobs.records import FitConfig, JobKind, JobState
+from lab.jobs.kinds import JobConfig
+from lab.jobs.news import NewsBoard
+from lab.jobs.records import JobKind, JobRecord, JobState
 from lab.jobs.row_progress import RowProgress
 from lab.jobs.store import Store
 
 
 class LiveJob:
-    """A job from its submission to its end.
+    """A run of a job in the process that works on it, from its claim to its end.
 
-    Made on the event loop. The job's threads call `check`, `pause`, `stopped`, `metric`, `tell` and
-    keep in `pass_ids` the passes that are under way; the rest belongs to the loop.
+    The job's threads call `check`, `pause`, `stopped`, `metric`, `tell` and keep in `pass_ids` the
+    passes that are under way; the rest belongs to the loop.
     rows: what it has measured, for any thread. ends_as: in which state it ends if it is stopped,
-    and why; None: it does not end, but goes on when the service starts again. deadline: the timer
-    of its deadline.
+    and why; None: it does not end, but goes on elsewhere or later. at_once: it is not to take a
+    checkpoint first. deadline: the timer of its deadline.
     """
 
     def __init__(
-        self, job_id: str, config: TrainConfig | FitConfig, store: Store, client: str
+        self, record: JobRecord, config: JobConfig, store: Store, board: NewsBoard
     ) -> None:
-        """Watchers are told on the running loop; `client` is whose rows it measures."""
-        self.id = job_id
+        """Work on the attempt that `record` was claimed for; its watchers are told on `board`."""
+        self.id = record.id
         self.config = config
-        self.client = client
+        self.client = record.client
+        self.attempt = record.attempt
+        self.started_s = record.started_s
         self.rows = RowProgress()
-        self.kind: JobKind = "train" if isinstance(config, TrainConfig) else "fit"
+        self.kind: JobKind = record.kind
         self.ends_as: tuple[JobState | None, str] = ("cancelled", "")
+        self.at_once = False
         self.deadline: asyncio.TimerHandle | None = None
         self.pass_ids: set[str] = set()
-        self.future: Future[None] | None = None
         self._stop = threading.Event()
         self._store = store
         self._steps = 0
-        self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()
+        self._board = board
 
     def stop(self, reason: str, state: JobState | None = "cancelled") -> None:
         """Ask the job to end, in `state` (see `ends_as`); the first reason counts."""
@@ -71,24 +72,16 @@ class LiveJob:
     def metric(self, metric: Mapping[str, Any]) -> None:
         """Keep one metric under the next step number, and tell the watchers."""
         self._steps += 1
-        self._store.add_metric(self.id, self._steps, metric)
+        self._store.add_metric(self.id, self._steps, metric, self.attempt)
         self.tell()
 
     def tell(self) -> None:
         """Tell the watchers, from any thread, that there is news in the store."""
-        self.on_loop(self._spread)
+        self._board.tell(self.id)
 
     def on_loop(self, call: Callable[[], object]) -> None:
         """Let the event loop call something, from any thread."""
-        self._loop.call_soon_threadsafe(call)
-
-    def news(self) -> asyncio.Event:
-        """Return an event for the next news; take it before looking into the store."""
-        return self._news
-
-    def _spread(self) -> None:
-        heard, self._news = self._news, asyncio.Event()
-        heard.set()
+        self._board.on_loop(call)
 
 
 class Turns:

@@ -11,8 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from lab.config import Task, TwinConfig, TwinKind
 
 JobKind = Literal["train", "fit"]
-JobState = Literal["pending", "running", "succeeded", "failed", "cancelled", "unknown"]
+JobState = Literal["pending", "running", "paused", "succeeded", "failed", "cancelled", "unknown"]
 ENDED: frozenset[JobState] = frozenset({"succeeded", "failed", "cancelled", "unknown"})
+ACTIVE: frozenset[JobState] = frozenset({"pending", "running"})
+Wish = Literal["", "pause", "cancel", "cancel at once"]
+"""What a job that runs has been asked for and has not done yet."""
 
 
 class FitConfig(BaseModel):
@@ -39,6 +42,22 @@ class FitConfig(BaseModel):
 
 
 @dataclass(frozen=True)
+class Order:
+    """What a client asks for beside a job's config.
+
+    client: whose rows it measures. key: an idempotency key: the same key answers with the same
+    job. tags: for its user to find it by. origin: where it comes from, if from no client: "schedule
+    NAME, tick TIME", "rerun of JOB", "part of JOB". parent: the comparison that it is a part of.
+    """
+
+    client: str = "local"
+    key: str | None = None
+    tags: tuple[str, ...] = ()
+    origin: str = ""
+    parent: str | None = None
+
+
+@dataclass(frozen=True)
 class JobEstimate:
     """How far a job is; times are seconds since the epoch, None where nothing is known.
 
@@ -57,9 +76,13 @@ class JobEstimate:
 class JobRecord:
     """One job as it is stored; times are seconds since the epoch.
 
-    config: the TrainConfig or FitConfig it was submitted with. error: why it failed, was or is
-    being cancelled, or is unknown, else empty. last_step: the number of its newest metric, 0 for
-    none. estimate: while it is pending or running, in the process that runs it; it is not stored.
+    config: what it was submitted with, by its kind. client, tags, origin, parent: see Order. host:
+    which one runs it, or ran it last. run: how many times it was started or continued. attempt:
+    how many times a process has begun to work on it; one that works on an older attempt may not
+    write any more. wish: what it has been asked for and has not done yet. error: why it failed, was
+    paused, was or is being cancelled, or is unknown, else empty. last_step: the number of its
+    newest metric, 0 for none. estimate: while it
+    is pending or running, in the process that runs it; it is not stored.
     """
 
     id: str
@@ -72,6 +95,14 @@ class JobRecord:
     started_s: float | None
     finished_s: float | None
     last_step: int
+    tags: tuple[str, ...] = ()
+    origin: str = ""
+    parent: str | None = None
+    host: str = ""
+    queue: str = ""
+    run: int = 1
+    attempt: int = 0
+    wish: Wish = ""
     estimate: JobEstimate | None = None
 
     @property

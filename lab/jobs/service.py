@@ -4,6 +4,9 @@ A job that fails is data, its state and error; its siblings go on. Every job end
 succeeded, failed or cancelled. One that the service left unfinished, whether it was stopped or
 died, goes on when the next one opens the store: a training from its newest good checkpoint,
 anything else from its beginning. Where it cannot go on it ends as unknown.
+
+The service takes, lists, watches, pauses and cancels; the engine decides when a job runs and hands
+it to the performer, which works on it.
 """
 
 import asyncio
@@ -11,109 +14,76 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
-
-from lab.config import TrainConfig
-from lab.errors import (
-    CheckpointRefused,
-    Conflict,
-    DeadlineMissed,
-    LabError,
-    SystemClosed,
-    SystemStopped,
-    UnknownName,
-)
-from lab.jobs.live_job import LiveJob
-from lab.jobs.records import FitConfig, JobRecord, JobState, MetricRecord
+from lab.errors import ConfigError, Conflict, SystemClosed
+from lab.jobs.engine import Engine, engine_url
+from lab.jobs.kinds import KINDS, JobConfig, kind_of
+from lab.jobs.news import NewsBoard, wait_for_news
+from lab.jobs.performing import Performer
+from lab.jobs.records import ACTIVE, JobEstimate, JobRecord, JobState, MetricRecord, Order, Wish
 from lab.jobs.runner import JobRunner
 from lab.jobs.store import Store
-from lab.traces import trace_of
+from lab.jobs.sweeping import SWEEP_EVERY_S, queue_run, sweep
 
 log = logging.getLogger(__name__)
 
 _METRICS_AT_ONCE = 1000
-_LEFT = "the service ended without finishing this job"
 _CANCELLED = "cancelled by request"
-_MISSED = "DeadlineMissed: the job's deadline has passed"
+_PAUSED = "paused by request"
+_CHANGEABLE = {"epochs", "rate_theta", "rate_digital", "priority", "deadline_s"}
+_NO_ORDER = Order()
 
 
 class JobService:
     """Take, run, watch and stop jobs; its methods are for the event loop it was made on.
 
-    workers: how many jobs run at once; they share the hardware pass by pass.
+    workers: how many jobs run at once; they share the hardware pass by pass. host: this process's
+    lasting name, which no other living service of the same store has.
     """
 
-    def __init__(self, runner: JobRunner, store: Store, workers: int = 2) -> None:
-        """Run jobs with `runner` and keep them in `store`."""
+    def __init__(
+        self, runner: JobRunner, store: Store, workers: int = 2, host: str = "local"
+    ) -> None:
+        """Run jobs with `runner` and keep them in `store`; `open` before use."""
         self._runner = runner
         self._store = store
-        self._live: dict[str, LiveJob] = {}
         self._closed = False
-        self._missing: set[asyncio.Task[None]] = set()
         self._worker_count = workers
-        # one core per job: threads of torch's own would only take it from the siblings
-        self._workers = ThreadPoolExecutor(
-            workers, "job", initializer=torch.set_num_threads, initargs=(1,)
-        )
+        self._board = NewsBoard()
+        self._performer = Performer(runner, store, self._board, host)
+        self._queue = f"host {host}"
+        self._engine = Engine(engine_url(store.folder, store.url), host, self._performer.perform)
+        self._sweeper: asyncio.Task[None] | None = None
 
-    async def submit(self, config: TrainConfig | FitConfig, client: str = "local") -> JobRecord:
-        """Keep a new job and let it start as soon as a worker is free; its rows are `client`'s.
+    async def open(self) -> None:
+        """Take jobs from now on, and go on with those that an earlier service left unfinished."""
+        await asyncio.to_thread(self._runner.tidy)
+        await asyncio.to_thread(self._engine.open, {self._queue: self._worker_count})
+        await self._sweep()
+        self._sweeper = asyncio.create_task(self._sweep_for_ever())
 
-        Raises UnknownName (system, twin), ConfigError (what can be known not to work),
-        DeadlineMissed (already), SystemClosed.
+    async def submit(self, config: JobConfig, order: Order = _NO_ORDER) -> JobRecord:
+        """Keep a new job and let it start as soon as there is room for it.
+
+        Where the order's key is known, the job that has it is returned. Raises UnknownName
+        (system, twin), ConfigError (what can be known not to work), DeadlineMissed (already),
+        Conflict (the key belongs to another config), SystemClosed.
         """
         self._refuse_when_closed()
         config = self._runner.completed(config)
         await asyncio.to_thread(self._runner.check, config)
-        job = LiveJob(secrets.token_hex(6), config, self._store, client)
-        self._live[job.id] = job
-        try:
-            plain = config.model_dump(mode="json")
-            await asyncio.to_thread(self._store.add_job, job.id, job.kind, plain, client)
-            record = await self.get(job.id)
-        except BaseException:
-            self._forget(job)
-            raise
-        if self._closed:
-            job.ends_as = "cancelled", "the service stopped"  # its client is told so
-            await self._end_unstarted(job)
-        self._refuse_when_closed()
-        self._start(job)
+        plain = config.model_dump(mode="json")
+        kind, new_id = kind_of(config), secrets.token_hex(6)
+        job_id = await asyncio.to_thread(
+            self._store.add_job, new_id, kind, plain, order, queue=self._queue
+        )
+        record = await self.get(job_id)
+        if job_id == new_id:
+            await asyncio.to_thread(queue_run, self._engine, record)
         return record
-
-    def _start(self, job: LiveJob) -> None:
-        job.future = self._workers.submit(self._work, job)
-        if job.config.deadline_s is not None:
-            left_s = job.config.deadline_s - time.time()
-            loop = asyncio.get_running_loop()
-            job.deadline = loop.call_later(left_s, self._miss_deadline, job)
-
-    async def go_on(self) -> None:
-        """Go on with the jobs that an earlier service left unfinished, the oldest first."""
-        await asyncio.to_thread(self._runner.tidy)
-        for record in await asyncio.to_thread(self._store.unfinished_jobs):
-            if record.error:  # it was being cancelled
-                await self._end_left(record, "cancelled", record.error)
-                continue
-            try:
-                config = await asyncio.to_thread(self._runner.recovered, record)
-            except DeadlineMissed:
-                await self._end_left(record, "failed", _MISSED)
-            except (LabError, ValueError) as error:
-                await self._end_left(record, "unknown", f"{_LEFT}, and it cannot go on: {error}")
-            else:
-                log.info("job %s goes on", record.id)
-                job = self._live[record.id] = LiveJob(record.id, config, self._store, record.client)
-                self._start(job)
-
-    async def _end_left(self, record: JobRecord, state: JobState, reason: str) -> None:
-        log.warning("job %s is %s: %s", record.id, state, reason)
-        await asyncio.to_thread(self._store.end_job, record.id, state, error=reason)
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
@@ -121,27 +91,39 @@ class JobService:
 
     async def get(self, job_id: str) -> JobRecord:
         """Return a job; raise UnknownName."""
-        return self._estimated(await asyncio.to_thread(self._store.job, job_id))
+        record = await asyncio.to_thread(self._store.job, job_id)
+        return (await self._estimated([record]))[0]
 
-    async def newest(self, state: JobState | None = None, limit: int = 100) -> list[JobRecord]:
-        """Return the newest jobs, newest first."""
-        found = await asyncio.to_thread(self._store.jobs, state, limit)
-        return [self._estimated(record) for record in found]
+    async def newest(
+        self, state: JobState | None = None, limit: int = 100, **wanted: str | None
+    ) -> list[JobRecord]:
+        """Return the newest jobs, newest first; `wanted`: of a parent or with a tag."""
+        found = await asyncio.to_thread(self._store.jobs, state, limit, **wanted)
+        return await self._estimated(found)
 
-    def _estimated(self, record: JobRecord) -> JobRecord:
-        """Return the record, with an estimate if the job is under way here."""
-        job = self._live.get(record.id)
-        if record.ended or job is None:
+    async def _estimated(self, records: list[JobRecord]) -> list[JobRecord]:
+        """Return the records, with an estimate where the job is under way here."""
+        waiting: list[str] = []
+        if any(record.state == "pending" for record in records):
+            left = await asyncio.to_thread(self._store.unfinished_jobs, [self._queue])
+            waiting = [record.id for record in left if record.state == "pending"]
+        return [self._with_estimate(record, waiting) for record in records]
+
+    def _with_estimate(self, record: JobRecord, waiting: list[str]) -> JobRecord:
+        if record.state not in ACTIVE or record.queue != self._queue:
             return record
-        start_s = record.started_s or self._free_worker_s(job)
-        return replace(record, estimate=job.rows.estimate(start_s))
+        job = self._performer.live.get(record.id)
+        if job is not None:
+            return replace(record, estimate=job.rows.estimate(job.started_s))
+        start_s = record.started_s
+        if record.id in waiting:
+            start_s = self._free_worker_s(waiting.index(record.id))
+        return replace(record, estimate=JobEstimate(0, None, start_s, None))
 
-    def _free_worker_s(self, job: LiveJob) -> float | None:
-        """Return when a worker should be free for a pending job; None where nobody can say."""
-        live = list(self._live.values())
-        running = [other for other in live if other.future is not None and other.future.running()]
-        ahead = sum(other not in running for other in live[: live.index(job)])
-        ends = [other.rows.estimate(None).finish_s or math.inf for other in running]
+    def _free_worker_s(self, ahead: int) -> float | None:
+        """Return when there should be room for a job with so many before it; None: unknown."""
+        running = list(self._performer.live.values())
+        ends = [job.rows.estimate(None).finish_s or math.inf for job in running]
         free = [time.time()] * (self._worker_count - len(running))
         times = [*free, *sorted(ends)]
         return times[ahead] if ahead < len(times) and math.isfinite(times[ahead]) else None
@@ -161,27 +143,74 @@ class JobService:
             raise Conflict(f"job {job_id} has no result: it is {record.state}")
         return result
 
-    async def cancel(self, job_id: str) -> JobRecord:
-        """Cancel a job: at once while it is pending, else between rows and training steps.
+    async def cancel(self, job_id: str, *, at_once: bool = False) -> JobRecord:
+        """Cancel a job: at once while it is pending or paused, else between rows and steps.
+
+        at_once: without a checkpoint of where it stopped; what it computes is broken off. Returns
+        the job as it is now, which may still be running. Raises UnknownName, or Conflict if it has
+        ended.
+        """
+        wish: Wish = "cancel at once" if at_once else "cancel"
+        return await self._ask(job_id, wish, "cancelled", _CANCELLED)
+
+    async def pause(self, job_id: str) -> JobRecord:
+        """Pause a job: at once while it is pending, else with a checkpoint between two steps.
 
         Returns the job as it is now, which may still be running. Raises UnknownName, or Conflict
         if it has ended.
         """
+        return await self._ask(job_id, "pause", "paused", _PAUSED)
+
+    async def _ask(self, job_id: str, wish: Wish, state: JobState, reason: str) -> JobRecord:
         record = await self.get(job_id)
-        job = self._live.get(job_id)
-        if record.ended or job is None:
-            raise Conflict(f"job {job_id} has ended: it is {record.state}")
-        await asyncio.to_thread(self._store.cancelling_job, job_id, _CANCELLED)
-        await self._stop(job, _CANCELLED)
+        if record.ended or record.state == state:
+            raise Conflict(f"job {job_id} cannot be {state}: it is {record.state}")
+        if await asyncio.to_thread(self._store.settle_pending, job_id, state, reason):
+            self._board.tell(job_id)
+        # on the disk before the job hears of it, should this process die meanwhile
+        elif await asyncio.to_thread(self._store.wish, job_id, wish, reason):
+            await self._grant(job_id, wish, reason)
         return await self.get(job_id)
 
+    async def _grant(self, job_id: str, wish: Wish, reason: str) -> None:
+        """Let a job that runs here do what it was asked for; another host tells its own."""
+        job = self._performer.live.get(job_id)
+        if job is not None and not job.stopped():
+            job.at_once = wish == "cancel at once"
+            await self._performer.stop(job, reason, "paused" if wish == "pause" else "cancelled")
+
+    async def go_on(self, job_id: str, changes: Mapping[str, Any] | None = None) -> JobRecord:
+        """Continue a job that was paused, has failed or was cancelled, from its last checkpoint.
+
+        changes: of its config: epochs, rate_theta, rate_digital, priority, deadline_s. Raises
+        UnknownName, ConfigError, DeadlineMissed, Conflict (it is in another state), SystemClosed.
+        """
+        self._refuse_when_closed()
+        record = await self.get(job_id)
+        config = _changed(record, changes or {})
+        await asyncio.to_thread(self._runner.check, config)
+        plain = config.model_dump(mode="json")
+        if await asyncio.to_thread(self._store.continue_job, job_id, plain) is None:
+            raise Conflict(f"job {job_id} cannot be continued: it is {record.state}")
+        record = await self.get(job_id)
+        await asyncio.to_thread(queue_run, self._engine, record)
+        self._board.tell(job_id)
+        return record
+
     async def cancel_all(self, reason: str) -> None:
-        """Cancel every job, also those that compute or wait for a worker; each ends by itself."""
-        jobs = tuple(self._live.values())
-        await asyncio.gather(*(self._stop(job, reason) for job in jobs))
+        """Cancel every job, also those that compute or wait; each ends by itself."""
+        jobs = tuple(self._performer.live.values())
+        await asyncio.gather(*(self._performer.stop(job, reason) for job in jobs))
         # none may go on in the next service, should this one die before they have ended
-        note = self._store.cancelling_job
-        await asyncio.gather(*(asyncio.to_thread(note, job.id, reason) for job in jobs))
+        left = await asyncio.to_thread(self._store.unfinished_jobs, [self._queue])
+        await asyncio.to_thread(self._cancel_left, left, reason)
+
+    def _cancel_left(self, records: list[JobRecord], reason: str) -> None:
+        for record in records:
+            if self._store.settle_pending(record.id, "cancelled", reason):
+                self._board.tell(record.id)
+            else:
+                self._store.wish(record.id, "cancel", reason)
 
     async def watch(self, job_id: str, since: int = 0) -> AsyncIterator[MetricRecord | JobRecord]:
         """Yield the job, every metric after step `since`, and the job whenever its state changes.
@@ -191,8 +220,8 @@ class JobService:
         """
         shown: JobState | None = None
         while True:
-            job = self._live.get(job_id)
-            news = job.news() if job is not None else None
+            news = self._board.news(job_id)
+            closed = self._closed
             record = await self.get(job_id)
             if not record.ended and record.state != shown:
                 shown = record.state
@@ -206,12 +235,9 @@ class JobService:
             if record.ended:
                 yield record
                 return
-            if news is None and self._closed:
+            if closed and job_id not in self._performer.live:
                 return
-            if news is None:  # its end could not be written
-                yield replace(record, state="unknown")
-                return
-            await news.wait()
+            await wait_for_news(news)
 
     async def stop_all(self) -> None:
         """Take no more jobs and stop every one, to go on in the next service.
@@ -219,81 +245,51 @@ class JobService:
         None of them queues a pass any more. What they compute may go on for a while: `close`
         waits for it.
         """
-        self._closed = True
-        jobs = list(self._live.values())
-        await asyncio.gather(*(self._stop(job, "the service stopped", None) for job in jobs))
+        self._closed = self._performer.closed = True
+        jobs = list(self._performer.live.values())
+        stop = self._performer.stop
+        await asyncio.gather(*(stop(job, "the service stopped", None) for job in jobs))
 
     async def close(self) -> None:
         """Stop every job, to go on in the next service, and wait for it; idempotent."""
         await self.stop_all()
-        await asyncio.gather(*self._missing)
-        await asyncio.to_thread(self._workers.shutdown)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.wait([self._sweeper])
+            self._sweeper = None
+            await self._performer.close()
+            await asyncio.to_thread(self._engine.close)
 
-    def _miss_deadline(self, job: LiveJob) -> None:
-        task = asyncio.create_task(self._stop(job, _MISSED, "failed"))
-        self._missing.add(task)
-        task.add_done_callback(self._missing.discard)
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            await self._sweep()
 
-    async def _stop(self, job: LiveJob, reason: str, state: JobState | None = "cancelled") -> None:
-        job.stop(reason, state)
-        if job.future is not None and job.future.cancel():
-            await self._end_unstarted(job)
-            return
-        self._runner.turns.wake()
-        # a copy at once: the job's threads change the set
-        await asyncio.gather(*(self._cancel_pass(job, p) for p in tuple(job.pass_ids)))
-
-    async def _cancel_pass(self, job: LiveJob, pass_id: str) -> None:
+    async def _sweep(self) -> None:
+        live = list(self._performer.live)
         try:
-            await self._runner.scheduler.cancel(pass_id)
-        except UnknownName:
-            # it has just ended, or it is still on its way and will not be queued
-            log.debug("pass %s of job %s was not there to cancel", pass_id, job.id)
-
-    async def _end_unstarted(self, job: LiveJob) -> None:
-        state, reason = job.ends_as
-        if state is not None:
-            await asyncio.to_thread(self._store.end_job, job.id, state, error=reason)
-        self._forget(job)
-
-    def _forget(self, job: LiveJob) -> None:
-        """Drop a job that has ended, and tell its watchers."""
-        self._live.pop(job.id, None)
-        if job.deadline is not None:
-            job.deadline.cancel()
-        job.tell()
-
-    def _work(self, job: LiveJob) -> None:
-        """Run a job in its worker thread, to its one end, or to where the next service goes on."""
-        try:
-            self._store.start_job(job.id)
-            job.tell()
-            outcome = self._outcome(job)
-            if outcome["state"] is not None:
-                self._store.end_job(job.id, **outcome)
-            if outcome["state"] == "succeeded":
-                self._runner.forget_checkpoints(job.id)
+            await asyncio.to_thread(
+                sweep, self._store, self._engine, [self._queue], self._board.tell
+            )
+            asked = await asyncio.to_thread(self._store.wishes, live)
         except Exception:
-            # the store failed: nothing can be kept, so the job will be unknown
-            log.exception("job %s: its state could not be written", job.id)
-        finally:
-            job.on_loop(lambda: self._forget(job))
+            log.exception("the jobs could not be looked after; trying again")
+            return
+        for job_id, (wish, reason) in asked.items():
+            await self._grant(job_id, wish, reason)
 
-    def _outcome(self, job: LiveJob) -> dict[str, Any]:
-        try:
-            return {"state": "succeeded", "result": self._runner.run(job)}
-        except Exception as error:
-            # a pass has the deadline of its job, and may notice it before the job's timer does
-            if isinstance(error, DeadlineMissed):
-                job.stop(_MISSED, "failed")
-            if isinstance(error, SystemStopped):
-                job.stop(str(error))
-            # what a stopped job runs into (a cancelled pass, a closed system) is its stop
-            if job.stopped():
-                state, reason = job.ends_as
-                return {"state": state, "error": reason}
-            if isinstance(error, CheckpointRefused):
-                return {"state": "unknown", "error": f"{_LEFT}: {error}"}
-            why = f"{type(error).__name__}: {error}"
-            log.warning("job %s failed: %s", job.id, why, exc_info=trace_of(error))
-            return {"state": "failed", "error": why}
+
+def _changed(record: JobRecord, changes: Mapping[str, Any]) -> JobConfig:
+    """Return a job's config with some of its fields changed; raise ConfigError."""
+    other = sorted(set(changes) - _CHANGEABLE)
+    fields = KINDS[record.kind].model_fields
+    other += sorted(name for name in set(changes) - set(other) if name not in fields)
+    if other:
+        raise ConfigError(
+            f"{', '.join(other)}: a {record.kind} job cannot be continued with another value; "
+            f"what can change is {', '.join(sorted(_CHANGEABLE & set(fields)))}"
+        )
+    try:
+        return KINDS[record.kind].model_validate({**record.config, **changes})
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

@@ -8,16 +8,31 @@ thread but the event loop's.
 import math
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import sqlalchemy as sa
 
-from lab.errors import UnknownName
-from lab.jobs.records import ENDED, JobKind, JobRecord, JobState, MetricRecord, TwinRecord
-from lab.jobs.tables import jobs, metadata, metrics, shots, twins
+from lab.errors import Conflict, Superseded, UnknownName
+from lab.jobs.records import (
+    ACTIVE,
+    ENDED,
+    JobKind,
+    JobRecord,
+    JobState,
+    MetricRecord,
+    Order,
+    TwinRecord,
+    Wish,
+)
+from lab.jobs.tables import jobs, metadata, metrics, shots, twins, upgrade
+
+_NO_ORDER = Order()
+_SHOWN = {field.name for field in fields(JobRecord)}
+Statement = sa.Insert | sa.Update | sa.Delete
 
 SHOTS_AHEAD = 10**11  # shot numbers set aside for one run of the service: years of measuring
 
@@ -28,12 +43,14 @@ class Store:
     def __init__(self, folder: Path, url: str | None = None) -> None:
         """Open, and create what is missing; default: `pnnlab.sqlite` in the folder."""
         self.folder = folder
+        self.url = url
         self._engine = sa.create_engine(url or f"sqlite:///{folder / 'pnnlab.sqlite'}")
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _set_up_sqlite)
         # SQLite has one writer; waiting here is fair and never answers "database is locked"
         self._writing = threading.Lock()
         metadata.create_all(self._engine)
+        upgrade(self._engine)
 
     def __enter__(self) -> Self:
         return self
@@ -57,20 +74,131 @@ class Store:
 
     # jobs
 
-    def add_job(self, job_id: str, kind: JobKind, config: Mapping[str, Any], client: str) -> None:
-        """Keep a new job, pending."""
-        row = {"id": job_id, "kind": kind, "state": "pending", "config": _plain(config)}
-        self._write(sa.insert(jobs).values(**row, client=client, error="", created_s=time.time()))
+    def add_job(
+        self,
+        job_id: str,
+        kind: JobKind,
+        config: Mapping[str, Any],
+        order: Order = _NO_ORDER,
+        *,
+        queue: str = "",
+    ) -> str:
+        """Keep a new job, pending, and return its id; where the order's key is known, that job's.
 
-    def start_job(self, job_id: str) -> None:
-        """Mark a pending job as running."""
-        change = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state == "pending")
-        self._write(change.values(state="running", started_s=time.time()))
+        Raises Conflict if the key belongs to a job with another config.
+        """
+        plain = _plain(config)
+        values = {
+            "id": job_id,
+            "kind": kind,
+            "state": "pending",
+            "config": plain,
+            "error": "",
+            "created_s": time.time(),
+            "queue": queue,
+            "priority": config.get("priority", 0),
+            "deadline_s": config.get("deadline_s"),
+            **asdict(order),
+            "tags": list(order.tags),
+        }
+        known = None if order.key is None else self._keyed(order.key, kind, plain)
+        if known is not None:
+            return known
+        try:
+            self._write(sa.insert(jobs).values(**values))
+        except sa.exc.IntegrityError:
+            # the same key, at the same time
+            known = None if order.key is None else self._keyed(order.key, kind, plain)
+            if known is None:
+                raise
+            return known
+        return job_id
 
-    def cancelling_job(self, job_id: str, reason: str) -> None:
-        """Note why a job is being cancelled, so that it does not go on in the next service."""
-        change = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state.not_in(ENDED))
-        self._write(change.values(error=reason))
+    def _keyed(self, key: str, kind: JobKind, config: Mapping[str, Any]) -> str | None:
+        found = self._read(
+            sa.select(jobs.c.id, jobs.c.kind, jobs.c.config).where(jobs.c.key == key)
+        )
+        if not found:
+            return None
+        if (found[0].kind, found[0].config) != (kind, config):
+            raise Conflict(
+                f"idempotency key '{key}' belongs to job {found[0].id}, which has another config"
+            )
+        return str(found[0].id)
+
+    def claim_job(self, job_id: str, run: int, host: str) -> JobRecord | None:
+        """Let this process work on a run of a job: it runs from now on, under a new attempt.
+
+        None where there is nothing to do: it has ended or is paused, or a later run counts.
+        """
+        died = sa.case((jobs.c.state == "running", jobs.c.deaths + 1), else_=0)
+        change = (
+            _active(job_id)
+            .where(jobs.c.run == run)
+            .values(
+                state="running",
+                host=host,
+                attempt=jobs.c.attempt + 1,
+                deaths=died,
+                started_s=sa.func.coalesce(jobs.c.started_s, time.time()),
+            )
+        )
+        return self.job(job_id) if self._write(change) else None
+
+    def deaths(self, job_id: str) -> int:
+        """Return how often in a row its process has died without a metric in between."""
+        row = self._one(sa.select(jobs.c.deaths).where(jobs.c.id == job_id), f"no job '{job_id}'")
+        return int(row.deaths)
+
+    def holds(self, job_id: str, attempt: int) -> bool:
+        """Say whether an attempt is still the one that counts."""
+        query = sa.select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.attempt == attempt)
+        return bool(self._read(query))
+
+    def hand_back(self, job_id: str, attempt: int) -> None:
+        """Let a job go on elsewhere or later: it is pending again."""
+        change = _active(job_id).where(jobs.c.attempt == attempt)
+        self._write(change.values(state="pending"))
+
+    def wish(self, job_id: str, wish: Wish, reason: str) -> bool:
+        """Ask a running job for something, also for after a crash; say whether it still runs."""
+        change = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state == "running")
+        return self._write(change.values(wish=wish, error=reason)) > 0
+
+    def wishes(self, job_ids: Collection[str]) -> dict[str, tuple[Wish, str]]:
+        """Return what some of these jobs have been asked for, and why."""
+        query = sa.select(jobs.c.id, jobs.c.wish, jobs.c.error)
+        rows = self._read(query.where(jobs.c.id.in_(job_ids), jobs.c.wish != ""))
+        return {row.id: (row.wish, row.error) for row in rows}
+
+    def settle_pending(self, job_id: str, state: JobState, reason: str = "") -> bool:
+        """Pause or end a job that does not run; say whether it was pending or paused."""
+        waiting = jobs.c.state.in_(("pending", "paused"))
+        change = sa.update(jobs).where(jobs.c.id == job_id, waiting)
+        finished_s = time.time() if state in ENDED else None
+        return self._write(change.values(state=state, error=reason, finished_s=finished_s)) > 0
+
+    def continue_job(self, job_id: str, config: Mapping[str, Any]) -> int | None:
+        """Let a job that is paused or has ended without success run again; return its new run.
+
+        None where it is in another state.
+        """
+        stopped = jobs.c.state.in_(("paused", "failed", "cancelled", "unknown"))
+        change = sa.update(jobs).where(jobs.c.id == job_id, stopped)
+        values = {
+            "state": "pending",
+            "run": jobs.c.run + 1,
+            "config": _plain(config),
+            "priority": config.get("priority", 0),
+            "deadline_s": config.get("deadline_s"),
+        }
+        cleared = {"error": "", "wish": "", "finished_s": None, "deaths": 0}
+        return self.job(job_id).run if self._write(change.values(**values, **cleared)) else None
+
+    def next_run(self, job_id: str, run: int) -> bool:
+        """Count a new run of a job whose last one was handed back; say whether it still was."""
+        change = _active(job_id).where(jobs.c.run == run)
+        return self._write(change.values(run=run + 1)) > 0
 
     def end_job(
         self,
@@ -79,26 +207,58 @@ class Store:
         *,
         error: str = "",
         result: Mapping[str, Any] | None = None,
+        attempt: int | None = None,
     ) -> None:
-        """Give a job its final state, and its result where it succeeded; once only."""
-        change = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state.not_in(ENDED))
-        values = {"state": state, "error": error, "finished_s": time.time()}
-        self._write(change.values(**values, result=None if result is None else _plain(result)))
+        """Give a job its final state, or pause it, with its result where it succeeded; once only.
 
-    def unfinished_jobs(self) -> list[JobRecord]:
-        """Return the jobs that have not ended, oldest first."""
-        query = _job_rows().where(jobs.c.state.not_in(ENDED))
-        return [_job(row) for row in self._read(query.order_by(jobs.c.created_s, jobs.c.id))]
+        Raises Superseded if the attempt does not count any more.
+        """
+        change = _active(job_id)
+        if attempt is not None:
+            change = change.where(jobs.c.attempt == attempt)
+        values = {
+            "state": state,
+            "error": error,
+            "wish": "",
+            "finished_s": time.time() if state in ENDED else None,
+            "result": None if result is None else _plain(result),
+        }
+        if not self._write(change.values(**values)) and attempt is not None:
+            self._refuse_superseded(job_id, attempt)
+
+    def _refuse_superseded(self, job_id: str, attempt: int) -> None:
+        if not self.holds(job_id, attempt):
+            raise Superseded(f"job {job_id}: another process has taken it over")
+
+    def unfinished_jobs(self, queues: Collection[str] | None = None) -> list[JobRecord]:
+        """Return the jobs that are pending or running, by priority, then the oldest first."""
+        query = _job_rows().where(jobs.c.state.in_(ACTIVE))
+        if queues is not None:
+            query = query.where(jobs.c.queue.in_(queues))
+        order = (jobs.c.priority.desc(), jobs.c.created_s, jobs.c.id)
+        return [_job(row) for row in self._read(query.order_by(*order))]
 
     def job(self, job_id: str) -> JobRecord:
         """Return a job; raise UnknownName."""
         return _job(self._one(_job_rows().where(jobs.c.id == job_id), f"no job '{job_id}'"))
 
-    def jobs(self, state: JobState | None = None, limit: int = 100) -> list[JobRecord]:
-        """Return the newest jobs, newest first, of one state if given."""
+    def jobs(
+        self,
+        state: JobState | None = None,
+        limit: int = 100,
+        *,
+        parent: str | None = None,
+        tag: str | None = None,
+    ) -> list[JobRecord]:
+        """Return the newest jobs, newest first, of one state, comparison or tag if given."""
         query = _job_rows().order_by(jobs.c.created_s.desc(), jobs.c.id).limit(limit)
         if state is not None:
             query = query.where(jobs.c.state == state)
+        if parent is not None:
+            query = query.where(jobs.c.parent == parent)
+        if tag is not None:
+            # tags are a JSON list of words without quotes
+            query = query.where(sa.cast(jobs.c.tags, sa.Text).contains(f'"{tag}"', autoescape=True))
         return [_job(row) for row in self._read(query)]
 
     def result(self, job_id: str) -> dict[str, Any] | None:
@@ -109,9 +269,19 @@ class Store:
 
     # metrics
 
-    def add_metric(self, job_id: str, step: int, metric: Mapping[str, Any]) -> None:
-        """Keep one metric; steps count from 1. A number that is not finite is kept as null."""
-        self._write(sa.insert(metrics).values(job_id=job_id, step=step, metric=_plain(metric)))
+    def add_metric(
+        self, job_id: str, step: int, metric: Mapping[str, Any], attempt: int | None = None
+    ) -> None:
+        """Keep one metric; steps count from 1. A number that is not finite is kept as null.
+
+        Raises Superseded if the attempt does not count any more.
+        """
+        told = sa.update(jobs).where(jobs.c.id == job_id).values(last_step=step, deaths=0)
+        if attempt is not None:
+            told = told.where(jobs.c.attempt == attempt)
+        row = sa.insert(metrics).values(job_id=job_id, step=step, metric=_plain(metric))
+        if not self._write(told, row):
+            raise Superseded(f"job {job_id}: another process has taken it over")
 
     def metrics(self, job_id: str, since: int = 0, limit: int = 1000) -> list[MetricRecord]:
         """Return the first `limit` metrics after step `since`, in order."""
@@ -121,10 +291,17 @@ class Store:
         rows = self._read(query.order_by(metrics.c.step).limit(limit))
         return [MetricRecord(row.step, row.metric) for row in rows]
 
-    def drop_metrics(self, job_id: str, after: int) -> None:
-        """Forget the metrics after step `after`: the job measures them again."""
+    def drop_metrics(self, job_id: str, after: int, attempt: int | None = None) -> None:
+        """Forget the metrics after step `after`: the job measures them again.
+
+        Raises Superseded if the attempt does not count any more.
+        """
+        back = sa.update(jobs).where(jobs.c.id == job_id).values(last_step=after)
+        if attempt is not None:
+            back = back.where(jobs.c.attempt == attempt)
         later = (metrics.c.job_id == job_id, metrics.c.step > after)
-        self._write(sa.delete(metrics).where(*later))
+        if not self._write(back, sa.delete(metrics).where(*later)):
+            raise Superseded(f"job {job_id}: another process has taken it over")
 
     # twins
 
@@ -172,9 +349,13 @@ class Store:
             for system, next_shot in next_shots.items():
                 _set_next_shot(connection, system, next_shot)
 
-    def _write(self, statement: sa.Insert | sa.Update | sa.Delete) -> None:
+    def _write(self, first: Statement, *more: Statement) -> int:
+        """Execute statements as one, the later ones only if the first met rows; return how many."""
         with self._writing, self._engine.begin() as connection:
-            connection.execute(statement)
+            met = connection.execute(first).rowcount
+            for statement in more if met else ():
+                connection.execute(statement)
+        return met
 
     def _read(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
         with self._engine.connect() as connection:
@@ -193,15 +374,16 @@ def _set_up_sqlite(connection: Any, record: object) -> None:
         connection.execute(f"PRAGMA {pragma}").close()
 
 
+def _active(job_id: str) -> sa.Update:
+    return sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state.in_(ACTIVE))
+
+
 def _job_rows() -> sa.Select[Any]:
-    last = sa.select(sa.func.max(metrics.c.step)).where(metrics.c.job_id == jobs.c.id)
-    columns = [c for c in jobs.c if c.name != "result"]
-    return sa.select(*columns, last.scalar_subquery().label("last_step"))
+    return sa.select(*(c for c in jobs.c if c.name in _SHOWN))
 
 
 def _job(row: sa.Row[Any]) -> JobRecord:
-    values = dict(row._mapping)
-    return JobRecord(**{**values, "last_step": values["last_step"] or 0})
+    return JobRecord(**{**row._mapping, "tags": tuple(row.tags)})
 
 
 def _twin_rows() -> sa.Select[Any]:

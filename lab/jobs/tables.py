@@ -17,6 +17,20 @@ jobs = sa.Table(
     sa.Column("started_s", sa.Double),
     sa.Column("finished_s", sa.Double),
     sa.Column("result", sa.JSON(none_as_null=True)),
+    # `upgrade` adds these to the table of an older version
+    sa.Column("key", sa.Text, unique=True),
+    sa.Column("tags", sa.JSON, nullable=False, server_default="[]"),
+    sa.Column("origin", sa.Text, nullable=False, server_default=""),
+    sa.Column("parent", sa.String(32), index=True),
+    sa.Column("queue", sa.Text, nullable=False, server_default=""),
+    sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("deadline_s", sa.Double),
+    sa.Column("host", sa.Text, nullable=False, server_default=""),
+    sa.Column("run", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("deaths", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("wish", sa.String(16), nullable=False, server_default=""),
+    sa.Column("last_step", sa.Integer, nullable=False, server_default="0"),
 )
 
 metrics = sa.Table(
@@ -47,3 +61,33 @@ shots = sa.Table(
     sa.Column("system", sa.String(255), primary_key=True),
     sa.Column("next_shot", sa.BigInteger, nullable=False),
 )
+
+
+def upgrade(engine: sa.Engine) -> None:
+    """Add to an older version's tables the columns that they lack."""
+    with engine.begin() as connection:
+        known = sa.inspect(connection)
+        for table in metadata.sorted_tables:
+            there = {column["name"] for column in known.get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in there:
+                    _add_column(connection, table, column)
+                    if column is jobs.c.last_step:
+                        _count_steps(connection)
+
+
+def _add_column(connection: sa.Connection, table: sa.Table, column: sa.Column[object]) -> None:
+    # a column that is added cannot be unique by itself; the index makes it so
+    words = [column.name, column.type.compile(connection.dialect)]
+    if column.server_default is not None:
+        words += ["NOT NULL DEFAULT", f"'{column.server_default.arg}'"]  # type: ignore[attr-defined]
+    connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {' '.join(words)}"))
+    if column.unique:
+        name = f"ix_{table.name}_{column.name}"
+        connection.execute(sa.text(f"CREATE UNIQUE INDEX {name} ON {table.name} ({column.name})"))
+
+
+def _count_steps(connection: sa.Connection) -> None:
+    last = sa.select(sa.func.max(metrics.c.step)).where(metrics.c.job_id == jobs.c.id)
+    steps = sa.func.coalesce(last.scalar_subquery(), 0)
+    connection.execute(sa.update(jobs).values(last_step=steps))

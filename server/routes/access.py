@@ -2,8 +2,10 @@
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Query, Request
+from pydantic import StringConstraints
 
+from lab.jobs.records import Order
 from server.errors import MEDIA_TYPE
 from server.lifespan import RunningLab
 from server.views import CLIENT_LENGTH, Problem
@@ -28,6 +30,21 @@ ClientName = Annotated[
         description="who asks: whose share of the hardware is used; fairness, not security",
     ),
 ]
+Tag = Annotated[str, StringConstraints(pattern=r"^[\w.:+-]{1,64}$")]
+
+
+def _order(
+    client: ClientName = UNNAMED,
+    idempotency_key: Annotated[
+        str | None,
+        Header(min_length=1, max_length=200, description="the same key answers with the same job"),
+    ] = None,
+    tag: Annotated[list[Tag] | None, Query(max_length=16, description="to find it by")] = None,
+) -> Order:
+    return Order(client=client, key=idempotency_key, tags=tuple(tag or ()))
+
+
+JobOrder = Annotated[Order, Depends(_order)]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

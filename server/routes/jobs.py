@@ -15,7 +15,8 @@ from lab.errors import Conflict
 from lab.jobs.records import JobRecord, JobState, MetricRecord
 from lab.jobs.state_files import checkpoint_file
 from server.arrays import JSON
-from server.routes.access import UNNAMED, ClientName, Lab, problems
+from server.routes.access import JobOrder, Lab, Tag, problems
+from server.views import JobChanges
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -31,10 +32,13 @@ Job = Annotated[JobRecord, Depends(_existing_job)]
 Since = Annotated[int, Query(ge=0, le=2**31 - 1, description="metrics after this step only")]
 
 
-@router.post("", status_code=202, responses=problems(404, 413, 422, 503, 504))
-async def submit_job(lab: Lab, config: TrainConfig, client: ClientName = UNNAMED) -> JobRecord:
-    """Start a training job; the body is the training config."""
-    return await lab.jobs.submit(config, client)
+@router.post("", status_code=202, responses=problems(404, 409, 413, 422, 503, 504))
+async def submit_job(lab: Lab, config: TrainConfig, order: JobOrder) -> JobRecord:
+    """Start a training job; the body is the training config.
+
+    The same Idempotency-Key answers with the same job; with another config it is a conflict.
+    """
+    return await lab.jobs.submit(config, order)
 
 
 @router.get("")
@@ -42,9 +46,11 @@ async def list_jobs(
     lab: Lab,
     state: JobState | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    parent: Annotated[str | None, Query(description="parts of this comparison only")] = None,
+    tag: Annotated[Tag | None, Query(description="with this tag only")] = None,
 ) -> list[JobRecord]:
     """List the newest jobs, newest first."""
-    return await lab.jobs.newest(state, limit)
+    return await lab.jobs.newest(state, limit, parent=parent, tag=tag)
 
 
 @router.get("/{job_id}", responses=problems(404))
@@ -86,9 +92,34 @@ async def follow_job(
 
 
 @router.post("/{job_id}/cancel", status_code=202, responses=problems(404, 409))
-async def cancel_job(lab: Lab, job: Job) -> JobRecord:
-    """Cancel a job: at once while it is pending, else between rows and training steps."""
-    return await lab.jobs.cancel(job.id)
+async def cancel_job(
+    lab: Lab,
+    job: Job,
+    at_once: Annotated[bool, Query(description="break off what it computes")] = False,
+) -> JobRecord:
+    """Cancel a job: at once while it is pending or paused, else between rows and training steps.
+
+    It keeps a checkpoint of where it stopped, unless it is broken off at once.
+    """
+    return await lab.jobs.cancel(job.id, at_once=at_once)
+
+
+@router.post("/{job_id}/pause", status_code=202, responses=problems(404, 409))
+async def pause_job(lab: Lab, job: Job) -> JobRecord:
+    """Pause a job: at once while it is pending, else with a checkpoint between training steps."""
+    return await lab.jobs.pause(job.id)
+
+
+@router.post(
+    "/{job_id}/continue", status_code=202, responses=problems(404, 409, 413, 422, 503, 504)
+)
+async def continue_job(lab: Lab, job: Job, changes: JobChanges | None = None) -> JobRecord:
+    """Continue a job that was paused, has failed or was cancelled, from its last checkpoint.
+
+    What the body names is changed; a training's other fields are as they were.
+    """
+    given = {} if changes is None else changes.model_dump(exclude_unset=True)
+    return await lab.jobs.go_on(job.id, given)
 
 
 @router.get("/{job_id}/result", response_model=dict[str, Any], responses=problems(404, 409))

@@ -6,15 +6,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from lab.jobs.records import FitConfig, JobRecord, TwinRecord
-from server.routes.access import UNNAMED, ClientName, Lab, problems
+from server.routes.access import JobOrder, Lab, problems
 
 router = APIRouter(prefix="/twins", tags=["twins"])
 
 
-@router.post("", status_code=202, responses=problems(404, 413, 422, 503, 504))
-async def fit_twin(lab: Lab, config: FitConfig, client: ClientName = UNNAMED) -> JobRecord:
+@router.post("", status_code=202, responses=problems(404, 409, 413, 422, 503, 504))
+async def fit_twin(lab: Lab, config: FitConfig, order: JobOrder) -> JobRecord:
     """Start a job that measures random rows and fits a twin; its result names the twin."""
-    return await lab.jobs.submit(config, client)
+    return await lab.jobs.submit(config, order)
 
 
 @router.get("")

@@ -20,7 +20,7 @@ from lab.checkpoints import CheckpointFolder
 from lab.config import TrainConfig
 from lab.datasets import Dataset
 from lab.errors import SystemClosed
-from lab.jobs.records import FitConfig, JobRecord, MetricRecord
+from lab.jobs.records import FitConfig, JobRecord, MetricRecord, Order
 from lab.jobs.runner import JobRunner
 from lab.jobs.service import JobService
 from lab.jobs.state_files import checkpoint_file, checkpoints_folder, load_state
@@ -55,7 +55,7 @@ async def service(folder: Path, bench: BenchConfig = BENCH) -> AsyncIterator[Job
         async with HardwareScheduler(opened.systems) as scheduler:
             jobs = JobService(JobRunner(opened, scheduler, store), store, 1)
             try:
-                await jobs.go_on()
+                await jobs.open()
                 yield jobs
             finally:
                 await jobs.close()
@@ -103,12 +103,12 @@ async def test_a_training_goes_on_as_if_the_service_had_never_stopped(tmp_path):
         whole = await jobs.submit(training())
         expected = await outcome(jobs, tmp_path / "whole", whole.id)
     async with service(tmp_path) as jobs:
-        job = await jobs.submit(training(), "ann")
+        job = await jobs.submit(training(), Order(client="ann"))
         await metric(jobs, job.id, "epoch")
     for _ in range(2):
         async with service(tmp_path) as jobs:
             going_on = await jobs.get(job.id)
-            assert (going_on.state, going_on.client) == ("running", "ann")
+            assert (going_on.ended, going_on.client) == (False, "ann")
             await metric(jobs, job.id, "epoch", random.randrange(5, 10))
     async with service(tmp_path) as jobs:
         assert (await jobs.get(job.id)).last_step < EPOCHS
@@ -123,7 +123,8 @@ async def test_its_count_of_rows_goes_on(tmp_path):
         job = await jobs.submit(training(twin={"id": fitted}))
         await metric(jobs, job.id, "epoch", 5)
     async with service(tmp_path) as jobs:
-        live = jobs._live[job.id]
+        await metric(jobs, job.id, "epoch", 7)  # the job lives again
+        live = jobs._performer.live[job.id]
         await ended(jobs, job.id)
         estimate = live.rows.estimate(None)
         assert estimate.rows_done >= estimate.rows_planned > EPOCHS * 16
@@ -134,7 +135,7 @@ async def test_what_waits_runs_in_the_next_service(tmp_path):
         first, second = [await jobs.submit(training(seed=seed)) for seed in (0, 1)]
         await metric(jobs, first.id, "epoch")
     with Store(tmp_path) as store:
-        assert [store.job(job.id).state for job in (first, second)] == ["running", "pending"]
+        assert [store.job(job.id).state for job in (first, second)] == ["pending", "pending"]
     async with service(tmp_path) as jobs:
         for job in (first, second):
             assert (await ended(jobs, job.id)).state == "succeeded"
@@ -163,7 +164,7 @@ async def test_what_was_cancelled_stays_cancelled_with_a_checkpoint(tmp_path):
         step = (await jobs.metrics(job.id, since=last_step - 1))[0].metric["step"]
     async with service(tmp_path) as jobs:
         assert (await jobs.get(job.id)).state == "cancelled"
-        assert jobs._live == {}
+        assert jobs._performer.live == {}
     known = CheckpointFolder(checkpoints_folder(tmp_path, job.id)).newest()
     assert step - 1 <= known.step <= step  # a step that was broken off is not in it
 
@@ -171,13 +172,12 @@ async def test_what_was_cancelled_stays_cancelled_with_a_checkpoint(tmp_path):
 async def test_what_was_being_cancelled_when_the_service_died_is_cancelled(tmp_path):
     job_id = await stopped_in_training(tmp_path)
     with Store(tmp_path) as store:  # the request was answered, and then came the end
-        store.cancelling_job(job_id, "cancelled by request")
-        assert (store.job(job_id).state, store.job(job_id).error) == (
-            "running",
-            "cancelled by request",
-        )
+        died = lab.jobs.store.jobs.update().values(state="running")
+        with store.engine.begin() as connection:
+            connection.execute(died)
+        assert store.wish(job_id, "cancel", "cancelled by request")
     async with service(tmp_path) as jobs:
-        record = await jobs.get(job_id)
+        record = await ended(jobs, job_id)
         assert (record.state, record.error) == ("cancelled", "cancelled by request")
 
 
@@ -186,11 +186,9 @@ async def test_a_request_to_cancel_is_on_the_disk_before_the_job_hears_of_it(tmp
     async with service(tmp_path) as jobs:
         job = await jobs.submit(training(epochs=10_000))
         await metric(jobs, job.id, "epoch")
-        live = jobs._live[job.id]
-        note = Store.cancelling_job
-        monkeypatch.setattr(
-            Store, "cancelling_job", lambda *a: noted.append(live.stopped()) or note(*a)
-        )
+        live = jobs._performer.live[job.id]
+        note = Store.wish
+        monkeypatch.setattr(Store, "wish", lambda *a: noted.append(live.stopped()) or note(*a))
         await jobs.cancel(job.id)
         assert (await ended(jobs, job.id)).state == "cancelled"
     assert noted == [False]
@@ -205,8 +203,8 @@ async def test_what_an_emergency_stop_cancels_does_not_go_on(tmp_path, monkeypat
             await metric(jobs, ids[0], "epoch")
             await jobs.cancel_all("stopped by ann")
     async with service(tmp_path) as jobs:
-        assert {(await jobs.get(i)).state for i in ids} == {"cancelled"}
-        assert {(await jobs.get(i)).error for i in ids} == {"stopped by ann"}
+        records = [await ended(jobs, job_id) for job_id in ids]
+        assert {(job.state, job.error) for job in records} == {("cancelled", "stopped by ann")}
 
 
 async def test_a_training_stopped_in_its_twins_fit_fits_it_again(tmp_path, monkeypatch):
@@ -291,7 +289,7 @@ async def test_a_deadline_that_passed_meanwhile_fails_the_job(tmp_path, monkeypa
 async def test_checkpoints_of_what_has_succeeded_are_deleted_later_too(tmp_path):
     with Store(tmp_path) as store:
         for name, state in (("done", "succeeded"), ("lost", "failed")):
-            store.add_job(name, "train", {}, "")
+            store.add_job(name, "train", {})
             store.end_job(name, state)
             CheckpointFolder(checkpoints_folder(tmp_path, name)).keep(1, {}, {})
     async with service(tmp_path):
@@ -307,7 +305,7 @@ async def test_a_job_whose_end_could_not_be_written_ends_in_the_next_service(tmp
         patch.setattr(Store, "end_job", fail)
         async with service(tmp_path) as jobs:
             job = await jobs.submit(training(epochs=2))
-            assert (await ended(jobs, job.id)).state == "unknown"
+            await metric(jobs, job.id, "epoch", 2)
     async with service(tmp_path) as jobs:
         assert (await ended(jobs, job.id)).state == "succeeded"
         assert torch.isfinite(torch.tensor((await jobs.result(job.id))["test_accuracy"]))

@@ -10,7 +10,7 @@ import torch
 
 from lab.errors import ConfigError, DataError, UnknownName
 from lab.jobs.data_folder import hold_folder, write_whole
-from lab.jobs.records import MetricRecord, TwinRecord
+from lab.jobs.records import MetricRecord, Order, TwinRecord
 from lab.jobs.state_files import load_state, save_state
 from lab.jobs.store import SHOTS_AHEAD, Store
 
@@ -30,9 +30,9 @@ def twin_record(twin_id="t1", *, job="a", created_s=1.0, **fields) -> TwinRecord
 
 
 def test_a_job_goes_from_pending_to_its_result(store):
-    store.add_job("a", "train", {"seed": 3}, "ann")
+    store.add_job("a", "train", {"seed": 3}, Order(client="ann"))
     pending = store.job("a")
-    store.start_job("a")
+    store.claim_job("a", 1, "here")
     running = store.job("a")
     store.end_job("a", "succeeded", result={"accuracy": 0.5})
     ended = store.job("a")
@@ -45,10 +45,10 @@ def test_a_job_goes_from_pending_to_its_result(store):
 
 
 def test_a_job_ends_once(store):
-    store.add_job("a", "train", {}, "")
+    store.add_job("a", "train", {})
     store.end_job("a", "cancelled", error="by request")
     store.end_job("a", "succeeded", result={"accuracy": 1.0})
-    store.start_job("a")
+    store.claim_job("a", 1, "here")
     assert store.job("a").state == "cancelled"
     assert store.job("a").error == "by request"
     assert store.result("a") is None
@@ -56,7 +56,7 @@ def test_a_job_ends_once(store):
 
 def test_jobs_come_newest_first_by_state_and_limit(store):
     for name in "abc":
-        store.add_job(name, "train", {}, "")
+        store.add_job(name, "train", {})
     store.end_job("b", "failed", error="why")
     assert [job.id for job in store.jobs()] == ["c", "b", "a"]
     assert [job.id for job in store.jobs(limit=2)] == ["c", "b"]
@@ -66,8 +66,8 @@ def test_jobs_come_newest_first_by_state_and_limit(store):
 def test_what_a_dead_process_left_is_found_oldest_first(tmp_path):
     with Store(tmp_path) as store:
         for name in ("running", "pending", "done"):
-            store.add_job(name, "train", {}, "")
-        store.start_job("running")
+            store.add_job(name, "train", {})
+        store.claim_job("running", 1, "here")
         store.end_job("done", "succeeded", result={})
     with Store(tmp_path) as store:
         left = [(job.id, job.state) for job in store.unfinished_jobs()]
@@ -76,7 +76,7 @@ def test_what_a_dead_process_left_is_found_oldest_first(tmp_path):
 
 def test_later_metrics_are_dropped_of_one_job_only(store):
     for job in "ab":
-        store.add_job(job, "train", {}, "")
+        store.add_job(job, "train", {})
         for step in (1, 2, 3):
             store.add_metric(job, step, {})
     store.drop_metrics("a", after=1)
@@ -90,7 +90,7 @@ def test_what_is_not_there_is_unknown_by_name(store, ask):
 
 
 def test_metrics_come_in_order_after_a_step(store):
-    store.add_job("a", "train", {}, "")
+    store.add_job("a", "train", {})
     for step in (1, 2, 3):
         store.add_metric("a", step, {"loss": step / 2})
     assert store.metrics("a", since=1) == [
@@ -102,27 +102,27 @@ def test_metrics_come_in_order_after_a_step(store):
 
 
 def test_numbers_that_are_not_finite_are_kept_as_null(store):
-    store.add_job("a", "train", {}, "")
+    store.add_job("a", "train", {})
     store.add_metric("a", 1, {"loss": float("nan"), "list": [1.0, float("inf")]})
     assert store.metrics("a")[0].metric == {"loss": None, "list": [1.0, None]}
 
 
 def test_a_metric_is_on_the_disk_when_it_is_kept(tmp_path):
     with Store(tmp_path) as writer, Store(tmp_path) as reader:
-        writer.add_job("a", "train", {}, "")
+        writer.add_job("a", "train", {})
         writer.add_metric("a", 1, {"loss": 1.0})
         assert len(reader.metrics("a")) == 1
 
 
 def test_many_threads_write_at_once(store):
-    store.add_job("a", "train", {}, "")
+    store.add_job("a", "train", {})
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda step: store.add_metric("a", step, {}), range(1, 101)))
     assert [m.step for m in store.metrics("a")] == list(range(1, 101))
 
 
 def test_the_newest_twin_that_fits_is_found(store):
-    store.add_job("a", "fit", {}, "")
+    store.add_job("a", "fit", {})
     store.add_twin(twin_record("old", created_s=1.0))
     store.add_twin(twin_record("new", created_s=2.0))
     store.add_twin(twin_record("other", created_s=3.0, seed=1))

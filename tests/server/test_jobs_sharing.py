@@ -5,7 +5,9 @@ import time
 
 import pytest
 
+import lab.jobs.performing
 from lab.errors import DeadlineMissed, QueueFull
+from lab.jobs.live_job import LiveJob
 from lab.scheduling.scheduler import HardwareScheduler
 
 pytestmark = pytest.mark.anyio
@@ -126,11 +128,25 @@ async def test_a_deadline_that_is_no_time_is_refused_with_its_field(http, deadli
     assert [error["pointer"] for error in response.json()["errors"]] == ["#/deadline_s"]
 
 
-async def test_the_deadline_of_a_job_that_has_ended_is_nobodys(app, http, job_body, follow):
+async def test_the_deadline_of_a_job_that_has_ended_is_nobodys(lives, http, job_body, follow):
     job_id = await submitted(http, {**job_body, "deadline_s": time.time() + 600})
-    live = app.state.lab.jobs._live[job_id]
     await follow(job_id)
-    assert live.deadline.cancelled()
+    await asyncio.sleep(0)  # the timer is stopped on the loop
+    assert lives[job_id].deadline.cancelled()
+
+
+@pytest.fixture
+def lives(monkeypatch):
+    """Return every job that is worked on, by its id, also after its end."""
+    found = {}
+
+    class Kept(LiveJob):
+        def __init__(self, record, *rest) -> None:
+            super().__init__(record, *rest)
+            found[self.id] = self
+
+    monkeypatch.setattr(lab.jobs.performing, "LiveJob", Kept)
+    return found
 
 
 # --- estimates ------------------------------------------------------------------------------
@@ -156,24 +172,23 @@ async def test_a_running_job_says_how_far_it_is(http, job_body, follow):
 @pytest.mark.parametrize("holdout", ["test", "validation"])
 @pytest.mark.parametrize("method", ["pat", "pat-refit", "ideal", "in-silico", "in-silico-noise"])
 async def test_as_many_rows_are_measured_as_are_planned(
-    app, http, job_body, follow, method, holdout
+    lives, http, job_body, follow, method, holdout
 ):
     fields = {"method": method, "holdout": holdout, "network": {"layers": 2}}
     for twin_is_fitted in (True, False):
         job_id = await submitted(http, {**job_body, **fields})
-        rows = app.state.lab.jobs._live[job_id].rows
         assert (await follow(job_id))["state"] == "succeeded"
-        estimate = rows.estimate(None)
+        estimate = lives[job_id].rows.estimate(None)
         assert estimate.rows_done == estimate.rows_planned
         if not twin_is_fitted and method.startswith("in-silico"):
             assert estimate.finish_s is None
 
 
-async def test_a_fit_says_how_many_rows_it_measures(app, http, follow):
+async def test_a_fit_says_how_many_rows_it_measures(lives, http, follow):
     for task, rows in ((None, 120), ("vowels", 136)):
         job_id = await submitted(http, {"kind": "neural", "rows": 20, "task": task}, "/twins")
-        progress = app.state.lab.jobs._live[job_id].rows
         assert (await follow(job_id))["state"] == "succeeded"
+        progress = lives[job_id].rows
         assert progress.estimate(None).rows_done == progress.estimate(None).rows_planned == rows
 
 

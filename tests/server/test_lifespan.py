@@ -40,4 +40,4 @@ async def test_the_safe_state_does_not_wait_for_a_job_that_computes(
     finally:
         may_end.set()
         await stopping
-    assert (await lab.jobs.get(job)).state == "running"  # it goes on in the next service
+    assert (await lab.jobs.get(job)).state == "pending"  # it goes on in the next service

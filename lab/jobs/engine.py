@@ -1,0 +1,144 @@
+"""The engine behind the jobs: it queues runs, hands each to one process, and never forgets one.
+
+DBOS (https://docs.dbos.dev) on SQLite or PostgreSQL; this is the only module that knows it. It
+holds no truth about jobs: the store does. A run (job, number) is a workflow named JOB-NUMBER. When
+a process has died, DBOS hands its runs out again as soon as one of the same host is there; what
+another host takes over becomes a new run.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import sqlalchemy as sa
+from dbos import (
+    DBOS,
+    DBOSClient,
+    DBOSConfig,
+    DBOSPortableJSONSerializer,
+    SetEnqueueOptions,
+    SetWorkflowID,
+    run_dbos_database_migrations,
+)
+
+from lab.config import PRIORITIES
+
+RunState = Literal["waiting", "running", "over"]
+
+_APP = "pnnlab"
+# Fixed, and not DBOS's own hash: with another version every run that waits would wait for ever.
+_VERSION = "jobs-1"
+_FLOW = "job"
+# A run starts so much later at most; polling more often takes more of a core (.05 s: a tenth).
+_POLL_S = 0.2
+_STATES: Mapping[str, RunState] = {
+    "ENQUEUED": "waiting",
+    "DELAYED": "waiting",
+    "PENDING": "running",
+}
+
+Perform = Callable[[str, int], None]
+
+
+class Engine:
+    """Queues of runs, of which this process works on some; one engine a process.
+
+    url: SQLAlchemy's, of SQLite or PostgreSQL. host: this process's lasting name, which no other
+    living process may have.
+    """
+
+    def __init__(self, url: str, host: str, perform: Perform) -> None:
+        """Have `perform(job, run)` called in a thread for every run; it must not raise."""
+        self._url = url
+        self._host = host
+        self._perform = perform
+
+    def open(self, queues: Mapping[str, int]) -> None:
+        """Start to work on these queues, on so many runs of each at once; blocking.
+
+        Runs that an earlier process of this host was working on are handed out again.
+        """
+        url = self._url
+        _use_wal(url)
+        run_dbos_database_migrations(url)
+        # before the launch, which then listens to them from the first moment on
+        client = DBOSClient(system_database_url=url, application_name=_APP)
+        try:
+            for name, at_once in queues.items():
+                client.register_queue(
+                    name, worker_concurrency=at_once, polling_interval_sec=_POLL_S
+                )
+        finally:
+            client.destroy()
+        config: DBOSConfig = {
+            "name": _APP,
+            "system_database_url": url,
+            "executor_id": self._host,
+            "application_version": _VERSION,
+            "serializer": DBOSPortableJSONSerializer(),
+            "log_level": "ERROR",
+            "notification_listener_polling_interval_sec": _POLL_S,
+            "use_listen_notify": False,  # nothing here sends or awaits messages
+        }
+        DBOS(config=config)
+
+        # None: a run is handed out again for as long as its job is not over
+        @DBOS.workflow(name=_FLOW, max_recovery_attempts=None)
+        def flow(job_id: str, run: int) -> None:
+            self._perform(job_id, run)
+
+        self._flow = flow
+        DBOS.listen_queues(list(queues))
+        DBOS.launch()
+
+    def enqueue(self, queue: str, job_id: str, run: int, priority: int) -> None:
+        """Queue a run, higher priorities first; again is the same as once."""
+        urgency = PRIORITIES[1] + 1 - priority  # DBOS: lower first, and unset before all others
+        with SetWorkflowID(_name(job_id, run)), SetEnqueueOptions(priority=urgency):
+            DBOS.enqueue_workflow(queue, self._flow, job_id, run)
+
+    def states(self, runs: Iterable[tuple[str, int]]) -> dict[tuple[str, int], RunState]:
+        """Return what has become of runs; those that were never queued are left out."""
+        wanted = {_name(*run): run for run in runs}
+        if not wanted:
+            return {}
+        found = DBOS.list_workflows(workflow_ids=list(wanted), load_input=False, load_output=False)
+        return {wanted[flow.workflow_id]: _STATES.get(flow.status, "over") for flow in found}
+
+    def forget(self, ended_before_s: float) -> None:
+        """Delete what is kept of runs that were over by then (seconds since the epoch)."""
+        found = DBOS.list_workflows(
+            completed_before=_iso(ended_before_s), limit=1000, load_input=False, load_output=False
+        )
+        DBOS.delete_workflows([flow.workflow_id for flow in found])
+
+    def close(self) -> None:
+        """Hand out no more runs; those that are under way end by themselves. Blocking."""
+        DBOS.destroy(destroy_registry=True)
+
+
+def engine_url(folder: Path, url: str | None) -> str:
+    """Return where the engine keeps its runs: in the store's database, or in a file of its own.
+
+    SQLite has one writer at a time, so that two files disturb each other less than one.
+    """
+    return url or f"sqlite:///{folder / 'engine.sqlite'}"
+
+
+def _name(job_id: str, run: int) -> str:
+    return f"{job_id}-{run}"
+
+
+def _iso(time_s: float) -> str:
+    return datetime.fromtimestamp(time_s, UTC).isoformat()
+
+
+def _use_wal(url: str) -> None:
+    """Let a file of SQLite's be read while it is written, and written faster; it stays so."""
+    parts = sa.make_url(url)
+    if parts.get_backend_name() == "sqlite" and parts.database:
+        with closing(sqlite3.connect(parts.database)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")

@@ -1,0 +1,21 @@
+"""The kinds of jobs, and the config of each.
+
+Imports neither torch nor drivers.
+"""
+
+from pydantic import BaseModel
+
+from lab.config import TrainConfig
+from lab.jobs.records import FitConfig, JobKind
+
+JobConfig = TrainConfig | FitConfig
+
+KINDS: dict[JobKind, type[JobConfig]] = {"train": TrainConfig, "fit": FitConfig}
+
+
+def kind_of(config: BaseModel) -> JobKind:
+    """Return the kind of job that a config is for; raise TypeError."""
+    for kind, config_type in KINDS.items():
+        if type(config) is config_type:
+            return kind
+    raise TypeError(f"no kind of job has a {type(config).__name__}")

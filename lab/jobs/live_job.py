@@ -19,9 +19,10 @@ class LiveJob:
 
     Made on the event loop. The job's threads call `check`, `pause`, `stopped`, `metric`, `tell` and
     keep in `pass_ids` the passes that are under way; the rest belongs to the loop.
-    rows: what it has measured, for any thread. ends_as: in which state it ends if it is stopped,
-    and why; None: it does not end, but goes on when the service starts again. deadline: the timer
-    of its deadline.
+    store: for the job's threads: it waits for disk and database until the job is to end. rows:
+    what it has measured, for any thread. ends_as: in which state it ends if it is stopped, and why;
+    None: it does not end, but goes on when the service starts again. deadline: the timer of its
+    deadline.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class LiveJob:
         self.pass_ids: set[str] = set()
         self.future: Future[None] | None = None
         self._stop = threading.Event()
-        self._store = store
+        self.store = store.patient(self.pause)
         self._steps = 0
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
@@ -71,7 +72,7 @@ class LiveJob:
     def metric(self, metric: Mapping[str, Any]) -> None:
         """Keep one metric under the next step number, and tell the watchers."""
         self._steps += 1
-        self._store.add_metric(self.id, self._steps, metric)
+        self.store.add_metric(self.id, self._steps, metric)
         self.tell()
 
     def tell(self) -> None:

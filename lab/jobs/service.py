@@ -10,11 +10,13 @@ import asyncio
 import logging
 import math
 import secrets
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,8 +24,10 @@ from lab.config import TrainConfig
 from lab.errors import (
     CheckpointRefused,
     Conflict,
+    DatabaseAway,
     DeadlineMissed,
     LabError,
+    Stopped,
     SystemClosed,
     SystemStopped,
     UnknownName,
@@ -36,7 +40,9 @@ from lab.traces import trace_of
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 _METRICS_AT_ONCE = 1000
+_LOOK_AGAIN_S = 1.0  # for who follows a job while the database is out of reach
 _LEFT = "the service ended without finishing this job"
 _CANCELLED = "cancelled by request"
 _MISSED = "DeadlineMissed: the job's deadline has passed"
@@ -54,6 +60,7 @@ class JobService:
         self._store = store
         self._live: dict[str, LiveJob] = {}
         self._closed = False
+        self._closing = threading.Event()
         self._missing: set[asyncio.Task[None]] = set()
         self._worker_count = workers
         # one core per job: threads of torch's own would only take it from the siblings
@@ -180,8 +187,11 @@ class JobService:
         jobs = tuple(self._live.values())
         await asyncio.gather(*(self._stop(job, reason) for job in jobs))
         # none may go on in the next service, should this one die before they have ended
-        note = self._store.cancelling_job
-        await asyncio.gather(*(asyncio.to_thread(note, job.id, reason) for job in jobs))
+        note = self._store.impatient().cancelling_job
+        try:
+            await asyncio.gather(*(asyncio.to_thread(note, job.id, reason) for job in jobs))
+        except DatabaseAway as away:
+            log.warning("%d jobs end as cancelled when this has passed: %s", len(jobs), away)
 
     async def watch(self, job_id: str, since: int = 0) -> AsyncIterator[MetricRecord | JobRecord]:
         """Yield the job, every metric after step `since`, and the job whenever its state changes.
@@ -193,11 +203,11 @@ class JobService:
         while True:
             job = self._live.get(job_id)
             news = job.news() if job is not None else None
-            record = await self.get(job_id)
+            record = await self._when_in_reach(self.get, job_id)
             if not record.ended and record.state != shown:
                 shown = record.state
                 yield record
-            found = await asyncio.to_thread(self._store.metrics, job_id, since, _METRICS_AT_ONCE)
+            found = await self._when_in_reach(self.metrics, job_id, since)
             for metric in found:
                 since = metric.step
                 yield metric
@@ -213,6 +223,16 @@ class JobService:
                 return
             await news.wait()
 
+    async def _when_in_reach(self, ask: Callable[..., Awaitable[T]], *about: Any) -> T:
+        """Return what `ask` answers as soon as the database can be read."""
+        while True:
+            try:
+                return await ask(*about)
+            except DatabaseAway as away:
+                if self._closed:
+                    raise
+                await asyncio.sleep(min(away.retry_after_s, _LOOK_AGAIN_S))
+
     async def stop_all(self) -> None:
         """Take no more jobs and stop every one, to go on in the next service.
 
@@ -220,6 +240,7 @@ class JobService:
         waits for it.
         """
         self._closed = True
+        self._closing.set()
         jobs = list(self._live.values())
         await asyncio.gather(*(self._stop(job, "the service stopped", None) for job in jobs))
 
@@ -230,7 +251,11 @@ class JobService:
         await asyncio.to_thread(self._workers.shutdown)
 
     def _miss_deadline(self, job: LiveJob) -> None:
-        task = asyncio.create_task(self._stop(job, _MISSED, "failed"))
+        self._beside(self._stop(job, _MISSED, "failed"))
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let something happen beside the rest; `close` waits for it."""
+        task = asyncio.create_task(work)
         self._missing.add(task)
         task.add_done_callback(self._missing.discard)
 
@@ -253,7 +278,11 @@ class JobService:
     async def _end_unstarted(self, job: LiveJob) -> None:
         state, reason = job.ends_as
         if state is not None:
-            await asyncio.to_thread(self._store.end_job, job.id, state, error=reason)
+            end = partial(self._store.end_job, job.id, state, error=reason)
+            try:
+                await asyncio.to_thread(end)
+            except DatabaseAway:
+                self._beside(self._when_in_reach(asyncio.to_thread, end))
         self._forget(job)
 
     def _forget(self, job: LiveJob) -> None:
@@ -265,19 +294,27 @@ class JobService:
 
     def _work(self, job: LiveJob) -> None:
         """Run a job in its worker thread, to its one end, or to where the next service goes on."""
+        store = self._store.patient(self._wait_unless_closing)
         try:
-            self._store.start_job(job.id)
+            store.start_job(job.id)
             job.tell()
             outcome = self._outcome(job)
             if outcome["state"] is not None:
-                self._store.end_job(job.id, **outcome)
+                store.end_job(job.id, **outcome)
             if outcome["state"] == "succeeded":
                 self._runner.forget_checkpoints(job.id)
+        except Stopped as stopped:
+            log.warning("job %s goes on in the next service: %s", job.id, stopped)
         except Exception:
             # the store failed: nothing can be kept, so the job will be unknown
             log.exception("job %s: its state could not be written", job.id)
         finally:
             job.on_loop(lambda: self._forget(job))
+
+    def _wait_unless_closing(self, seconds: float) -> None:
+        """Wait, in a job's thread, for the database; raise Stopped when the service is closed."""
+        if self._closing.wait(seconds):
+            raise Stopped("the service stopped while the database was out of reach")
 
     def _outcome(self, job: LiveJob) -> dict[str, Any]:
         try:

@@ -47,3 +47,20 @@ shots = sa.Table(
     sa.Column("system", sa.String(255), primary_key=True),
     sa.Column("next_shot", sa.BigInteger, nullable=False),
 )
+
+files = sa.Table(
+    "files",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("created_s", sa.Double, nullable=False),
+)
+
+file_parts = sa.Table(
+    "file_parts",
+    metadata,
+    sa.Column("name", sa.ForeignKey("files.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("part", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)

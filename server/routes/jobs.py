@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Response
-from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from lab.config import TrainConfig
@@ -19,7 +18,6 @@ from server.routes.access import UNNAMED, ClientName, Lab, problems
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-# A path of the store's: never a name that a client chose.
 _CHECKPOINT_TYPE = "application/octet-stream"
 
 
@@ -105,12 +103,15 @@ def _dump(result: dict[str, Any]) -> bytes:
 
 @router.get(
     "/{job_id}/checkpoint",
-    response_class=FileResponse,
+    response_class=Response,
     responses={200: {"content": {_CHECKPOINT_TYPE: {}}}, **problems(404, 409)},
 )
-async def download_checkpoint(lab: Lab, job: Job) -> FileResponse:
+async def download_checkpoint(lab: Lab, job: Job) -> Response:
     """Download the trained network: a `torch.load(..., weights_only=True)` file."""
-    path = checkpoint_file(lab.store.folder, job.id)
-    if not await asyncio.to_thread(path.is_file):
-        raise Conflict(f"job {job.id} has no checkpoint: it is a {job.kind} job, {job.state}")
-    return FileResponse(path, media_type=_CHECKPOINT_TYPE, filename=f"{job.id}.pt")
+    try:
+        content = await asyncio.to_thread(lab.store.files.read, checkpoint_file(job.id))
+    except FileNotFoundError:
+        why = f"job {job.id} has no checkpoint: it is a {job.kind} job, {job.state}"
+        raise Conflict(why) from None
+    name = {"Content-Disposition": f'attachment; filename="{job.id}.pt"'}
+    return Response(content, media_type=_CHECKPOINT_TYPE, headers=name)

@@ -104,12 +104,16 @@ class Outages:
     A full disk can still be read: what reads ends an outage of reading only, what writes any.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        """Begin with all well; `clock` gives seconds since the epoch."""
-        self._clock = clock
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin with all well; clock: seconds since the epoch, steady: of one that never jumps."""
+        self._clock, self._steady = clock, steady
         self._lock = threading.Lock()
         self._known: dict[bool, Outage] = {}  # by whether it is of writing
-        self._began: dict[bool, float] = {}  # these two by a clock that does not jump
+        self._began: dict[bool, float] = {}
         self._failed: dict[bool, float] = {}
 
     def now(self) -> Outage | None:
@@ -120,7 +124,7 @@ class Outages:
     def failed(self, reason: str, *, writing: bool) -> float:
         """Note a failure; return for how long there have been nothing else, s."""
         with self._lock:
-            now = self._failed[writing] = time.monotonic()
+            now = self._failed[writing] = self._steady()
             if writing not in self._known:
                 self._known[writing] = Outage(self._clock(), reason)
                 self._began[writing] = now
@@ -134,14 +138,14 @@ class Outages:
         with self._lock:
             for kind in (False, True) if writing else (False,):
                 if self._known.pop(kind, None) is not None:
-                    lasted_s = time.monotonic() - self._began[kind]
+                    lasted_s = self._steady() - self._began[kind]
                     log.warning("the database can be %s again, %.1f s later", _done(kind), lasted_s)
 
     def hopeless(self, limit_s: float, *, writing: bool) -> str | None:
         """Return why not even to try: an outage lasts longer, and somebody has just tried."""
         with self._lock:
             outage = self._known.get(writing)
-            now = time.monotonic()
+            now = self._steady()
             if outage is None or now - self._began[writing] < limit_s:
                 return None
             return outage.reason if now - self._failed[writing] < _NEXT_TRY_S else None

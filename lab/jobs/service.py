@@ -282,8 +282,15 @@ class JobService:
             try:
                 await asyncio.to_thread(end)
             except DatabaseAway:
-                self._beside(self._when_in_reach(asyncio.to_thread, end))
+                self._beside(self._end_later(job, end))
+                return
         self._forget(job)
+
+    async def _end_later(self, job: LiveJob, end: Callable[[], None]) -> None:
+        try:
+            await self._when_in_reach(asyncio.to_thread, end)
+        finally:
+            self._forget(job)
 
     def _forget(self, job: LiveJob) -> None:
         """Drop a job that has ended, and tell its watchers."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import TypeAdapter
 
 from lab.config import TrainConfig
 from lab.errors import Conflict
@@ -16,6 +17,7 @@ from lab.jobs.state_files import checkpoint_file
 from server.arrays import JSON
 from server.routes.access import UNNAMED, ClientName, Lab, problems
 
+_JOBS = TypeAdapter(list[JobRecord])
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 _CHECKPOINT_TYPE = "application/octet-stream"
@@ -35,14 +37,16 @@ async def submit_job(lab: Lab, config: TrainConfig, client: ClientName = UNNAMED
     return await lab.jobs.submit(config, client)
 
 
-@router.get("")
+@router.get("", response_model=list[JobRecord])
 async def list_jobs(
     lab: Lab,
     state: JobState | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> list[JobRecord]:
+) -> Response:
     """List the newest jobs, newest first."""
-    return await lab.jobs.newest(state, limit)
+    found = await lab.jobs.newest(state, limit)
+    # a long list takes long to write
+    return Response(await asyncio.to_thread(_JOBS.dump_json, found), media_type=JSON)
 
 
 @router.get("/{job_id}", responses=problems(404))

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 
 import lab.errors
-from lab.errors import ConfigError, LabError, QueueFull
+from lab.errors import ConfigError, DatabaseAway, LabError, QueueFull
 from lab.events import Event, read_events
 from lab.loopback import is_loopback
 from lab.problems import INVALID_REQUEST, problem_type
@@ -86,8 +86,8 @@ def _error(response: httpx.Response) -> LabError:
         text = f"{response.request.url}: HTTP {response.status_code} {response.reason_phrase}"
         return ServiceError(text, response.status_code)
     kind = _KNOWN.get(str(problem.get("type")))
-    if kind is QueueFull:
-        return QueueFull(problem["detail"], float(problem["retry_after_s"]))
+    if kind is QueueFull or kind is DatabaseAway:
+        return kind(problem["detail"], float(problem["retry_after_s"]))
     if kind is not None:
         return kind(problem["detail"])
     return ServiceError(str(problem["detail"]), response.status_code, problem)

@@ -50,11 +50,11 @@ class CheckpointFolder:
 
     def newest(self) -> Checkpoint | None:
         """Return the newest good checkpoint, None where there is none."""
-        for path in reversed(self._paths()):
+        for name in reversed(self._names()):
             try:
-                return _read(path)
+                return _parsed(name, self._read(name))
             except (OSError, ValueError) as error:
-                log.warning("checkpoint %s is passed over: %s", path, error)
+                log.warning("checkpoint %s is passed over: %s", self.folder / name, error)
         return None
 
     def matching(self, about: Mapping[str, Any]) -> Checkpoint | None:
@@ -71,33 +71,38 @@ class CheckpointFolder:
         """
         content = io.BytesIO()
         torch.save({"step": step, "about": {**self.about, **about}, "state": dict(state)}, content)
-        data = content.getbuffer()
-        path = self.folder / f"{step:010d}-{hashlib.sha256(data).hexdigest()}.pt"
+        data = content.getvalue()
+        name = f"{step:010d}-{hashlib.sha256(data).hexdigest()}.pt"
         try:
-            write_whole(path, lambda file: file.write(data))
+            self._write(name, data)
         except OSError as error:
-            log.warning("checkpoint %s could not be written: %s", path, error)
+            log.warning("checkpoint %s could not be written: %s", self.folder / name, error)
             return False
-        self._prune()
+        for old in self._names()[:-KEPT]:
+            self._delete(old)
         return True
 
     def clear(self) -> None:
         """Delete the folder, if there is one."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _paths(self) -> list[Path]:
-        """Return the checkpoints' files, the newest last."""
-        return sorted(self.folder.glob("*.pt"), key=lambda path: path.name)
+    def _names(self) -> list[str]:
+        """Return the checkpoints' names, the newest last."""
+        return sorted(path.name for path in self.folder.glob("*.pt"))
 
-    def _prune(self) -> None:
-        for path in self._paths()[:-KEPT]:
-            path.unlink(missing_ok=True)
+    def _read(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+    def _write(self, name: str, data: bytes) -> None:
+        write_whole(self.folder / name, lambda file: file.write(data))
+
+    def _delete(self, name: str) -> None:
+        (self.folder / name).unlink(missing_ok=True)
 
 
-def _read(path: Path) -> Checkpoint:
-    """Return a verified checkpoint; raise OSError or ValueError."""
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != path.stem.partition("-")[2]:
+def _parsed(name: str, data: bytes) -> Checkpoint:
+    """Return a verified checkpoint; raise ValueError."""
+    if hashlib.sha256(data).hexdigest() != Path(name).stem.partition("-")[2]:
         raise ValueError("its content is not what was written")
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

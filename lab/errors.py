@@ -15,6 +15,7 @@ LabError
 ├── WrongThread         a blocking call on the event loop's own thread
 ├── Stopped             a training run or fit ended early because it was asked to
 ├── Superseded          another process works on the job by now; this one may not write any more
+├── TrainerDied         the process in which a job computes died, or hung, again and again
 ├── DataError           a data set that is missing, truncated, altered or unusable
 └── Conflict            the request does not fit the present state (job already ended, ...)
     └── CheckpointRefused  a training would go on from the checkpoint of another one
@@ -87,6 +88,10 @@ class Stopped(LabError):
 
 class Superseded(LabError):
     """Another process works on the job by now; this one may not write any more."""
+
+
+class TrainerDied(LabError):
+    """The process in which a job computes died, or hung, too often without getting further."""
 
 
 class DataError(LabError):

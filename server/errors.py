@@ -43,6 +43,7 @@ from lab.errors import (
     SystemClosed,
     SystemFaulted,
     SystemStopped,
+    TrainerDied,
     UnknownName,
     WrongThread,
 )
@@ -77,6 +78,7 @@ STATUS: dict[type[Exception], int] = {
     NotPermitted: 503,
     SystemClosed: 503,
     DataError: 500,
+    TrainerDied: 500,
     WrongThread: 500,
     LabError: 500,
 }

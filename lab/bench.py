@@ -85,10 +85,15 @@ class Bench:
 
     def rig(self, name: str) -> Rig | None:
         """Return the simulated rig of a system, None on a real bench or one on sockets."""
+        rig = self.rig_name(name)
+        return None if rig is None else self.rigs[rig]
+
+    def rig_name(self, name: str) -> str | None:
+        """Return which simulated rig in memory a system stands on, None on a real bench."""
         for instrument in self.config.systems[name].instruments.values():
             rig = self.config.instruments[instrument].rig
             if rig is not None and self.config.rigs[rig].admin is None:
-                return self.rigs[rig]
+                return rig
         return None
 
 

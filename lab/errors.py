@@ -16,6 +16,7 @@ LabError
 ├── Stopped             a training run or fit ended early because it was asked to
 ├── Superseded          another process works on the job by now; this one may not write any more
 ├── DatabaseAway        database or disk is out of reach; come back in `retry_after_s` seconds
+├── TrainerDied         the process in which a job computes died, or hung, again and again
 ├── DataError           a data set that is missing, truncated, altered or unusable
 └── Conflict            the request does not fit the present state (job already ended, ...)
     └── CheckpointRefused  a training would go on from the checkpoint of another one
@@ -99,6 +100,10 @@ class DatabaseAway(LabError):
         )
         self.reason = reason
         self.retry_after_s = retry_after_s
+
+
+class TrainerDied(LabError):
+    """The process in which a job computes died, or hung, too often without getting further."""
 
 
 class DataError(LabError):

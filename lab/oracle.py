@@ -3,6 +3,8 @@
 It bounds what any twin can reach; no real bench has one.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,12 +15,15 @@ from drivers.mock.physics.circuit import CircuitPlant
 from drivers.mock.physics.optics import OpticalPlant
 from drivers.mock.physics.plate import OscillatingPlate
 from drivers.spec import Array, ArraySpec
+from drivers.transport import RigSettings, open_rigs
 from lab.measure import DeviceMeasure, DevicePart
 from lab.systems import series
 from lab.systems.base import PhysicalSystem
 from lab.systems.circuit import FULL_SCALE_V, CircuitSystem
 from lab.systems.optics import OpticsSystem, pixel_fields
 from lab.systems.plate import PlateSystem
+
+_KINDS = (OpticsSystem, CircuitSystem, PlateSystem)
 
 
 class NoiseFree(Protocol):
@@ -36,9 +41,9 @@ class NoiseFree(Protocol):
 class OpticsFormula:
     """The simulated optics, seen through the system's encoding."""
 
-    def __init__(self, plant: OpticalPlant, system: OpticsSystem) -> None:
+    def __init__(self, plant: OpticalPlant, wavelengths_m: Array) -> None:
         self._plant = plant
-        self._wavelengths_m = system.wavelengths_m
+        self._wavelengths_m = wavelengths_m
 
     def evaluate(self, x: Array, theta: Array, times_s: Array) -> Array:
         """Return y."""
@@ -142,17 +147,54 @@ class _PlantFunction(torch.autograd.Function):
         return torch.from_numpy(g_x).to(x), torch.from_numpy(g_theta).to(theta), None, None
 
 
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """A simulated system as another process opens it: its physics, no instruments and no wires.
+
+    kind: of the system, None where nothing has a formula. wavelengths_m: where optics are read.
+    The plant's noise-free part is a function of its settings alone, so a copy has the same bits.
+    """
+
+    name: str
+    kind: type[PhysicalSystem] | None
+    rig: RigSettings | None
+    wavelengths_m: Array | None
+
+    def open_oracle(self, device: DeviceMeasure | DevicePart) -> PlantOracle:
+        """Return the oracle; raise ValueError where there is no plant or no formula."""
+        return PlantOracle(self._formula, device)
+
+    @cached_property
+    def _formula(self) -> NoiseFree:
+        plant = None if self.rig is None else open_rigs({self.name: self.rig})[self.name].plant
+        return _formula(self.name, self.kind, plant, self.wavelengths_m)
+
+
+def simulation(system: PhysicalSystem, rig: RigSettings | None) -> Simulation:
+    """Return what another process needs for the oracle of a system; rig: its own, if simulated."""
+    kind = next((k for k in _KINDS if isinstance(system, k)), None)
+    wavelengths_m = system.wavelengths_m if isinstance(system, OpticsSystem) else None
+    return Simulation(system.description.name, kind, rig, wavelengths_m)
+
+
 def open_oracle(
     system: PhysicalSystem, plant: object, device: DeviceMeasure | DevicePart
 ) -> PlantOracle:
     """Return the oracle of a simulated system; raise ValueError where there is no plant."""
-    if isinstance(plant, OpticalPlant) and isinstance(system, OpticsSystem):
-        return PlantOracle(OpticsFormula(plant, system), device)
-    if isinstance(plant, CircuitPlant) and isinstance(system, CircuitSystem):
-        return PlantOracle(CircuitFormula(plant), device)
-    if isinstance(plant, OscillatingPlate) and isinstance(system, PlateSystem):
-        return PlantOracle(PlateFormula(plant), device)
+    s = simulation(system, None)
+    return PlantOracle(_formula(s.name, s.kind, plant, s.wavelengths_m), device)
+
+
+def _formula(
+    name: str, kind: type[PhysicalSystem] | None, plant: object, wavelengths_m: Array | None
+) -> NoiseFree:
+    if isinstance(plant, OpticalPlant) and kind is OpticsSystem and wavelengths_m is not None:
+        return OpticsFormula(plant, wavelengths_m)
+    if isinstance(plant, CircuitPlant) and kind is CircuitSystem:
+        return CircuitFormula(plant)
+    if isinstance(plant, OscillatingPlate) and kind is PlateSystem:
+        return PlateFormula(plant)
     raise ValueError(
-        f"{system.description.name}: the ideal gradient needs the simulated optics, "
+        f"{name}: the ideal gradient needs the simulated optics, "
         "circuit or plate (nothing else has a formula)"
     )

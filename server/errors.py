@@ -44,6 +44,7 @@ from lab.errors import (
     SystemClosed,
     SystemFaulted,
     SystemStopped,
+    TrainerDied,
     UnknownName,
     WrongThread,
 )
@@ -79,6 +80,7 @@ STATUS: dict[type[Exception], int] = {
     SystemClosed: 503,
     DatabaseAway: 503,
     DataError: 500,
+    TrainerDied: 500,
     WrongThread: 500,
     LabError: 500,
 }

@@ -3,25 +3,23 @@
 import asyncio
 import importlib
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.bench import Bench, open_bench
 from lab.bench_config import BenchConfig
 from lab.errors import DatabaseAway
+from lab.jobs.cradle import SLOW_IMPORTS
 from lab.jobs.data_folder import hold_folder
+from lab.jobs.nursery import CAN_FORK, Nursery
 from lab.jobs.runner import JobRunner
 from lab.jobs.service import JobService
 from lab.jobs.store import Store
 from lab.scheduling.scheduler import HardwareScheduler
 
 log = logging.getLogger(__name__)
-
-# What jobs import on first use. Importing takes the interpreter for long stretches, so it is done
-# before the service is ready and not while it answers.
-SLOW_IMPORTS = ("sklearn.linear_model", "sklearn.datasets", "torch._dynamo")
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,11 @@ async def open_lab(
     blocking = ExitStack()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, blocking.close)
+        nursery = await asyncio.to_thread(blocking.enter_context, jobs_compute_in())
         bench, store = await asyncio.to_thread(_open, blocking, config, data_dir, database_url)
         first = await asyncio.to_thread(store.reserve_shots, bench.systems)
         scheduler = await stack.enter_async_context(bench.scheduler(first))
-        jobs = JobService(JobRunner(bench, scheduler, store), store, workers)
+        jobs = JobService(JobRunner(bench, scheduler, store, nursery=nursery), store, workers)
         lab = RunningLab(bench, scheduler, store, jobs)
         stack.push_async_callback(_release_shots, lab)
         stack.push_async_callback(lab.stop)
@@ -63,11 +62,23 @@ async def open_lab(
         yield lab
 
 
+@contextmanager
+def jobs_compute_in() -> Iterator[Nursery | None]:
+    """Give that which jobs get processes from; where there are none, jobs compute in threads."""
+    if not CAN_FORK:
+        # importing takes the interpreter for long stretches: not while the service answers
+        for module in SLOW_IMPORTS:
+            importlib.import_module(module)
+        yield None
+        return
+    with closing(Nursery()) as nursery:
+        nursery.start()  # it imports while the instruments are opened
+        yield nursery
+
+
 def _open(
     stack: ExitStack, config: BenchConfig | Path, data_dir: Path, database_url: str | None
 ) -> tuple[Bench, Store]:
-    for module in SLOW_IMPORTS:
-        importlib.import_module(module)
     folder = stack.enter_context(hold_folder(data_dir))
     store = stack.enter_context(Store(folder, database_url))
     bench = stack.enter_context(open_bench(config, start=False, guard_log=folder / "guard.log"))

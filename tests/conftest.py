@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
 
 import postgres
+from lab.jobs.nursery import CAN_FORK, Nursery
 
 # the arithmetic here is small: more threads only fight over the cores
 torch.set_num_threads(1)
@@ -17,6 +19,16 @@ torch.set_num_threads(1)
 def anyio_backend() -> str:
     """Run async tests on asyncio, the only event loop that the service runs on."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery | None]:
+    """Return where the trainer processes of all tests come from, which need import but once."""
+    if not CAN_FORK:
+        yield None
+        return
+    with closing(Nursery()) as nursery:
+        yield nursery
 
 
 @pytest.fixture(scope="session")

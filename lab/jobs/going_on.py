@@ -2,21 +2,20 @@
 
 from collections.abc import Iterator
 
-from lab.checkpoints import Checkpoint
 from lab.jobs.live_job import LiveJob
 from lab.jobs.records import MetricRecord
 from lab.jobs.store import Store
-from lab.trainer import rows_measured
 
 
-def go_back(store: Store, job: LiveJob, checkpoint: Checkpoint | None) -> None:
-    """Let a job go on from a checkpoint, or from its beginning where there is none.
+def go_back(store: Store, job: LiveJob, step: int, rows: int) -> None:
+    """Let a job go on from its checkpoint after `step` steps; 0: from its beginning.
+
+    rows: what it had measured by then, without its twin's.
 
     Metrics of a fit stay if its twin was kept, those of a training up to the checkpoint's step; the
     later ones are dropped, for they come again.
     """
     fitted = store.find_twin(job=job.id) is not None
-    step = 0 if checkpoint is None else checkpoint.step
     kept = 0
     for record in _all_metrics(store, job.id):
         metric = record.metric
@@ -24,7 +23,7 @@ def go_back(store: Store, job: LiveJob, checkpoint: Checkpoint | None) -> None:
             break
         kept = record.step
     store.drop_metrics(job.id, kept, job.attempt)
-    job.go_on_after(kept, 0 if checkpoint is None else rows_measured(checkpoint))
+    job.go_on_after(kept, rows)
 
 
 def _all_metrics(store: Store, job_id: str) -> Iterator[MetricRecord]:

@@ -41,6 +41,7 @@ class LiveJob:
         self.deadline: asyncio.TimerHandle | None = None
         self.pass_ids: set[str] = set()
         self._stop = threading.Event()
+        self._on_stop: list[Callable[[], object]] = []
         self.store = store.patient(self.pause)
         self._steps = 0
         self._board = board
@@ -50,6 +51,22 @@ class LiveJob:
         if not self.stopped():
             self.ends_as = state, reason
         self._stop.set()
+        for call in tuple(self._on_stop):
+            call()
+
+    @contextmanager
+    def when_stopped(self, call: Callable[[], object]) -> Iterator[None]:
+        """Have something called, on the loop, when the job is to end; inside the block.
+
+        At once, and maybe twice, if it is to end already. It must not block.
+        """
+        self._on_stop.append(call)
+        try:
+            if self.stopped():
+                call()
+            yield
+        finally:
+            self._on_stop.remove(call)
 
     def stopped(self) -> bool:
         """Say whether the job is to end."""
@@ -64,6 +81,11 @@ class LiveJob:
         """Wait, in a thread of the job's; raise Stopped as soon as the job is to end."""
         self._stop.wait(seconds)
         self.check()
+
+    @property
+    def told(self) -> int:
+        """Get the number of its newest metric, 0 for none."""
+        return self._steps
 
     def go_on_after(self, metrics: int, rows: int) -> None:
         """Go on with the metric after so many, and with so many rows measured before."""

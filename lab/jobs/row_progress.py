@@ -14,9 +14,14 @@ class RowProgress:
         """Start with nothing measured or planned; `clock` gives seconds since the epoch."""
         self._clock = clock
         self._lock = threading.Lock()
-        self._done = 0
-        self._planned: int | None = None
-        self._pace_from: tuple[float, int] | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew: what was measured is measured again, or counted when the job goes on."""
+        with self._lock:
+            self._done = 0
+            self._planned: int | None = None
+            self._pace_from: tuple[float, int] | None = None
 
     def count(self, rows: int) -> None:
         """Count rows that have been measured."""

@@ -29,18 +29,24 @@ def twin_file(twin_id: str) -> str:
 
 def save_state(files: Files, name: str, state: dict[str, Any]) -> None:
     """Write tensors and plain values; the file is whole or not there."""
-    content = io.BytesIO()
-    torch.save(state, content)
-    files.write(name, content.getbuffer())
+    files.write(name, state_bytes(state))
 
 
 def load_state(files: Files, name: str) -> dict[str, Any]:
     """Read what `save_state` wrote, onto the CPU; raise DataError if it cannot be read."""
     try:
-        content = io.BytesIO(files.read(name))
-        state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
+        data = files.read(name)
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror or error})") from error
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise DataError(f"{name}: truncated or altered ({error})") from error
     return state
+
+
+def state_bytes(state: dict[str, Any]) -> bytes:
+    """Return what `save_state` would write."""
+    content = io.BytesIO()
+    torch.save(state, content)
+    return content.getvalue()

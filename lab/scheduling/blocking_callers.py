@@ -28,14 +28,14 @@ def refuse_own_thread(loop: Loop, system: str) -> None:
         raise WrongThread(f"{system}: a blocking pass on the event loop's thread")
 
 
-def measure_from_thread(
+def queue_from_thread(
     loop: Loop,
     live: LivePasses,
     queue: SystemQueue,
     checked: ForwardPass,
     stopped: Callable[[], bool],
-) -> Measurement:
-    """Have the loop queue a checked pass and wait for its end; see `measure_blocking`."""
+) -> Future[Measurement]:
+    """Have the loop queue a checked pass, without waiting; see `measure_soon`."""
     outcome: Future[Measurement] = Future()
     if loop is None:
         raise SystemClosed(f"{queue.name} is closed")
@@ -43,6 +43,11 @@ def measure_from_thread(
         loop.call_soon_threadsafe(_take_over, live, queue, checked, stopped, outcome)
     except RuntimeError as error:
         raise SystemClosed(f"{queue.name}: the event loop has ended") from error
+    return outcome
+
+
+def wait_in_thread(loop: Loop, live: LivePasses, outcome: Future[Measurement]) -> Measurement:
+    """Wait for the end of a pass that the loop queues; see `measure_blocking`."""
     try:
         return outcome.result()
     finally:

@@ -51,6 +51,7 @@ A client is who it says it is: the shares are fairness among colleagues, not sec
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
@@ -61,7 +62,12 @@ from lab.errors import NotPermitted, UnknownName
 from lab.guarding import BenchGuard
 from lab.measurement import ForwardPass, Measurement
 from lab.protection import UNPROTECTED, Protection
-from lab.scheduling.blocking_callers import call_soon, measure_from_thread, refuse_own_thread
+from lab.scheduling.blocking_callers import (
+    call_soon,
+    queue_from_thread,
+    refuse_own_thread,
+    wait_in_thread,
+)
 from lab.scheduling.checking import checked
 from lab.scheduling.finish import finish
 from lab.scheduling.hardware import Hardware
@@ -80,7 +86,8 @@ CHECK_ON_LOOP = 50_000
 class HardwareScheduler:
     """Run forward passes on physical systems; `async with` starts and safely stops them.
 
-    Methods are for the event loop that entered it, but for `measure_blocking` and `cancel_soon`.
+    Methods are for the event loop that entered it, but for `measure_blocking`,
+    `measure_soon` and `cancel_soon`.
     """
 
     def __init__(
@@ -186,9 +193,19 @@ class HardwareScheduler:
         in the waiting thread, such as KeyboardInterrupt, cancels the pass.
         """
         refuse_own_thread(self._loop, forward_pass.system)
+        return wait_in_thread(self._loop, self._live, self.measure_soon(forward_pass, stopped))
+
+    def measure_soon(
+        self, forward_pass: ForwardPass, stopped: Callable[[], bool] = never
+    ) -> Future[Measurement]:
+        """Do as `measure_blocking`, from any thread, but do not wait for the measurement.
+
+        Raises what is known at once (UnknownName, LimitError, ValueError, SystemClosed); the rest
+        comes out of the future, whose callbacks run on the loop and must not block.
+        """
         queue = self._queue(forward_pass.system)
         accepted = checked(queue.hardware.system, forward_pass)
-        return measure_from_thread(self._loop, self._live, queue, accepted, stopped)
+        return queue_from_thread(self._loop, self._live, queue, accepted, stopped)
 
     async def cancel(self, pass_id: str) -> None:
         """Cancel a waiting or running pass and return when it has ended; its caller hears too.

@@ -6,7 +6,7 @@ import re
 import shlex
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +15,22 @@ import pytest
 from typer.testing import CliRunner
 
 import lab.datasets
-import lab.jobs.runner
 import lab.twins
+import server.lifespan
+import tiny_jobs
 from documentation import ADDRESS, ROOT, TEXT, blocks, table
 from drivers.errors import InstrumentTimeout
 from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from lab.bench_config import BenchConfig, load_bench
 from lab.client import Client
-from lab.datasets import Dataset, load
+from lab.jobs.nursery import Nursery
 from server.app import create_app
 from server.cli import app
 from server.serve import LabServer, listen, run
+from tiny_jobs import have_done
 from twins.fitting import FitSettings
 
 LIMIT_S = 60.0
-
-
-def small_dataset(task: str, **places: Path) -> Dataset:
-    """Return as many features and classes as the task has, and few samples; or an upload."""
-    if task.startswith("upload:"):
-        return load(task, **places)
-    rng = np.random.default_rng(0)
-    features, classes = (12, 7) if task == "vowels" else (49, 10)
-    labels = np.arange(40) % classes
-    names = tuple("0123456789"[:classes])
-    return Dataset(task, rng.random((40, features)), labels, names, None, "made up")
 
 
 @contextmanager
@@ -61,12 +52,11 @@ def serving(bench: BenchConfig, folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def quick() -> Iterator[None]:
-    """Let jobs train on few samples, and fit their twins in three steps."""
-    fit = functools.partial(lab.jobs.runner.fit_system_twin, settings=FitSettings(steps=3))
+def quick(nursery: Nursery | None) -> Iterator[None]:
+    """Let jobs train on few samples, and fit their twins in three steps, in processes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lab.jobs.runner, "load", small_dataset)
-        patch.setattr(lab.jobs.runner, "fit_system_twin", fit)
+        have_done(patch, tiny_jobs.small)
+        patch.setattr(server.lifespan, "jobs_compute_in", lambda: nullcontext(nursery))
         yield
 
 
@@ -238,7 +228,7 @@ def test_training_on_another_machine(
     (code,) = blocks("how-to.md", "python", "Train on another machine")
     fit = functools.partial(lab.twins.fit_system_twin, settings=FitSettings(steps=3))
     monkeypatch.setattr(lab.twins, "fit_system_twin", fit)
-    monkeypatch.setattr(lab.datasets, "load", small_dataset)
+    monkeypatch.setattr(lab.datasets, "load", tiny_jobs.small_dataset)
     execute(code, url)
     assert re.fullmatch(r"accuracy on the device [01]\.\d\d\n", capsys.readouterr().out)
 

@@ -11,18 +11,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 import lab.jobs.runner
 import lab.jobs.service
-import lab.scheduling.scheduled_run
+import lab.jobs.supervision
 import lab.scheduling.scheduler
+import tiny_jobs
 from drivers.errors import InstrumentTimeout
 from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from lab.bench import open_bench
 from lab.bench_config import load_bench
 from lab.config import TrainConfig
-from lab.datasets import Dataset
 from lab.errors import ConfigError, Conflict, SystemClosed, UnknownName
 from lab.jobs.files import FolderFiles
 from lab.jobs.records import FitConfig, JobRecord, MetricRecord, Order
@@ -31,7 +30,7 @@ from lab.jobs.service import JobService
 from lab.jobs.state_files import checkpoint_file, load_state, save_state, twin_file
 from lab.jobs.store import Store
 from lab.scheduling.scheduler import HardwareScheduler
-from twins.fitting import FitSettings
+from tiny_jobs import have_done
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks", "tiny")]
 
@@ -39,16 +38,12 @@ BENCH = load_bench(Path(__file__).parents[2] / "bench.toml")
 LIMIT_S = 60.0  # no wait in these tests lasts so long unless something hangs
 
 
-def tiny_dataset(task: str, **_: object) -> Dataset:
-    rng = np.random.default_rng(0)
-    return Dataset(task, rng.random((24, 5)), np.arange(24) % 3, ("a", "b", "c"), None, "made up")
-
-
 @pytest.fixture
-def tiny(monkeypatch):
-    monkeypatch.setattr(lab.jobs.runner, "load", tiny_dataset)
-    quick = functools.partial(lab.jobs.runner.fit_system_twin, settings=FitSettings(steps=3))
-    monkeypatch.setattr(lab.jobs.runner, "fit_system_twin", quick)
+def tiny(monkeypatch, nursery):
+    """Let jobs train on 24 made-up samples, in processes."""
+    have_done(monkeypatch, tiny_jobs.tiny)
+    runner = functools.partial(JobRunner, nursery=nursery)
+    monkeypatch.setitem(globals(), "JobRunner", runner)
 
 
 @asynccontextmanager
@@ -173,22 +168,19 @@ async def test_a_named_twin_of_another_bench_is_refused(tmp_path, monkeypatch):
 
 async def test_a_twin_says_what_its_task_error_belongs_to(jobs, monkeypatch):
     """A second task re-uses the twin, whose fit knows no task, but not the first one's error."""
-    fitted = []
-    train = lab.jobs.runner.train
-    monkeypatch.setattr(
-        lab.jobs.runner,
-        "train",
-        lambda c, d, f, *a, **o: fitted.append(f) or train(c, d, f, *a, **o),
-    )
-    reports = []
+    have_done(monkeypatch, tiny_jobs.tell_twin)
+    reports, errors = [], []
     for task in ("digits", "vowels", "digits"):
         job = await jobs.submit(training(task=task, method="in-silico", twin={"rows": 20}))
         assert (await ended(jobs, job.id)).state == "succeeded"
-        reports.append(jobs._store.twin((await jobs.result(job.id))["twin"]).report)
-    assert {report["digest"] for report in reports} == {fitted[0].twin.digest()}
+        result = await jobs.result(job.id)
+        reports.append(jobs._store.twin(result["twin"]).report)
+        assert result["fitted"]["digest"] == reports[-1]["digest"]
+        errors.append(result["fitted"]["task"])
+    assert len({report["digest"] for report in reports}) == 1
     assert {(r["task_name"], r["task_split"]) for r in reports} == {("digits", "random")}
-    assert fitted[1].task is None
-    assert fitted[0].task == fitted[2].task is not None
+    assert errors[1] is None
+    assert errors[0] == errors[2] is not None
 
 
 async def test_a_fit_without_a_task_has_no_task_error(jobs):
@@ -350,11 +342,11 @@ async def test_a_pass_on_its_way_to_the_queue_is_not_measured(jobs, monkeypatch,
         return call(*args)
 
     if gap == "before it is queued":
-        measure = functools.partial(gated, lab.scheduling.scheduler.measure_from_thread)
-        monkeypatch.setattr(lab.scheduling.scheduler, "measure_from_thread", measure)
+        measure = functools.partial(gated, lab.scheduling.scheduler.queue_from_thread)
+        monkeypatch.setattr(lab.scheduling.scheduler, "queue_from_thread", measure)
     else:
         name = SimpleNamespace(uuid4=functools.partial(gated, uuid.uuid4))
-        monkeypatch.setattr(lab.scheduling.scheduled_run, "uuid", name)
+        monkeypatch.setattr(lab.jobs.supervision, "uuid", name)
     job = await jobs.submit(training())
     await asyncio.to_thread(on_its_way.wait, LIMIT_S)
     await jobs.cancel(job.id)
@@ -377,14 +369,14 @@ async def test_a_pending_job_is_cancelled_at_once(tmp_path):
 
 async def test_a_job_that_waits_for_anothers_fit_can_be_cancelled(jobs, monkeypatch):
     fits, go_on = threading.Event(), threading.Event()
-    fit = lab.jobs.runner.fit_system_twin
+    measure = YokogawaAQ6370.measure
 
-    def gated(*args, **options):
+    def gated(spectrometer):
         fits.set()
         go_on.wait(LIMIT_S)
-        return fit(*args, **options)
+        return measure(spectrometer)
 
-    monkeypatch.setattr(lab.jobs.runner, "fit_system_twin", gated)
+    monkeypatch.setattr(YokogawaAQ6370, "measure", gated)
     first = await jobs.submit(training())
     await asyncio.to_thread(fits.wait)
     second = await jobs.submit(training(seed=1))
@@ -446,10 +438,6 @@ async def test_a_job_whose_end_cannot_be_written_ends_once_that_is_possible(
 
 
 async def test_torch_uses_one_thread_in_a_job(jobs, monkeypatch):
-    threads = []
-    monkeypatch.setattr(
-        lab.jobs.runner, "load", lambda task, **_: threads.append(torch.get_num_threads()) or 1 / 0
-    )
+    have_done(monkeypatch, tiny_jobs.tell_threads)
     job = await jobs.submit(training())
-    await ended(jobs, job.id)
-    assert threads == [1]
+    assert (await ended(jobs, job.id)).error == "RuntimeError: 1 threads of torch"

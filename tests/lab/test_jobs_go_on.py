@@ -9,16 +9,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 import lab.jobs.runner
+import tiny_jobs
 from lab.bench import open_bench
 from lab.bench_config import BenchConfig, load_bench
 from lab.checkpoints import CheckpointFolder
 from lab.config import TrainConfig
-from lab.datasets import Dataset
 from lab.errors import SystemClosed
 from lab.jobs.files import FolderFiles
 from lab.jobs.records import FitConfig, JobRecord, MetricRecord, Order
@@ -27,7 +26,7 @@ from lab.jobs.service import JobService
 from lab.jobs.state_files import checkpoint_file, checkpoints_folder, load_state
 from lab.jobs.store import Store
 from lab.scheduling.scheduler import HardwareScheduler
-from twins.fitting import FitSettings
+from tiny_jobs import have_done
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks", "tiny")]
 
@@ -36,16 +35,12 @@ LIMIT_S = 60.0  # no wait in these tests lasts so long unless something hangs
 EPOCHS = 40
 
 
-def tiny_dataset(task: str, **_: object) -> Dataset:
-    rng = np.random.default_rng(0)
-    return Dataset(task, rng.random((24, 5)), np.arange(24) % 3, ("a", "b", "c"), None, "made up")
-
-
 @pytest.fixture
-def tiny(monkeypatch):
-    monkeypatch.setattr(lab.jobs.runner, "load", tiny_dataset)
-    quick = functools.partial(lab.jobs.runner.fit_system_twin, settings=FitSettings(steps=3))
-    monkeypatch.setattr(lab.jobs.runner, "fit_system_twin", quick)
+def tiny(monkeypatch, nursery):
+    """Let jobs train on 24 made-up samples, in processes."""
+    have_done(monkeypatch, tiny_jobs.tiny)
+    runner = functools.partial(JobRunner, nursery=nursery)
+    monkeypatch.setitem(globals(), "JobRunner", runner)
 
 
 @asynccontextmanager
@@ -209,13 +204,11 @@ async def test_what_an_emergency_stop_cancels_does_not_go_on(tmp_path, monkeypat
 
 
 async def test_a_training_stopped_in_its_twins_fit_fits_it_again(tmp_path, monkeypatch):
-    quick = lab.jobs.runner.fit_system_twin
-    slow = functools.partial(quick, settings=FitSettings(steps=100_000))
-    monkeypatch.setattr(lab.jobs.runner, "fit_system_twin", slow)
+    have_done(monkeypatch, tiny_jobs.tiny_with_slow_fit)
     async with service(tmp_path) as jobs:
         job = await jobs.submit(training(epochs=2))
         await metric(jobs, job.id, "fit")
-    monkeypatch.setattr(lab.jobs.runner, "fit_system_twin", quick)
+    have_done(monkeypatch, tiny_jobs.tiny)
     async with service(tmp_path) as jobs:
         assert (await ended(jobs, job.id)).state == "succeeded"
         metrics = await jobs.metrics(job.id)

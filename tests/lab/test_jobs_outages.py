@@ -9,17 +9,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import sqlalchemy as sa
 
 import lab.jobs.database
 import lab.jobs.runner
+import tiny_jobs
 from forwarder import Forwarder
 from lab.bench import open_bench
 from lab.bench_config import load_bench
 from lab.config import TrainConfig
-from lab.datasets import Dataset
 from lab.errors import DatabaseAway
 from lab.jobs.patience import Outages, Patience
 from lab.jobs.records import JobRecord, MetricRecord
@@ -28,7 +27,7 @@ from lab.jobs.service import JobService
 from lab.jobs.state_files import checkpoint_file, load_state
 from lab.jobs.store import Store
 from lab.scheduling.scheduler import HardwareScheduler
-from twins.fitting import FitSettings
+from tiny_jobs import have_done
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks", "tiny")]
 
@@ -45,16 +44,9 @@ TRAINING = TrainConfig.model_validate(
 )
 
 
-def tiny_dataset(task: str, **_: object) -> Dataset:
-    rng = np.random.default_rng(0)
-    return Dataset(task, rng.random((24, 5)), np.arange(24) % 3, ("a", "b", "c"), None, "made up")
-
-
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lab.jobs.runner, "load", tiny_dataset)
-    quick = functools.partial(lab.jobs.runner.fit_system_twin, settings=FitSettings(steps=3))
-    monkeypatch.setattr(lab.jobs.runner, "fit_system_twin", quick)
+    have_done(monkeypatch, tiny_jobs.tiny)
 
 
 @pytest.fixture

@@ -41,3 +41,11 @@ def test_more_rows_than_planned_are_no_time_in_the_past(rows, clock):
     rows.count(20)
     clock[0] = 110.0
     assert rows.estimate(None).finish_s == 110.0
+
+
+def test_it_starts_anew(rows):
+    rows.plan(10)
+    rows.start_pace()
+    rows.count(5)
+    rows.reset()
+    assert rows.estimate(None) == JobEstimate(0, None, None, None)

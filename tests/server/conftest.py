@@ -1,28 +1,27 @@
 """The app on the simulated bench, in memory or on the loopback; a tiny task; quick fits."""
 
 import asyncio
-import functools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 from fastapi import FastAPI
 
-import lab.jobs.runner
+import server.lifespan
+import tiny_jobs
 from drivers.errors import InstrumentTimeout
 from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from lab.bench_config import BenchConfig, load_bench
 from lab.client import Client
-from lab.datasets import Dataset
+from lab.jobs.nursery import Nursery
 from server.app import create_app
 from server.serve import LabServer, listen, run
-from twins.fitting import FitSettings
+from tiny_jobs import have_done
 
 LIMIT_S = 60.0
 
@@ -32,17 +31,11 @@ def bench() -> BenchConfig:
     return load_bench(Path(__file__).parents[2] / "bench.toml")
 
 
-def tiny_dataset(task: str, **_: object) -> Dataset:
-    rng = np.random.default_rng(0)
-    return Dataset(task, rng.random((24, 5)), np.arange(24) % 3, ("a", "b", "c"), None, "made up")
-
-
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let jobs train on 24 made-up samples and fit their twins in three steps."""
-    monkeypatch.setattr(lab.jobs.runner, "load", tiny_dataset)
-    quick = functools.partial(lab.jobs.runner.fit_system_twin, settings=FitSettings(steps=3))
-    monkeypatch.setattr(lab.jobs.runner, "fit_system_twin", quick)
+def tiny(monkeypatch: pytest.MonkeyPatch, nursery: Nursery | None) -> None:
+    """Let jobs train on 24 made-up samples and fit their twins in three steps, in processes."""
+    have_done(monkeypatch, tiny_jobs.tiny)
+    monkeypatch.setattr(server.lifespan, "jobs_compute_in", lambda: nullcontext(nursery))
 
 
 @pytest.fixture

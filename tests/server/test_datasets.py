@@ -10,13 +10,14 @@ from typer.testing import CliRunner
 
 import lab.client
 import lab.datasets
-import lab.jobs.runner
 import lab.uploading
+import tiny_jobs
 from lab.config import UPLOAD_BYTES
 from lab.datasets.tasks import PUBLISHED
 from lab.errors import ConfigError, UnknownName
 from server.app import create_app
 from server.cli import app as command
+from tiny_jobs import have_done
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +35,7 @@ def archive() -> bytes:
 @pytest.fixture(autouse=True)
 def real_data(tiny, monkeypatch):
     """Let jobs load what was uploaded."""
-    monkeypatch.setattr(lab.jobs.runner, "load", lab.datasets.load)
+    have_done(monkeypatch, tiny_jobs.real_data)
 
 
 async def test_an_upload_is_checked_kept_and_listed(http):

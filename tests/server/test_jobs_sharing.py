@@ -31,13 +31,13 @@ async def running(http, job_id: str) -> dict:
 
 
 async def test_a_jobs_rows_count_as_its_clients(http, job_body, follow, monkeypatch):
-    seen, measure = [], HardwareScheduler.measure_blocking
+    seen, measure = [], HardwareScheduler.measure_soon
 
     def watched(scheduler, forward_pass, stopped):
         seen.append((forward_pass.client, forward_pass.deadline_s, forward_pass.priority))
         return measure(scheduler, forward_pass, stopped)
 
-    monkeypatch.setattr(HardwareScheduler, "measure_blocking", watched)
+    monkeypatch.setattr(HardwareScheduler, "measure_soon", watched)
     deadline_s = time.time() + 600
     fields = {"deadline_s": deadline_s, "priority": 3}
     fit = {"kind": "neural", "rows": 20, **fields}
@@ -50,14 +50,14 @@ async def test_a_jobs_rows_count_as_its_clients(http, job_body, follow, monkeypa
 
 
 async def test_a_job_waits_for_a_full_queue(http, job_body, follow, monkeypatch):
-    refusals, measure = iter([True] * 3), HardwareScheduler.measure_blocking
+    refusals, measure = iter([True] * 3), HardwareScheduler.measure_soon
 
     def narrow(scheduler, *args):
         if next(refusals, False):
             raise QueueFull("optics: full", 0.001)
         return measure(scheduler, *args)
 
-    monkeypatch.setattr(HardwareScheduler, "measure_blocking", narrow)
+    monkeypatch.setattr(HardwareScheduler, "measure_soon", narrow)
     job = await follow(await submitted(http, job_body))
     assert (job["state"], job["error"]) == ("succeeded", "")
     assert next(refusals, None) is None
@@ -73,7 +73,7 @@ async def test_a_job_that_waits_for_a_full_queue_can_be_cancelled(
         loop.call_soon_threadsafe(tried.set)
         raise QueueFull("optics: full", 3600.0)
 
-    monkeypatch.setattr(HardwareScheduler, "measure_blocking", full)
+    monkeypatch.setattr(HardwareScheduler, "measure_soon", full)
     job_id = await submitted(http, job_body)
     await tried.wait()
     await http.post(f"/jobs/{job_id}/cancel")
@@ -106,7 +106,7 @@ async def test_a_pass_may_notice_the_deadline_first(http, job_body, follow, monk
     def late(*args):
         raise DeadlineMissed("pass a on optics ended after 0 of 20 rows")
 
-    monkeypatch.setattr(HardwareScheduler, "measure_blocking", late)
+    monkeypatch.setattr(HardwareScheduler, "measure_soon", late)
     job = await follow(await submitted(http, {**job_body, "deadline_s": time.time() + 600}))
     assert (job["state"], job["error"]) == ("failed", MISSED)
 

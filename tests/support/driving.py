@@ -15,8 +15,8 @@ from lab.bench import Bench, open_bench
 from lab.bench_config import BenchConfig
 from lab.client import Client
 from lab.errors import NotPermitted
+from lab.jobs.cradle import SLOW_IMPORTS
 from server.app import create_app
-from server.lifespan import SLOW_IMPORTS
 from server.serve import serve
 
 Point = Literal["before start", "idle", "in a pass", "exception", "end"]

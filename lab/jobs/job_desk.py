@@ -1,0 +1,141 @@
+"""A job's desk in the service: store, files, scheduler and the turns that jobs wait for."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from lab.config import TwinKind
+from lab.errors import Superseded
+from lab.jobs.files import Files
+from lab.jobs.going_on import go_back
+from lab.jobs.job_rows import measure_for
+from lab.jobs.live_job import LiveJob, Turns
+from lab.jobs.records import TwinRecord
+from lab.jobs.state_files import checkpoints_folder, twin_file
+from lab.measure import Run
+from lab.scheduling.scheduled_run import ScheduledRun
+from lab.scheduling.scheduler import HardwareScheduler
+
+
+class JobDesk:
+    """A `lab.jobs.desk.Desk` for one job, for one thread at a time.
+
+    scheduler: where its passes go, for who measures without `run`.
+    """
+
+    def __init__(
+        self, job: LiveJob, scheduler: HardwareScheduler, turns: Turns, bench: str
+    ) -> None:
+        """Serve `job` on the bench with this digest; `turns` are those of all jobs."""
+        self.job, self.scheduler = job, scheduler
+        self._store, self._turns, self._bench = job.store, turns, bench
+        self._turn = ExitStack()
+        self._newest = ""
+
+    @property
+    def progress(self) -> tuple[int, str]:
+        """Get its newest metric's number and the newest checkpoint's, to see that it got further.
+
+        A checkpoint that is kept again does not count.
+        """
+        return self.job.told, self._newest
+
+    def start(self) -> None:
+        """Begin, or begin again after what did the work has died."""
+        self.close()
+        self.job.rows.reset()
+
+    def close(self) -> None:
+        """Let others have the turn that the job has, if it has one; idempotent."""
+        self._turn.close()
+
+    def run(self) -> Run:
+        """Return what executes rows: passes in the scheduler's queue."""
+        return ScheduledRun(
+            self.scheduler,
+            self.job.config.system,
+            priority=self.job.config.priority,
+            stopped=self.job.stopped,
+            pass_ids=self.job.pass_ids,
+            measure=partial(measure_for, self.job, self.scheduler),
+        )
+
+    def stopped(self) -> bool:
+        """Say whether the job is to end."""
+        return self.job.stopped()
+
+    def check(self) -> None:
+        """Raise Stopped if the job is to end."""
+        self.job.check()
+
+    def metric(self, metric: Mapping[str, Any]) -> None:
+        """Keep one metric and tell the job's watchers."""
+        self.job.metric(metric)
+
+    def plan_rows(self, rows: int) -> None:
+        """Expect so many rows more than planned so far."""
+        self.job.rows.plan(rows)
+
+    def start_pace(self) -> None:
+        """Take the job's pace from here on."""
+        self.job.rows.start_pace()
+
+    def go_back(self, step: int, rows: int) -> None:
+        """Drop what was told after a checkpoint, and count on from there."""
+        go_back(self._store, self.job, step, rows)
+
+    def twin(self, twin_id: str) -> TwinRecord:
+        """Return a kept twin; raise UnknownName."""
+        return self._store.twin(twin_id)
+
+    def own_twin(self) -> TwinRecord | None:
+        """Return the twin that this job has fitted, if it has."""
+        return self._store.find_twin(job=self.job.id)
+
+    def find_or_begin_twin(
+        self, system: str, kind: TwinKind, rows: int, seed: int
+    ) -> TwinRecord | None:
+        """Return a kept twin like this; None: the turn to fit it is this job's, until `add_twin`.
+
+        Raises Stopped if the job is stopped while it waits for its turn.
+        """
+        wanted: dict[str, str | int] = {"system": system, "kind": kind, "rows": rows, "seed": seed}
+        self._turn.enter_context(self._turns.turn(tuple(wanted.values()), self.job.stopped))
+        known = self._store.find_twin(**wanted, bench=self._bench)
+        if known is not None:
+            self.close()
+        return known
+
+    def add_twin(self, record: TwinRecord, state: bytes) -> None:
+        """Keep a twin and its parameters; raise Stopped if the job is to end."""
+        self.job.check()
+        self.write(twin_file(record.id), state)
+        self._store.add_twin(record)
+        self.close()
+
+    def read(self, name: str) -> bytes:
+        """Return a kept file; raise OSError, DataError."""
+        return self._files(name).read(name)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Keep a file; raise OSError, or Superseded if another process works on the job."""
+        if not self._store.holds(self.job.id, self.job.attempt):
+            raise Superseded(f"job {self.job.id}: another process has taken it over")
+        self._files(name).write(name, data)
+        folder, _, file = name.rpartition("/")
+        if folder == checkpoints_folder(self.job.id):
+            self._newest = max(self._newest, file.partition("-")[0])
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files in a folder, without it, sorted."""
+        return self._store.files.under(folder).names()
+
+    def delete(self, name: str) -> None:
+        """Drop a file; nothing if it is not there."""
+        self._files(name).delete(name)
+
+    def _files(self, name: str) -> Files:
+        """Return where a file belongs: a training does not wait for its checkpoints."""
+        is_checkpoint = name.startswith(f"{checkpoints_folder(self.job.id)}/")
+        return self._store.files_without_waiting if is_checkpoint else self._store.files

@@ -33,6 +33,7 @@ class RunningLab:
 
     async def stop(self) -> None:
         """End jobs and passes and bring the instruments to their safe state; idempotent."""
+        self.store.hurry()
         await self.jobs.stop_all()
         await self.scheduler.close()  # waits for no job, which may compute for a while
         await self.jobs.close()

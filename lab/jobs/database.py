@@ -59,7 +59,7 @@ class Database:
             with self.engine.connect() as connection:
                 return work(connection)
 
-        return self.patience.keep_trying(attempt, writing=False)
+        return self.patience.keep_trying(attempt, "read")
 
     def write(self, work: Callable[[sa.Connection], T]) -> T:
         """Let `work` change the database, wholly or not at all; raise as `read` does."""
@@ -68,7 +68,7 @@ class Database:
             with self.turn, self.engine.begin() as connection:
                 return work(connection)
 
-        return self.patience.keep_trying(attempt, writing=True)
+        return self.patience.keep_trying(attempt, "write")
 
     def insertion(
         self, table: sa.Table, values: Mapping[str, Any], replaced: Sequence[str] = ()

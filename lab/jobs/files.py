@@ -66,7 +66,7 @@ class FolderFiles:
         if self._patience is None:
             attempt()
         else:
-            self._patience.keep_trying(attempt, writing=True)
+            self._patience.keep_trying(attempt, "file")
 
     def read(self, name: str) -> bytes:
         """Return a file's content; see `Files`."""

@@ -13,7 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self, TypeVar
+from datetime import UTC, datetime
+from typing import Literal, Self, TypeVar
 
 import sqlalchemy as sa
 
@@ -90,18 +91,45 @@ def _passes(error: sa.exc.DBAPIError) -> bool:
     return error.connection_invalidated or isinstance(error, sa.exc.OperationalError)
 
 
+Kind = Literal["read", "write", "file"]
+"""What is done: the database is read or written, a file of a folder is written."""
+_ENDED_BY: dict[Kind, tuple[Kind, ...]] = {
+    "read": ("read",),
+    "write": ("read", "write"),
+    "file": ("file",),
+}
+_CANNOT = {
+    "read": "the database cannot be read",
+    "write": "the database cannot be written",
+    "file": "files cannot be written",
+}
+
+
 @dataclass(frozen=True)
 class Outage:
-    """Since when (seconds since the epoch) nothing can be written or read, and why."""
+    """Since when (seconds since the epoch) something cannot be written or read, and why."""
 
     since_s: float
     reason: str
+
+    def __str__(self) -> str:
+        since = datetime.fromtimestamp(self.since_s, UTC).isoformat(timespec="seconds")
+        return f"away since {since} ({self.reason})"
+
+
+@dataclass
+class _Failing:
+    """An outage while it lasts; began_s, tried_s: by the steady clock."""
+
+    outage: Outage
+    began_s: float
+    tried_s: float
 
 
 class Outages:
     """What is out of reach at the moment, as all that use one database have seen it; thread-safe.
 
-    A full disk can still be read: what reads ends an outage of reading only, what writes any.
+    A full disk can still be read: what reads ends an outage of reading only, what writes both.
     """
 
     def __init__(
@@ -112,47 +140,50 @@ class Outages:
         """Begin with all well; clock: seconds since the epoch, steady: of one that never jumps."""
         self._clock, self._steady = clock, steady
         self._lock = threading.Lock()
-        self._known: dict[bool, Outage] = {}  # by whether it is of writing
-        self._began: dict[bool, float] = {}
-        self._failed: dict[bool, float] = {}
+        self._failing: dict[Kind, _Failing] = {}
+        self._over = threading.Event()
 
     def now(self) -> Outage | None:
-        """Return the present outage, None while all is well."""
+        """Return the oldest outage that there is at present, None while all is well."""
         with self._lock:
-            return min(self._known.values(), key=lambda outage: outage.since_s, default=None)
+            known = [failing.outage for failing in self._failing.values()]
+        return min(known, key=lambda outage: outage.since_s, default=None)
 
-    def failed(self, reason: str, *, writing: bool) -> float:
+    def failed(self, kind: Kind, reason: str) -> float:
         """Note a failure; return for how long there have been nothing else, s."""
         with self._lock:
-            now = self._failed[writing] = self._steady()
-            if writing not in self._known:
-                self._known[writing] = Outage(self._clock(), reason)
-                self._began[writing] = now
-                log.warning("the database cannot be %s: %s", _done(writing), reason)
-            return now - self._began[writing]
+            now = self._steady()
+            if kind not in self._failing:
+                log.warning("%s: %s", _CANNOT[kind], reason)
+                self._failing[kind] = _Failing(Outage(self._clock(), reason), now, now)
+            self._failing[kind].tried_s = now
+            return now - self._failing[kind].began_s
 
-    def worked(self, *, writing: bool) -> None:
+    def worked(self, kind: Kind) -> None:
         """Note a success."""
-        if not self._known:
+        if not self._failing:
             return
         with self._lock:
-            for kind in (False, True) if writing else (False,):
-                if self._known.pop(kind, None) is not None:
-                    lasted_s = self._steady() - self._began[kind]
-                    log.warning("the database can be %s again, %.1f s later", _done(kind), lasted_s)
+            for ended in _ENDED_BY[kind]:
+                if failing := self._failing.pop(ended, None):
+                    lasted_s = self._steady() - failing.began_s
+                    log.warning("no longer, after %.1f s: %s", lasted_s, _CANNOT[ended])
 
-    def hopeless(self, limit_s: float, *, writing: bool) -> str | None:
+    def hopeless(self, kind: Kind, limit_s: float) -> str | None:
         """Return why not even to try: an outage lasts longer, and somebody has just tried."""
         with self._lock:
-            outage = self._known.get(writing)
-            now = self._steady()
-            if outage is None or now - self._began[writing] < limit_s:
+            failing, now = self._failing.get(kind), self._steady()
+            if failing is None or now - failing.began_s < limit_s:
                 return None
-            return outage.reason if now - self._failed[writing] < _NEXT_TRY_S else None
+            return failing.outage.reason if now - failing.tried_s < _NEXT_TRY_S else None
 
+    def hurry(self) -> None:
+        """Let those wait no longer who do not wait without end anyway."""
+        self._over.set()
 
-def _done(writing: bool) -> str:
-    return "written" if writing else "read"
+    def hurried(self, seconds: float) -> bool:
+        """Wait; say whether nobody is to wait any more."""
+        return self._over.wait(seconds)
 
 
 @dataclass(frozen=True)
@@ -160,12 +191,12 @@ class Patience:
     """How long one user of a database waits for it.
 
     limit_s: of an outage's beginning, s; 0: not at all. pause(seconds): waits between two tries;
-    may raise, to end the waiting.
+    may raise, to end the waiting. Default: until `Outages.hurry`.
     """
 
     outages: Outages
     limit_s: float = LIMIT_S
-    pause: Callable[[float], object] = time.sleep
+    pause: Callable[[float], object] | None = None
 
     def endless(self, pause: Callable[[float], object]) -> Self:
         """Return the patience of a job's thread: until `pause` raises."""
@@ -175,12 +206,12 @@ class Patience:
         """Return the patience of who can do without: one try."""
         return replace(self, limit_s=0.0)
 
-    def keep_trying(self, call: Callable[[], T], *, writing: bool) -> T:
+    def keep_trying(self, call: Callable[[], T], kind: Kind) -> T:
         """Return what `call` returns, as soon as nothing stands in its way.
 
         Raises DatabaseAway after `limit_s`, what `pause` raises, and what does not pass.
         """
-        hopeless = self.outages.hopeless(self.limit_s, writing=writing)
+        hopeless = self.outages.hopeless(kind, self.limit_s)
         if hopeless is not None:
             raise DatabaseAway(hopeless, LIMIT_S)
         pause_s, longest_s = _PAUSES_S
@@ -188,13 +219,19 @@ class Patience:
             try:
                 result = call()
             except Exception as error:
-                reason = passing(error)
-                if reason is None:
-                    raise
-                if self.outages.failed(reason, writing=writing) >= self.limit_s:
-                    raise DatabaseAway(reason, LIMIT_S) from error
+                self._wait_after(error, kind, pause_s)
             else:
-                self.outages.worked(writing=writing)
+                self.outages.worked(kind)
                 return result
-            self.pause(pause_s)
             pause_s = min(2 * pause_s, longest_s)
+
+    def _wait_after(self, error: Exception, kind: Kind, pause_s: float) -> None:
+        """Wait for a moment, or raise what ends the trying."""
+        reason = passing(error)
+        if reason is None:
+            raise error
+        over = self.outages.failed(kind, reason) >= self.limit_s
+        if over or (self.pause is None and self.outages.hurried(pause_s)):
+            raise DatabaseAway(reason, LIMIT_S) from error
+        if self.pause is not None:
+            self.pause(pause_s)

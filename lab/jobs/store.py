@@ -10,6 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from lab.errors import Conflict, Superseded, UnknownName
+from lab.errors import Conflict, DatabaseAway, Superseded, UnknownName
 from lab.jobs.database import open_database
 from lab.jobs.files import Files, FolderFiles
 from lab.jobs.patience import Outage
@@ -33,7 +34,7 @@ from lab.jobs.records import (
     Wish,
 )
 from lab.jobs.table_files import TableFiles
-from lab.jobs.tables import jobs, metadata, metrics, shots, twins, upgrade
+from lab.jobs.tables import jobs, metadata, metrics, pulse, shots, twins, upgrade
 
 _NO_ORDER = Order()
 _SHOWN = {field.name for field in fields(JobRecord)}
@@ -69,8 +70,21 @@ class Store:
         return other
 
     def outage(self) -> Outage | None:
-        """Return since when and why nothing can be kept or read, None while all is well."""
+        """Return since when and why something cannot be kept or read, None while all is well."""
         return self._database.patience.outages.now()
+
+    def look(self) -> Outage | None:
+        """Return the same; where there is an outage, try first whether it has ended."""
+        if self.outage() is not None:
+            now = self.impatient()
+            with suppress(DatabaseAway):
+                now._insert(pulse, {"id": 1, "written_s": time.time()}, replaced=["written_s"])
+                now.files.write("pulse", b"")
+        return self.outage()
+
+    def hurry(self) -> None:
+        """Let no request wait any longer for disk or server: the service is about to end."""
+        self._database.patience.outages.hurry()
 
     @property
     def files(self) -> Files:
@@ -369,18 +383,32 @@ class Store:
         names = sorted(systems)  # in one order, for two hosts at once
 
         def reserve(connection: sa.Connection) -> dict[str, int]:
-            return {system: _reserve(connection, system) for system in names}
+            return {system: self._reserve(connection, system) for system in names}
 
         return self._database.write(reserve)
 
     def release_shots(self, next_shots: Mapping[str, int]) -> None:
-        """Give back the unused numbers: the next of each system, now that none is measured."""
+        """Give back the unused numbers: the next of each system, now that none is measured.
+
+        Nothing is given back where somebody else has reserved numbers since.
+        """
 
         def release(connection: sa.Connection) -> None:
             for system, next_shot in next_shots.items():
-                _set_next_shot(connection, system, next_shot)
+                ours = shots.c.next_shot <= next_shot + SHOTS_AHEAD
+                change = sa.update(shots).where(shots.c.system == system, ours)
+                connection.execute(change.values(next_shot=next_shot))
 
         self._database.write(release)
+
+    def _reserve(self, connection: sa.Connection, system: str) -> int:
+        new = {"system": system, "next_shot": 0}
+        connection.execute(self._database.insertion(shots, new))
+        query = sa.select(shots.c.next_shot).where(shots.c.system == system).with_for_update()
+        first: int = connection.execute(query).scalar_one()
+        change = sa.update(shots).where(shots.c.system == system)
+        connection.execute(change.values(next_shot=first + SHOTS_AHEAD))
+        return first
 
     def _insert(
         self, table: sa.Table, values: Mapping[str, Any], replaced: Sequence[str] = ()
@@ -434,20 +462,6 @@ def _twin_rows() -> sa.Select[Any]:
 
 def _twin(row: sa.Row[Any]) -> TwinRecord:
     return TwinRecord(**row._mapping)
-
-
-def _reserve(connection: sa.Connection, system: str) -> int:
-    query = sa.select(shots.c.next_shot).where(shots.c.system == system).with_for_update()
-    known: int | None = connection.scalar(query)
-    if known is None:
-        connection.execute(sa.insert(shots).values(system=system, next_shot=0))
-    _set_next_shot(connection, system, (known or 0) + SHOTS_AHEAD)
-    return known or 0
-
-
-def _set_next_shot(connection: sa.Connection, system: str, next_shot: int) -> None:
-    change = sa.update(shots).where(shots.c.system == system)
-    connection.execute(change.values(next_shot=next_shot))
 
 
 def _plain(value: Any) -> Any:

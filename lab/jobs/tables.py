@@ -62,6 +62,14 @@ shots = sa.Table(
     sa.Column("next_shot", sa.BigInteger, nullable=False),
 )
 
+# One row, written to find out whether that is possible.
+pulse = sa.Table(
+    "pulse",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("written_s", sa.Double, nullable=False),
+)
+
 files = sa.Table(
     "files",
     metadata,

@@ -20,7 +20,7 @@ from lab.bench import open_bench
 from lab.bench_config import load_bench
 from lab.config import TrainConfig
 from lab.errors import DatabaseAway
-from lab.jobs.patience import Outages, Patience
+from lab.jobs.patience import Kind, Outages, Patience
 from lab.jobs.records import JobRecord, MetricRecord
 from lab.jobs.runner import JobRunner
 from lab.jobs.service import JobService
@@ -44,9 +44,11 @@ TRAINING = TrainConfig.model_validate(
 )
 
 
-@pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    have_done(monkeypatch, tiny_jobs.tiny)
+@pytest.fixture(scope="module")
+def tiny() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        have_done(patch, tiny_jobs.tiny)
+        yield
 
 
 @pytest.fixture
@@ -54,9 +56,9 @@ def waited(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Return what is set as soon as a thread waits for the database."""
     event, failed = threading.Event(), Outages.failed
 
-    def note(outages: Outages, reason: str, *, writing: bool) -> float:
+    def note(outages: Outages, kind: Kind, reason: str) -> float:
         event.set()
-        return failed(outages, reason, writing=writing)
+        return failed(outages, kind, reason)
 
     monkeypatch.setattr(Outages, "failed", note)
     return event
@@ -107,6 +109,18 @@ async def outcome(jobs: JobService, store: Store, job_id: str) -> dict[str, Any]
     }
 
 
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, tiny: None) -> dict[str, Any]:
+    """Return what the training leaves where nothing fails."""
+
+    async def run() -> dict[str, Any]:
+        async with service(tmp_path_factory.mktemp("whole")) as (jobs, store):
+            job = await jobs.submit(TRAINING)
+            return await outcome(jobs, store, job.id)
+
+    return asyncio.run(run())
+
+
 @pytest.fixture(params=["another's lock", "read-only", "full", "server gone"])
 def failing(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -150,14 +164,12 @@ def limit(pragma: str, lifted: str, store: Store) -> Callable[[], object]:
 
 async def test_a_training_goes_on_when_the_cause_is_gone(
     tmp_path: Path,
+    expected: dict[str, Any],
     failing: tuple[str | None, Callable[[Store], Callable[[], object]]],
     waited: threading.Event,
 ) -> None:
-    async with service(tmp_path / "whole") as (jobs, store):
-        job = await jobs.submit(TRAINING)
-        expected = await outcome(jobs, store, job.id)
     url, fail = failing
-    async with service(tmp_path / "torn", url) as (jobs, store):
+    async with service(tmp_path, url) as (jobs, store):
         job = await jobs.submit(TRAINING)
         await metrics(jobs, job.id, 5)
         waited.clear()

@@ -14,10 +14,11 @@ import sqlalchemy as sa
 
 import lab.jobs.database
 import lab.jobs.files
+import lab.jobs.patience
 from forwarder import Forwarder
 from lab.errors import DatabaseAway, Stopped
 from lab.jobs.files import FolderFiles
-from lab.jobs.patience import LIMIT_S, Outages, Patience, passing
+from lab.jobs.patience import LIMIT_S, Outage, Outages, Patience, passing
 from lab.jobs.records import Order
 from lab.jobs.store import Store
 
@@ -119,7 +120,7 @@ def test_what_a_server_says_on_connecting_tells(said: str, passes: bool) -> None
 
 def test_a_request_waits_for_a_moment(clock: Clock) -> None:
     with pytest.raises(DatabaseAway, match="No space left on device") as away:
-        Patience(Outages(steady=clock), pause=clock.pause).keep_trying(full, writing=True)
+        Patience(Outages(steady=clock), pause=clock.pause).keep_trying(full, "write")
     assert LIMIT_S <= clock.now - 1000 <= LIMIT_S + 2
     assert away.value.retry_after_s > 0
 
@@ -133,11 +134,11 @@ def test_while_an_outage_lasts_requests_fail_at_once_and_seldom_try(clock: Clock
         full()
 
     with pytest.raises(DatabaseAway):
-        patience.keep_trying(fail, writing=True)
+        patience.keep_trying(fail, "write")
     began, tries[:] = clock.now, []
     for _ in range(40):
         with pytest.raises(DatabaseAway):
-            patience.keep_trying(fail, writing=True)
+            patience.keep_trying(fail, "write")
         clock.now += 0.25
     assert clock.now == began + 10
     assert 8 <= len(tries) <= 10
@@ -151,7 +152,7 @@ def test_a_job_waits_as_long_as_it_takes(clock: Clock) -> None:
         next(failures, lambda: None)()
         return "kept"
 
-    assert patience.keep_trying(call, writing=True) == "kept"
+    assert patience.keep_trying(call, "write") == "kept"
     assert clock.now > 1000 + 1900
 
 
@@ -160,13 +161,13 @@ def test_a_job_that_is_to_end_does_not_wait() -> None:
         raise Stopped("the job is to end")
 
     with pytest.raises(Stopped):
-        Patience(Outages()).endless(stopped).keep_trying(full, writing=True)
+        Patience(Outages()).endless(stopped).keep_trying(full, "write")
 
 
 def test_who_can_do_without_tries_once() -> None:
     waiting = Waiting()
     with pytest.raises(DatabaseAway):
-        Patience(Outages(), pause=waiting).none().keep_trying(full, writing=True)
+        Patience(Outages(), pause=waiting).none().keep_trying(full, "write")
     assert waiting.count == 0
 
 
@@ -175,7 +176,7 @@ def test_a_mistake_is_not_tried_again() -> None:
         raise ValueError("a mistake")
 
     with pytest.raises(ValueError, match="a mistake"):
-        Patience(Outages()).endless(Waiting()).keep_trying(fail, writing=True)
+        Patience(Outages()).endless(Waiting()).keep_trying(fail, "write")
 
 
 # what is told
@@ -193,25 +194,48 @@ def test_an_outage_is_told_when_it_begins_and_when_it_has_ended(
         if len(seen) < 5:
             full()
 
-    patience.keep_trying(call, writing=True)
+    patience.keep_trying(call, "write")
     assert [outage.since_s for outage in seen if outage] == [5.0] * 4
     assert "No space left" in seen[1].reason
     assert outages.now() is None
     began, ended = [record.getMessage() for record in caplog.records]
     assert began.startswith("the database cannot be written: ")
-    assert ended == f"the database can be written again, {clock.now - 1000:.1f} s later"
+    assert ended == f"no longer, after {clock.now - 1000:.1f} s: the database cannot be written"
 
 
 def test_a_full_disk_that_is_read_is_still_full(clock: Clock) -> None:
     outages = Outages(steady=clock)
     patience = Patience(outages, pause=clock.pause)
     with pytest.raises(DatabaseAway):
-        patience.keep_trying(full, writing=True)
-    assert patience.keep_trying(lambda: 1, writing=False) == 1
+        patience.keep_trying(full, "write")
+    assert patience.keep_trying(lambda: 1, "read") == 1
     assert outages.now() is not None
     clock.now += 10
-    patience.keep_trying(lambda: None, writing=True)
+    patience.keep_trying(lambda: None, "write")
     assert outages.now() is None
+
+
+def test_what_works_says_nothing_of_what_else_fails(clock: Clock) -> None:
+    outages = Outages(steady=clock)
+    patience = Patience(outages).none()
+    with pytest.raises(DatabaseAway):
+        patience.keep_trying(full, "file")
+    patience.keep_trying(lambda: None, "write")
+    assert outages.now() is not None
+    clock.now += 10
+    patience.keep_trying(lambda: None, "file")
+    assert outages.now() is None
+
+
+def test_nobody_waits_when_the_service_is_about_to_end() -> None:
+    outages = Outages()
+    outages.hurry()
+    with pytest.raises(DatabaseAway):
+        Patience(outages, limit_s=LIMIT_S).keep_trying(full, "write")
+
+
+def test_an_outage_is_a_phrase() -> None:
+    assert str(Outage(0.0, "full")) == "away since 1970-01-01T00:00:00+00:00 (full)"
 
 
 # SQLite
@@ -258,7 +282,22 @@ def test_a_disk_that_is_full_or_read_only_is_waited_for(
             store.patient(Waiting(then=lift)).add_metric("a", 1, metric)
         assert [m.metric for m in store.metrics("a")] == [metric]
         assert store.outage() is None
-    assert "the database can be written again" in caplog.text
+    assert "s: the database cannot be written" in caplog.text
+
+
+def test_a_look_finds_out_that_an_outage_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab.jobs.patience, "_NEXT_TRY_S", 0.0)
+    with Store(tmp_path) as store:
+        assert store.look() is None
+        with limited(store, "query_only=ON", "query_only=OFF") as lift:
+            with pytest.raises(DatabaseAway):
+                store.impatient().add_job("a", "train", {}, "")
+            assert "readonly" in str(store.look())
+            lift()
+            assert store.outage() is not None
+            assert store.look() is None
 
 
 def test_a_lock_that_another_holds_is_waited_for(
@@ -368,4 +407,4 @@ def test_a_server_that_goes_away_is_waited_for(
             assert waiting.count == 3
             assert store.job("a").last_step == 1
             assert store.outage() is None
-    assert caplog.text.count("again") == 2  # for reading and for writing
+    assert caplog.text.count("no longer") == 2  # for reading and for writing

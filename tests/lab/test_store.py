@@ -148,6 +148,16 @@ def test_shot_numbers_are_not_used_twice_after_a_crash(tmp_path, database_url):
         assert store.reserve_shots(["optics"]) == {"optics": SHOTS_AHEAD}
 
 
+def test_two_hosts_have_no_shot_number_in_common(tmp_path, database_url):
+    with Store(tmp_path, database_url) as one, Store(tmp_path, database_url) as other:
+        with ThreadPoolExecutor(4) as threads:
+            stores = [one, other] * 4
+            first = list(threads.map(lambda s: s.reserve_shots(["optics"])["optics"], stores))
+        assert sorted(first) == [i * SHOTS_AHEAD for i in range(8)]
+        one.release_shots({"optics": min(first) + 17})
+        assert other.reserve_shots(["optics"]) == {"optics": 8 * SHOTS_AHEAD}
+
+
 HOLD = """
 import sys
 from pathlib import Path

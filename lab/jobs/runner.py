@@ -1,4 +1,4 @@
-"""What a job does in its worker thread: fit a twin, train a network. Plain blocking code."""
+"""What a job does in its worker thread: fit, train, calibrate, evaluate. Plain blocking code."""
 
 import secrets
 import time
@@ -11,14 +11,18 @@ from typing import Any
 from lab.apparatus import Apparatus, open_apparatus
 from lab.auditing import AuditPoint
 from lab.bench import Bench
+from lab.calibration_rows import calibration_rows
 from lab.checkpoints import CheckpointFolder
 from lab.config import DIGITAL_METHODS, TrainConfig
 from lab.datasets import Dataset, load
 from lab.datasets.own import FILE, UPLOAD, find_upload, uploads_folder
 from lab.errors import ConfigError, DataError, DeadlineMissed, UnknownName
+from lab.jobs.configs import CalibrateConfig, EvaluateConfig
 from lab.jobs.going_on import go_back
 from lab.jobs.job_rows import measure_for
+from lab.jobs.kinds import JobConfig, config_of
 from lab.jobs.live_job import LiveJob, Turns
+from lab.jobs.looking import evaluated_training, run_calibration, run_evaluation, start_anew
 from lab.jobs.records import FitConfig, JobRecord, TwinRecord
 from lab.jobs.state_files import (
     checkpoint_file,
@@ -64,14 +68,22 @@ class JobRunner:
     def run(self, job: LiveJob) -> dict[str, Any]:
         """Do the job and return its result as plain data; raise Stopped when it was stopped."""
         job.check()
-        if isinstance(job.config, FitConfig):
-            return self._fit_only(job, job.config)
-        return self._train(job, job.config)
+        config = job.config
+        match config:
+            case TrainConfig():
+                return self._train(job, config)
+            case FitConfig():
+                return self._fit_only(job, config)
+        start_anew(self.store, job)
+        apparatus = open_apparatus(self.bench, config.system, self._measurer(job, config))
+        if isinstance(config, EvaluateConfig):
+            return run_evaluation(job, config, self._load, apparatus, self.store, self.bench)
+        rows = calibration_rows(self.bench.system(config.system))
+        return run_calibration(job, config, rows, apparatus, self.store, self.scheduler)
 
-    def recovered(self, record: JobRecord) -> TrainConfig | FitConfig:
+    def recovered(self, record: JobRecord) -> JobConfig:
         """Return the config of a job that is to go on; raise what `check` raises, or ValueError."""
-        kind = TrainConfig if record.kind == "train" else FitConfig
-        config = kind.model_validate(record.config)
+        config = config_of(record)
         self.check(config)
         return config
 
@@ -90,23 +102,40 @@ class JobRunner:
         folder = checkpoints_folder(self.store.folder, job_id)
         return CheckpointFolder(folder, {"bench": self._bench_digest})
 
-    def completed(self, config: TrainConfig | FitConfig) -> TrainConfig | FitConfig:
-        """Return the config with what it leaves open as it suits the system; raise UnknownName."""
+    def completed(self, config: JobConfig) -> JobConfig:
+        """Return the config with what it leaves open as it suits the system.
+
+        Raises UnknownName, and of an evaluation what `evaluated_training` raises.
+        """
+        if isinstance(config, EvaluateConfig):
+            like = evaluated_training(config, self.store)
+            config = config.model_copy(update={"system": like.system})
         self.bench.system(config.system)
         family = self.bench.config.systems[config.system].system
-        if isinstance(config, TrainConfig):
-            return completed(config, family)
-        return completed_fit(config, family)
+        match config:
+            case TrainConfig():
+                return completed(config, family)
+            case FitConfig():
+                return completed_fit(config, family)
+        return config
 
-    def check(self, config: TrainConfig | FitConfig) -> None:
+    def check(self, config: JobConfig) -> None:
         """Raise what can be known not to work before it starts.
 
-        UnknownName, ConfigError; DeadlineMissed for a deadline that has passed.
+        UnknownName, ConfigError, Conflict; DeadlineMissed for a deadline that has passed.
         """
-        self.bench.system(config.system)
-        self._check_task(config.task)
+        system = self.bench.system(config.system)
         if config.deadline_s is not None and config.deadline_s <= time.time():
             raise DeadlineMissed("the job's deadline has passed before it was submitted")
+        if isinstance(config, EvaluateConfig):
+            evaluated_training(config, self.store)
+        elif isinstance(config, CalibrateConfig):
+            calibration_rows(system)
+        else:
+            self._check_learning(config)
+
+    def _check_learning(self, config: TrainConfig | FitConfig) -> None:
+        self._check_task(config.task)
         if isinstance(config, TrainConfig):
             refuse_impossible(config)
             if config.method == "ideal" and self.bench.plant(config.system) is None:
@@ -180,7 +209,7 @@ class JobRunner:
         if config.task is not None:
             family = self.bench.config.systems[config.system].system
             like = completed(like.model_copy(update={"task": config.task}), family)
-        record, _ = self._fit(job, apparatus, dataset, like)
+        record, _ = self._fit(job, config, apparatus, dataset, like)
         return {"twin": record.id, "report": record.report}
 
     def _twin_for(
@@ -206,17 +235,18 @@ class JobRunner:
             known = self.store.find_twin(**wanted, bench=self._bench_digest)
             if known is not None:
                 return known, self._load_twin(known, config)
-            return self._fit(job, apparatus, dataset, config)
+            return self._fit(job, config, apparatus, dataset, config)
 
     def _fit(
         self,
         job: LiveJob,
+        config: TrainConfig | FitConfig,
         apparatus: Apparatus,
         dataset: Dataset | None,
         like: TrainConfig,
     ) -> tuple[TwinRecord, FittedTwin]:
         """Fit the job's twin and keep it; its task error, if any, is on the drives of `like`."""
-        config, t = job.config, job.config.twin
+        t = config.twin
         drives: Drives | None = None
         if dataset is not None:
             drives = task_drives(like, dataset, apparatus.description)
@@ -285,7 +315,7 @@ class JobRunner:
             },
         )
 
-    def _measurer(self, job: LiveJob, config: TrainConfig | FitConfig) -> Run:
+    def _measurer(self, job: LiveJob, config: JobConfig) -> Run:
         """Return what executes the job's rows: passes in the scheduler's queue."""
         return ScheduledRun(
             self.scheduler,

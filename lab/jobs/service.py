@@ -69,11 +69,11 @@ class JobService:
         """Keep a new job and let it start as soon as there is room for it.
 
         Where the order's key is known, the job that has it is returned. Raises UnknownName
-        (system, twin), ConfigError (what can be known not to work), DeadlineMissed (already),
-        Conflict (the key belongs to another config), SystemClosed.
+        (system, twin, job), ConfigError (what can be known not to work), DeadlineMissed (already),
+        Conflict (the key belongs to another config, or a job has left no network), SystemClosed.
         """
         self._refuse_when_closed()
-        config = self._runner.completed(config)
+        config = await asyncio.to_thread(self._runner.completed, config)
         await asyncio.to_thread(self._runner.check, config)
         plain = config.model_dump(mode="json")
         kind, new_id = kind_of(config), secrets.token_hex(6)

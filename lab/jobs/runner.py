@@ -18,6 +18,7 @@ from lab.datasets import Dataset, load
 from lab.datasets.own import FILE, UPLOAD, find_upload, uploads_folder
 from lab.errors import ConfigError, DataError, DeadlineMissed, UnknownName
 from lab.jobs.configs import CalibrateConfig, EvaluateConfig
+from lab.jobs.dry_run import DryRun, JobsAhead, Known, dry_run
 from lab.jobs.going_on import go_back
 from lab.jobs.job_rows import measure_for
 from lab.jobs.kinds import JobConfig, config_of
@@ -40,11 +41,11 @@ from lab.scheduling.scheduler import HardwareScheduler
 from lab.train_result import TrainResult
 from lab.trainer import rows_to_measure, train
 from lab.twins import (
-    HELD_OUT_ROWS,
     Drives,
     FittedTwin,
     fit_stream,
     fit_system_twin,
+    rows_of_fit,
     task_drives,
 )
 from lab.watching import DriftPoint
@@ -118,6 +119,17 @@ class JobRunner:
             case FitConfig():
                 return completed_fit(config, family)
         return config
+
+    def dry_run(self, config: JobConfig, ahead: JobsAhead | None = None) -> DryRun:
+        """Say what a complete config would cost; raise what `check` and its data raise."""
+        self.check(config)
+        known = Known(
+            load=self._load,
+            find_twin=self._known_twin,
+            like=self._like,
+            trained=lambda wanted: evaluated_training(wanted, self.store),
+        )
+        return dry_run(config, self.bench.system(config.system).description, known, ahead)
 
     def check(self, config: JobConfig) -> None:
         """Raise what can be known not to work before it starts.
@@ -205,12 +217,25 @@ class JobRunner:
             return {"twin": done.id, "report": done.report}
         apparatus = open_apparatus(self.bench, config.system, self._measurer(job, config))
         dataset = None if config.task is None else self._load(config.task)
-        like = TrainConfig(system=config.system, seed=config.seed)
-        if config.task is not None:
-            family = self.bench.config.systems[config.system].system
-            like = completed(like.model_copy(update={"task": config.task}), family)
-        record, _ = self._fit(job, config, apparatus, dataset, like)
+        record, _ = self._fit(job, config, apparatus, dataset, self._like(config))
         return {"twin": record.id, "report": record.report}
+
+    def _like(self, config: FitConfig) -> TrainConfig:
+        """Return the training on whose drives the error of a fit's task is measured."""
+        like = TrainConfig(system=config.system, seed=config.seed)
+        if config.task is None:
+            return like
+        family = self.bench.config.systems[config.system].system
+        return completed(like.model_copy(update={"task": config.task}), family)
+
+    def _known_twin(self, config: TrainConfig) -> TwinRecord | None:
+        """Return the twin that a training names, or a fitted one as it asks for."""
+        t = config.twin
+        if t.id is not None:
+            return self.store.twin(t.id)
+        return self.store.find_twin(
+            system=config.system, kind=t.kind, rows=t.rows, seed=t.seed, bench=self._bench_digest
+        )
 
     def _twin_for(
         self,
@@ -225,14 +250,8 @@ class JobRunner:
         if twin_id is not None:
             record = self.store.twin(twin_id)
             return record, self._load_twin(record, config)
-        wanted: dict[str, str | int] = {
-            "system": config.system,
-            "kind": t.kind,
-            "rows": t.rows,
-            "seed": t.seed,
-        }
-        with self.turns.turn(tuple(wanted.values()), job.stopped):
-            known = self.store.find_twin(**wanted, bench=self._bench_digest)
+        with self.turns.turn((config.system, t.kind, t.rows, t.seed), job.stopped):
+            known = self._known_twin(config)
             if known is not None:
                 return known, self._load_twin(known, config)
             return self._fit(job, config, apparatus, dataset, config)
@@ -250,7 +269,7 @@ class JobRunner:
         drives: Drives | None = None
         if dataset is not None:
             drives = task_drives(like, dataset, apparatus.description)
-        job.rows.plan(t.rows + HELD_OUT_ROWS + (0 if drives is None else len(drives[0])))
+        job.rows.plan(rows_of_fit(t, like, dataset))
         fitted = fit_system_twin(
             t,
             self.bench.new_twin(config.system, t.kind, seed=t.seed),

@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from lab.errors import ConfigError, Conflict, SystemClosed
+from lab.jobs.dry_run import DryRun, JobsAhead
 from lab.jobs.engine import Engine, engine_url
 from lab.jobs.kinds import KINDS, JobConfig, kind_of
 from lab.jobs.news import NewsBoard, wait_for_news
@@ -84,6 +85,20 @@ class JobService:
         if job_id == new_id:
             await asyncio.to_thread(queue_run, self._engine, record)
         return record
+
+    async def dry_run(self, config: JobConfig) -> DryRun:
+        """Say what a job would cost, keep nothing; raise what `submit` raises, and DataError."""
+        config = await asyncio.to_thread(self._runner.completed, config)
+        ahead = await asyncio.to_thread(self._ahead, config.system)
+        return await asyncio.to_thread(self._runner.dry_run, config, ahead)
+
+    def _ahead(self, system: str) -> JobsAhead:
+        left = self._store.unfinished_jobs([self._queue])
+        ids = [record.id for record in left if record.config["system"] == system]
+        live = [self._performer.live.get(job_id) for job_id in ids]
+        told = [job.rows.estimate(None) for job in live if job is not None]
+        rows = [e.rows_planned - e.rows_done for e in told if e.rows_planned is not None]
+        return JobsAhead(len(ids), sum(max(0, n) for n in rows), len(ids) - len(rows))
 
     def _refuse_when_closed(self) -> None:
         if self._closed:

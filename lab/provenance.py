@@ -190,7 +190,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         ),
         *_changed("", then.get("packages"), now.get("packages")),
         *_bench_changes(then.get("bench") or {}, now.get("bench") or {}),
-        *_changed("seed ", then.get("seeds"), now.get("seeds")),
+        *_changed("", then.get("seeds"), now.get("seeds")),
         *_changed("calibration of ", then.get("calibrations"), now.get("calibrations")),
         *_changed("twin ", then.get("twins"), now.get("twins")),
     ]

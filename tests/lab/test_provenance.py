@@ -148,7 +148,7 @@ def test_what_a_rerun_has_other_is_told(found: dict[str, Any]) -> None:
     assert f"torch {found['packages']['torch']} → 99.0" in told
     assert "new none → 1" in told
     assert told[-3:] == [
-        "seed seed 4 → 5",
+        "seed 4 → 5",
         "calibration of optics monday → tuesday",
         "twin abc 000000000000 → 111111111111",
     ]

@@ -68,6 +68,7 @@ def opened(tmp_path):
         with Store(tmp_path) as store, open_bench(bench_config, start=False) as bench:
             async with HardwareScheduler(bench.systems) as scheduler:
                 jobs = JobService(JobRunner(bench, scheduler, store), store, 2)
+                await jobs.open()
                 try:
                     yield Opened(jobs, scheduler, name)
                 finally:

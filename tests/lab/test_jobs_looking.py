@@ -20,7 +20,7 @@ from lab.errors import ConfigError, Conflict, UnknownName
 from lab.jobs.configs import CalibrateConfig, EvaluateConfig
 from lab.jobs.kinds import KINDS, kind_of
 from lab.jobs.live_job import LiveJob
-from lab.jobs.records import FitConfig, JobRecord
+from lab.jobs.records import FitConfig, JobRecord, Order
 from lab.jobs.runner import JobRunner
 from lab.jobs.service import JobService
 from lab.jobs.state_files import checkpoint_file
@@ -54,7 +54,7 @@ class Opened:
     store: Store
 
     async def done(self, config) -> JobRecord:
-        record = await self.jobs.submit(config, "ann")
+        record = await self.jobs.submit(config, Order(client="ann"))
         return await self.ended(record.id)
 
     async def ended(self, job_id: str) -> JobRecord:
@@ -72,7 +72,7 @@ async def opened(folder: Path) -> AsyncIterator[Opened]:
     with Store(folder) as store, open_bench(BENCH, start=False) as bench:
         async with HardwareScheduler(bench.systems) as scheduler:
             jobs = JobService(JobRunner(bench, scheduler, store), store, 2)
-            await jobs.go_on()
+            await jobs.open()
             try:
                 yield Opened(jobs, scheduler, store)
             finally:
@@ -180,7 +180,7 @@ async def test_an_interrupted_look_begins_anew_with_the_same_numbers(tmp_path, p
             async with asyncio.timeout(LIMIT_S):
                 await reached.wait()
             await there.jobs.close()
-        assert there.store.job(job.id).state == "running"
+        assert not there.store.job(job.id).ended
     async with opened(tmp_path) as there:
         assert (await there.ended(job.id)).state == "succeeded"
         assert await there.jobs.metrics(job.id) == told

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+KEY_NUMBERS = 2**63  # streams and indices are below
+
 
 @dataclass(frozen=True)
 class RowKey:

@@ -45,6 +45,7 @@ class Bench:
         protection: Protection = UNPROTECTED,
     ) -> None:
         self.config = config
+        self.digest = config.measurement_digest()
         self.systems = systems
         self.rigs = rigs
         self.protection = protection

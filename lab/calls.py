@@ -1,17 +1,19 @@
 """HTTP calls to a lab service; what it answers as an error is raised as the error that it names."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
 
 import lab.errors
-from lab.errors import ConfigError, LabError, QueueFull
+from lab.errors import ConfigError, DatabaseAway, LabError, QueueFull
 from lab.events import Event, read_events
 from lab.loopback import is_loopback
 from lab.problems import INVALID_REQUEST, problem_type
+from lab.secret import authorisation
 
-_API = "/api/v1"
+API = "/api/v1"
 _TIMEOUT = httpx.Timeout(30.0)
 _PINGED_TIMEOUT = httpx.Timeout(30.0, read=60.0)  # the service pings an idle stream every 15 s
 
@@ -32,14 +34,15 @@ class ServiceError(LabError):
 
 
 class Calls:
-    """The API of the service at `url`, which is told that `name` asks."""
+    """The API of the service at `url`, which is told that `name` asks, and the secret."""
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, secret: str | None = None) -> None:
         self._url = url
         self._http = httpx.Client(
-            base_url=f"{url}{_API}",
-            headers={"Pnnlab-Client": name},
+            base_url=f"{url}{API}",
+            headers={"Pnnlab-Client": name, **authorisation(secret)},
             timeout=_TIMEOUT,
+            follow_redirects=False,  # the secret is for this address only
             # a proxy of the laboratory's network cannot reach this machine's own loopback
             trust_env=not is_loopback(httpx.URL(url).host),
         )
@@ -54,7 +57,7 @@ class Calls:
             response = self._http.request(method, path, **options)
         except httpx.HTTPError as error:
             raise self._no_answer(error) from error
-        if response.is_error:
+        if not response.is_success:
             raise _error(response)
         return response
 
@@ -66,7 +69,7 @@ class Calls:
             with self._http.stream(
                 "GET", path, headers=headers, timeout=_PINGED_TIMEOUT
             ) as response:
-                if response.is_error:
+                if not response.is_success:
                     response.read()
                     raise _error(response)
                 yield from read_events(response.iter_lines())
@@ -78,16 +81,24 @@ class Calls:
 
 
 def _error(response: httpx.Response) -> LabError:
+    return named_error(
+        response.status_code,
+        response.content,
+        f"{response.request.url}: HTTP {response.status_code} {response.reason_phrase}",
+    )
+
+
+def named_error(status: int, content: bytes, otherwise: str) -> LabError:
+    """Return the error that an answer's body names; `otherwise` is the text for one without."""
     try:
-        problem = response.json()
+        problem = json.loads(content)
     except ValueError:
         problem = None
     if not isinstance(problem, dict) or "detail" not in problem:
-        text = f"{response.request.url}: HTTP {response.status_code} {response.reason_phrase}"
-        return ServiceError(text, response.status_code)
+        return ServiceError(otherwise, status)
     kind = _KNOWN.get(str(problem.get("type")))
-    if kind is QueueFull:
-        return QueueFull(problem["detail"], float(problem["retry_after_s"]))
+    if kind is QueueFull or kind is DatabaseAway:
+        return kind(problem["detail"], float(problem["retry_after_s"]))
     if kind is not None:
         return kind(problem["detail"])
-    return ServiceError(str(problem["detail"]), response.status_code, problem)
+    return ServiceError(str(problem["detail"]), status, problem)

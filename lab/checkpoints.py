@@ -1,15 +1,16 @@
 """Checkpoints: from where a training goes on, in files that are whole, verified and few.
 
-A folder belongs to one run. `<step>-<sha256>.pt` holds what the run's future depends on after so
-many steps; the name's digest is that of the content. The newest `KEPT` are kept. One that is
-damaged is passed over, and the one before it is used.
+A folder, on a disk or in a database (`lab.jobs.files`), belongs to one run. `<step>-<sha256>.pt`
+holds what the run's future depends on after so many steps; the name's digest is that of the
+content. The newest `KEPT` are kept. One that is damaged is passed over, and the one before it is
+used.
 """
 
 import hashlib
 import io
 import logging
 import pickle
-import shutil
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,15 @@ from typing import Any
 
 import torch
 
-from lab.errors import CheckpointRefused
-from lab.jobs.data_folder import write_whole
+from lab.errors import CheckpointRefused, DatabaseAway, DataError
+from lab.jobs.files import Files, FolderFiles
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 """Of the states: another number where an older state can no longer be gone on from."""
 KEPT = 3
+_NAME = re.compile(r"\d{10}-[0-9a-f]{64}\.pt")
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,18 @@ class CheckpointFolder:
     the run itself adds: its config, data and twin).
     """
 
-    def __init__(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
-        """Use a folder, which is made when the first checkpoint is kept."""
-        self.folder = folder
+    def __init__(self, files: Path | Files, about: Mapping[str, Any] | None = None) -> None:
+        """Use a folder, which is made when the first checkpoint is kept, or what is like one."""
+        self.files = FolderFiles(files) if isinstance(files, Path) else files
         self.about = {"format": FORMAT, **(about or {})}
 
     def newest(self) -> Checkpoint | None:
         """Return the newest good checkpoint, None where there is none."""
-        for path in reversed(self._paths()):
+        for name in reversed(self._names()):
             try:
-                return _read(path)
-            except (OSError, ValueError) as error:
-                log.warning("checkpoint %s is passed over: %s", path, error)
+                return _read(self.files, name)
+            except (OSError, DataError, ValueError) as error:
+                log.warning("checkpoint %s is passed over: %s", name, error)
         return None
 
     def matching(self, about: Mapping[str, Any]) -> Checkpoint | None:
@@ -72,32 +74,38 @@ class CheckpointFolder:
         content = io.BytesIO()
         torch.save({"step": step, "about": {**self.about, **about}, "state": dict(state)}, content)
         data = content.getbuffer()
-        path = self.folder / f"{step:010d}-{hashlib.sha256(data).hexdigest()}.pt"
+        name = f"{step:010d}-{hashlib.sha256(data).hexdigest()}.pt"
         try:
-            write_whole(path, lambda file: file.write(data))
-        except OSError as error:
-            log.warning("checkpoint %s could not be written: %s", path, error)
+            self.files.write(name, data)
+        except (OSError, DatabaseAway) as error:
+            log.warning("checkpoint %s could not be written: %s", name, error)
             return False
         self._prune()
         return True
 
     def clear(self) -> None:
-        """Delete the folder, if there is one."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete them all; what cannot be deleted is told in the log."""
+        try:
+            self.files.clear()
+        except (OSError, DatabaseAway) as error:
+            log.warning("checkpoints could not be deleted: %s", error)
 
-    def _paths(self) -> list[Path]:
-        """Return the checkpoints' files, the newest last."""
-        return sorted(self.folder.glob("*.pt"), key=lambda path: path.name)
+    def _names(self) -> list[str]:
+        """Return the checkpoints' names, the newest last."""
+        return [name for name in self.files.names() if _NAME.fullmatch(name)]
 
     def _prune(self) -> None:
-        for path in self._paths()[:-KEPT]:
-            path.unlink(missing_ok=True)
+        try:
+            for name in self._names()[:-KEPT]:
+                self.files.delete(name)
+        except (OSError, DatabaseAway) as error:
+            log.warning("old checkpoints could not be deleted: %s", error)
 
 
-def _read(path: Path) -> Checkpoint:
-    """Return a verified checkpoint; raise OSError or ValueError."""
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != path.stem.partition("-")[2]:
+def _read(files: Files, name: str) -> Checkpoint:
+    """Return a verified checkpoint; raise OSError, DataError, DatabaseAway or ValueError."""
+    data = files.read(name)
+    if hashlib.sha256(data).hexdigest() != name.removesuffix(".pt").partition("-")[2]:
         raise ValueError("its content is not what was written")
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

@@ -32,6 +32,7 @@ from lab.held_reservation import HeldReservation
 from lab.jobs.configs import CalibrateConfig, EvaluateConfig
 from lab.jobs.data_folder import write_whole
 from lab.jobs.records import FitConfig
+from lab.secret import checked_secret, secret_of_environment
 from lab.uploading import read_upload
 
 __all__ = ["Client", "ServiceError", "client_name"]
@@ -54,19 +55,35 @@ def client_name() -> str:
     return name.encode("ascii", "replace").decode()
 
 
+def checked_name(name: str | None) -> str:
+    """Return a client's name, the default for None; raise ConfigError unless printable ASCII."""
+    name = client_name() if name is None else name
+    if not (name.isascii() and name.isprintable()):
+        raise ConfigError(f"a client's name is printable ASCII, not {name!r}")
+    return name
+
+
 class Client:
     """A lab service at `url`; blocking, for one thread at a time. Close it, or use `with`."""
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", *, name: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        name: str | None = None,
+        secret: str | None = None,
+    ) -> None:
         """`name` says who asks, whose share of the hardware is used; default: `client_name()`.
 
-        Raises ConfigError for a name that is not printable ASCII.
+        secret: the one that the service shares; default: the environment's, if it has one. Raises
+        ConfigError for a name that is not printable ASCII, or an impossible secret.
         """
         self.url = url.rstrip("/")
-        self.name = client_name() if name is None else name
-        if not (self.name.isascii() and self.name.isprintable()):
-            raise ConfigError(f"a client's name is printable ASCII, not {self.name!r}")
-        self._calls = Calls(self.url, self.name)
+        self.name = checked_name(name)
+        self._secret = (
+            secret_of_environment() if secret is None else checked_secret(secret, "secret")
+        )
+        self._calls = Calls(self.url, self.name, self._secret)
 
     def close(self) -> None:
         """Close the connections."""
@@ -168,7 +185,7 @@ class Client:
         path = f"/systems/{system}/reservation"
         granted = self._object("POST", path, json=body, timeout=_PATIENT_TIMEOUT)
         # a client serves one thread, and the heartbeats have their own
-        return HeldReservation(granted, lambda: Client(self.url, name=self.name))
+        return HeldReservation(granted, self._another)
 
     def heartbeat(self, system: str, number: int) -> dict[str, Any]:
         """Let a reservation live on and return it; raise ReservationLost, UnknownName."""
@@ -327,6 +344,9 @@ class Client:
         content = self._calls.call("GET", f"/jobs/{job_id}/checkpoint").content
         write_whole(Path(path), lambda file: file.write(content))
         return Path(path)
+
+    def _another(self) -> "Client":
+        return Client(self.url, name=self.name, secret=self._secret)
 
     def _once_let_in(self, patience_s: float, path: str, **options: Any) -> httpx.Response:
         """POST until the queue has room; raise QueueFull once patience_s would be over."""

@@ -15,6 +15,7 @@ LabError
 ├── WrongThread         a blocking call on the event loop's own thread
 ├── Stopped             a training run or fit ended early because it was asked to
 ├── Superseded          another process works on the job by now; this one may not write any more
+├── DatabaseAway        database or disk is out of reach; come back in `retry_after_s` seconds
 ├── DataError           a data set that is missing, truncated, altered or unusable
 └── Conflict            the request does not fit the present state (job already ended, ...)
     └── CheckpointRefused  a training would go on from the checkpoint of another one
@@ -87,6 +88,17 @@ class Stopped(LabError):
 
 class Superseded(LabError):
     """Another process works on the job by now; this one may not write any more."""
+
+
+class DatabaseAway(LabError):
+    """Nothing can be written or read now, for a reason that may pass: full disk, no connection."""
+
+    def __init__(self, reason: str, retry_after_s: float) -> None:
+        super().__init__(
+            f"the database is out of reach ({reason}); try again in {retry_after_s:.0f} s"
+        )
+        self.reason = reason
+        self.retry_after_s = retry_after_s
 
 
 class DataError(LabError):

@@ -24,6 +24,7 @@ from server.routes import (
     twins,
 )
 from server.routes.access import problems
+from server.shared_secret import SharedSecret
 
 PREFIX = "/api/v1"
 MAX_BODY_BYTES = 16 * 2**20
@@ -37,13 +38,14 @@ def create_app(
     workers: int = 2,
     max_body_bytes: int = MAX_BODY_BYTES,
     local_only: bool = False,
+    secret: str | None = None,
 ) -> FastAPI:
     """Return the app that serves a bench; its lifespan opens and closes everything.
 
     bench: the bench, or its file. data_dir: database, uploads, checkpoints and twins; one service
     at a time. database_url: where the database is, if not there. workers: jobs that run at once.
     max_body_bytes: of a pass; larger ones get 413. local_only: answer under the loopback's names
-    and addresses only.
+    and addresses only. secret: what every request but for `/healthz` has to show, if there is one.
     """
 
     @asynccontextmanager
@@ -64,6 +66,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.max_body_bytes = max_body_bytes
+    app.add_middleware(SharedSecret, secret=secret)
     app.add_middleware(Doorkeeper, local_only=local_only, max_body_bytes=max_body_bytes)
     add_error_handlers(app)
     lab_parts = (systems, stop, reservations, passes, datasets)

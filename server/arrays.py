@@ -8,13 +8,14 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from drivers.row_key import KEY_NUMBERS, RowKey
 from lab.measurement import ForwardPass, Measurement
 from lab.npy import UNREADABLE, read_npy_header
 from server.errors import InvalidRequest, field_errors
@@ -22,6 +23,12 @@ from server.views import PassOptions, PassRequest
 
 JSON = "application/json"
 NPZ = "application/x-npz"
+_KEY_PARTS = {
+    "key_stream": ("iu", KEY_NUMBERS),
+    "key_index": ("iu", KEY_NUMBERS),
+    "key_time_s": ("fiu", math.inf),
+}
+"""What a RowKey consists of, in its order: kinds of dtype, and below which number it is, from 0."""
 JSON_LIMIT = 2**20  # reading JSON holds up the whole service, about 10 ms per MiB
 
 
@@ -34,18 +41,22 @@ def pass_from_json(system: str, body: bytes, client: str) -> ForwardPass:
         text = "; ".join(f"{e['pointer']}: {e['detail']}" for e in errors)
         raise InvalidRequest(text, errors) from error
     x, theta = _regular("x", request.x), _regular("theta", request.theta)
-    return _pass(system, x, theta, request, client)
+    given = {name: getattr(request, name) for name in _KEY_PARTS}
+    keys = _row_keys({name: part for name, part in given.items() if part is not None})
+    return _pass(system, x, theta, keys, request, client)
 
 
 def _pass(
     system: str,
     x: NDArray[np.float64],
     theta: NDArray[np.float64],
+    keys: list[RowKey] | None,
     options: PassOptions,
     client: str,
 ) -> ForwardPass:
-    plain = options.model_dump(include=set(PassOptions.model_fields))
-    return ForwardPass(system, x, theta, **{**plain, "client": options.client or client})
+    plain = options.model_dump(include=set(PassOptions.model_fields) - {"attempt"})
+    plain["client"] = options.client or client
+    return ForwardPass(system, x, theta, keys, **plain)
 
 
 def _regular(name: str, rows: list[list[float]]) -> NDArray[np.float64]:
@@ -58,19 +69,24 @@ def _regular(name: str, rows: list[list[float]]) -> NDArray[np.float64]:
 def pass_from_npz(
     system: str, body: bytes, options: PassOptions, client: str, max_bytes: int
 ) -> ForwardPass:
-    """Read x and theta of an npz archive (at most `max_bytes` unpacked); raise InvalidRequest."""
+    """Read rows, with their keys, of an npz archive (at most `max_bytes` unpacked).
+
+    Raises InvalidRequest.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             sizes = {info.filename: info.file_size for info in archive.infolist()}
             if sum(sizes.values()) > max_bytes:
                 raise InvalidRequest(f"the archive unpacks to more than {max_bytes} bytes")
-            x, theta = (_member(archive, sizes, name) for name in ("x", "theta"))
+            x, theta = (_member(archive, sizes, name).astype(np.float64) for name in ("x", "theta"))
+            given = [name for name in _KEY_PARTS if f"{name}.npy" in sizes]
+            keys = _row_keys({name: _key_part(archive, sizes, name) for name in given})
     except UNREADABLE as error:
         raise InvalidRequest(f"the body is no npz archive ({error})") from error
-    return _pass(system, x, theta, options, client)
+    return _pass(system, x, theta, keys, options, client)
 
 
-def _member(archive: zipfile.ZipFile, sizes: dict[str, int], name: str) -> NDArray[np.float64]:
+def _member(archive: zipfile.ZipFile, sizes: dict[str, int], name: str) -> NDArray[Any]:
     if f"{name}.npy" not in sizes:
         raise _unreadable(name, "the archive has no such array")
     try:
@@ -80,7 +96,7 @@ def _member(archive: zipfile.ZipFile, sizes: dict[str, int], name: str) -> NDArr
     return _array(name, content)
 
 
-def _array(name: str, content: bytes) -> NDArray[np.float64]:
+def _array(name: str, content: bytes) -> NDArray[Any]:
     """Read one npy file; its header is checked against its length before any memory is taken."""
     file = io.BytesIO(content)
     try:
@@ -91,7 +107,37 @@ def _array(name: str, content: bytes) -> NDArray[np.float64]:
     if dtype.kind not in "fiu" or math.prod(shape) * dtype.itemsize != len(data):
         raise _unreadable(name, f"shape {shape} of {dtype} does not fit {len(data)} bytes")
     flat = np.frombuffer(data, dtype)
-    return flat.reshape(shape, order="F" if fortran else "C").astype(np.float64)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _key_part(archive: zipfile.ZipFile, sizes: dict[str, int], name: str) -> list[Any]:
+    """Read one part of the rows' keys, (rows,), with its own type and range."""
+    array = _member(archive, sizes, name)
+    if array.ndim != 1:
+        raise _unreadable(name, f"shape {array.shape} is not (rows,)")
+    kinds, most = _KEY_PARTS[name]
+    if array.dtype.kind not in kinds:
+        raise _unreadable(name, f"{array.dtype} is not {'an integer' if kinds == 'iu' else 'real'}")
+    if kinds == "fiu":
+        array = array.astype(np.float64)
+    values: list[Any] = array.tolist()
+    for value in values:
+        if not 0 <= value < most:
+            raise _unreadable(name, f"{value} is outside 0 to {most}")
+    return values
+
+
+def _row_keys(parts: Mapping[str, Sequence[Any]]) -> list[RowKey] | None:
+    """Return the rows' keys of their parts; None of none."""
+    if not parts:
+        return None
+    for name in _KEY_PARTS:
+        if name not in parts:
+            raise _unreadable(name, f"is needed beside {', '.join(parts)}")
+    if len({len(part) for part in parts.values()}) > 1:
+        lengths = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
+        raise _unreadable("key_stream", f"the parts of the keys differ in length: {lengths}")
+    return [RowKey(*key) for key in zip(*(parts[name] for name in _KEY_PARTS), strict=True)]
 
 
 def _unreadable(name: str, reason: str) -> InvalidRequest:

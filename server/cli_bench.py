@@ -15,6 +15,7 @@ import typer
 from lab.bench_config import BenchConfig, load_bench
 from lab.errors import ConfigError
 from lab.loopback import is_loopback
+from lab.secret import secret_of_environment
 from server.interrupts import ended_by_signals
 
 DEFAULT_BENCH = Path("bench.toml")
@@ -33,29 +34,42 @@ def serve(
         "pnnlab-data"
     ),
     workers: Annotated[int, typer.Option(min=1, max=64, help="Jobs that run at once.")] = 2,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let other machines drive it without a secret.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Serve a bench over HTTP until SIGINT or SIGTERM; the instruments end in their safe state."""
     path = find_bench(bench)
     config = load_bench(path)
+    secret = secret_of_environment()
+    if secret is None and not is_loopback(host):
+        _refuse_strangers(host, insecure)
     from server.app import create_app
     from server.serve import serve as run
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    if not is_loopback(host):
-        typer.echo(
-            f"pnnlab: warning: {host} is reachable from other machines, and the service asks "
-            "nobody who they are: whoever reaches it can drive the instruments",
-            err=True,
-        )
 
     def ready(url: str) -> None:
         line = json.dumps({"url": url, "bench": config.name})
         # for a program that reads this through a pipe, hence flushed (echo does)
         typer.echo(line if as_json else f"pnnlab: bench {config.name} ready at {url}")
 
-    app = create_app(path, data_dir=data, workers=workers, local_only=is_loopback(host))
+    app = create_app(
+        path, data_dir=data, workers=workers, local_only=is_loopback(host), secret=secret
+    )
     run(app, host, port, ready)
+
+
+def _refuse_strangers(host: str, insecure: bool) -> None:
+    """Raise ConfigError for an address that others reach without a secret, or only warn."""
+    reachable = (
+        f"{host} is reachable from other machines, and without PNNLAB_SECRET the service asks "
+        "nobody who they are: whoever reaches it can drive the instruments"
+    )
+    if not insecure:
+        raise ConfigError(f"{reachable}; set it, or say --insecure")
+    typer.echo(f"pnnlab: warning: {reachable}", err=True)
 
 
 def check(

@@ -1,6 +1,7 @@
 """What is refused before a request is looked at: web pages of other origins, and large bodies.
 
-The service knows no users yet and trusts whoever reaches it. A browser on the same machine reaches
+The service knows no users yet and trusts whoever reaches it and knows its secret, if it has one
+(`server.shared_secret`). A browser on the same machine reaches
 it too, on behalf of whatever page is open there; pages must not drive the instruments.
 """
 

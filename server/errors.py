@@ -30,6 +30,7 @@ from lab.errors import (
     CheckpointRefused,
     ConfigError,
     Conflict,
+    DatabaseAway,
     DataError,
     DeadlineMissed,
     LabError,
@@ -76,6 +77,7 @@ STATUS: dict[type[Exception], int] = {
     SystemStopped: 503,
     NotPermitted: 503,
     SystemClosed: 503,
+    DatabaseAway: 503,
     DataError: 500,
     WrongThread: 500,
     LabError: 500,
@@ -146,8 +148,8 @@ def status_problem(status: int, detail: str) -> JSONResponse:
 async def _known(request: Request, error: Exception) -> JSONResponse:
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
     extra: dict[str, Any] = {}
-    if isinstance(error, QueueFull):
-        return _full(error)
+    if isinstance(error, QueueFull | DatabaseAway):
+        return _later(error, status)
     if isinstance(error, DriverError):
         extra["instrument"] = error.instrument
     if isinstance(error, LimitError):
@@ -157,10 +159,10 @@ async def _known(request: Request, error: Exception) -> JSONResponse:
     return problem_response(status, problem_type(type(error)), str(error), **extra)
 
 
-def _full(error: QueueFull) -> JSONResponse:
+def _later(error: QueueFull | DatabaseAway, status: int) -> JSONResponse:
     """Say when to come back: to the second in the header, as HTTP has it, exactly in the body."""
-    kind, after_s = problem_type(QueueFull), error.retry_after_s
-    response = problem_response(STATUS[QueueFull], kind, error.reason, retry_after_s=after_s)
+    kind, after_s = problem_type(type(error)), error.retry_after_s
+    response = problem_response(status, kind, error.reason, retry_after_s=after_s)
     response.headers["Retry-After"] = str(math.ceil(after_s))
     return response
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -9,11 +10,14 @@ from pathlib import Path
 
 from lab.bench import Bench, open_bench
 from lab.bench_config import BenchConfig
+from lab.errors import DatabaseAway
 from lab.jobs.data_folder import hold_folder
 from lab.jobs.runner import JobRunner
 from lab.jobs.service import JobService
 from lab.jobs.store import Store
 from lab.scheduling.scheduler import HardwareScheduler
+
+log = logging.getLogger(__name__)
 
 # What jobs import on first use. Importing takes the interpreter for long stretches, so it is done
 # before the service is ready and not while it answers.
@@ -73,4 +77,7 @@ def _open(
 async def _release_shots(lab: RunningLab) -> None:
     """Write where the shot numbers ended; only after the last row, hence after `stop`."""
     next_shots = {status.name: status.next_shot for status in lab.scheduler.statuses()}
-    await asyncio.to_thread(lab.store.release_shots, next_shots)
+    try:
+        await asyncio.to_thread(lab.store.impatient().release_shots, next_shots)
+    except DatabaseAway as away:
+        log.warning("the shot numbers will have a gap: %s", away)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from drivers.row_key import KEY_NUMBERS
 from drivers.spec import ArraySpec
 from lab.measurement import OnFault
 from lab.scheduling.reservations import TTL_S
@@ -14,7 +15,7 @@ from lab.systems.base import SystemDescription
 
 
 class ArrayView(BaseModel):
-    """One array: shape of a row, inclusive range and unit."""
+    """One array: shape of a row, inclusive range and unit, what is sent of a value."""
 
     name: str
     unit: str
@@ -22,6 +23,7 @@ class ArrayView(BaseModel):
     low: float
     high: float
     dtype: str
+    decimals: int | None
 
     @classmethod
     def of(cls, spec: ArraySpec) -> "ArrayView":
@@ -30,19 +32,32 @@ class ArrayView(BaseModel):
 
 
 class SystemView(BaseModel):
-    """One system: its arrays in physical units, the real time of a row, its health."""
+    """One system: its arrays in physical units, the real time of a row, its health.
+
+    drives: what x and theta are. family: the bench file's `system`. bench: checksum of all in the
+    bench file that may change what is measured.
+    """
 
     name: str
     x: ArrayView
     theta: ArrayView
     y: ArrayView
     row_time_s: float
+    drives: Literal["channels", "series"]
+    family: str
+    bench: str
     simulated: bool
     status: SystemStatus
 
     @classmethod
     def of(
-        cls, description: SystemDescription, status: SystemStatus, *, simulated: bool
+        cls,
+        description: SystemDescription,
+        status: SystemStatus,
+        *,
+        family: str,
+        bench: str,
+        simulated: bool,
     ) -> "SystemView":
         """Show a system."""
         return cls(
@@ -51,6 +66,9 @@ class SystemView(BaseModel):
             theta=ArrayView.of(description.theta),
             y=ArrayView.of(description.y),
             row_time_s=description.row_time_s,
+            drives=description.drives,
+            family=family,
+            bench=bench,
             simulated=simulated,
             status=status,
         )
@@ -80,6 +98,8 @@ class StopView(BaseModel):
 CLIENT_LENGTH = 200
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+KeyNumber = Annotated[int, Field(ge=0, lt=KEY_NUMBERS)]
+KeyTime = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class PassOptions(BaseModel):
@@ -90,6 +110,8 @@ class PassOptions(BaseModel):
     timeout_s: longest time from the first row to the last. repeatable: whether rows that a fault
     interrupted may be measured once more. on_fault: while the system is faulted, wait for its
     recovery, or fail at once. reservation: the number of the reservation under which it runs.
+    job: what the rows are part of; one client's jobs take turns. attempt: which attempt at the job
+    measures; not looked at yet. depth: of one job's passes the deepest goes first.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -101,13 +123,22 @@ class PassOptions(BaseModel):
     repeatable: bool = True
     on_fault: OnFault = "wait"
     reservation: int | None = None
+    job: str = Field("", max_length=CLIENT_LENGTH)
+    attempt: int = Field(0, ge=0)
+    depth: int = Field(0, ge=0, le=2**31 - 1)
 
 
 class PassRequest(PassOptions):
-    """Rows for one system in physical units: x (rows, ...) and theta (rows, ...)."""
+    """Rows for one system in physical units: x (rows, ...) and theta (rows, ...).
+
+    key_stream, key_index, key_time_s (rows,): the rows' keys, on a simulated bench; all or none.
+    """
 
     x: list[list[float]]
     theta: list[list[float]]
+    key_stream: list[KeyNumber] | None = None
+    key_index: list[KeyNumber] | None = None
+    key_time_s: list[KeyTime] | None = None
 
 
 class MeasurementView(BaseModel):

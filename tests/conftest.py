@@ -1,10 +1,13 @@
 """What tests of all packages share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+import postgres
 
 # the arithmetic here is small: more threads only fight over the cores
 torch.set_num_threads(1)
@@ -25,3 +28,26 @@ def data_folder() -> Path:
     if not Path(folder).is_dir():
         pytest.skip(f"needs the real data files: PNNLAB_DATA={folder} is no folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def _postgres() -> str | None:
+    return postgres.why_not()
+
+
+@pytest.fixture
+def postgres_url(_postgres: str | None) -> Iterator[str]:
+    """Return the URL of an empty PostgreSQL database, or skip the test where there is no server."""
+    if _postgres is not None:
+        pytest.skip(_postgres)
+    with postgres.open_database() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """Run a test on both databases; return a URL for `Store`, None for its file of SQLite."""
+    if request.param == "sqlite":
+        return None
+    url: str = request.getfixturevalue("postgres_url")
+    return url

@@ -9,11 +9,13 @@ from lab.datasets.array_files import check_size, read_arrays
 from lab.datasets.arrays import build_dataset
 from lab.datasets.base import Dataset
 from lab.errors import DataError, UnknownName
-from lab.jobs.data_folder import write_whole
+from lab.jobs.files import Files
 
 ID_LENGTH = 16  # hexadecimal digits of the content's sha256
 UPLOAD = "upload:"
+UPLOADS = "datasets"  # folder of the uploads among the service's files
 FILE = "file:"
+_INFO = ".json"
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,6 @@ class DatasetInfo:
     talkers: bool
 
 
-def uploads_folder(folder: Path) -> Path:
-    """Return where the uploads lie in a service's data folder."""
-    return folder / "datasets"
-
-
 def load_file(path: Path) -> Dataset:
     """Read and check a local npz or CSV file; raise DataError that names it and the reason."""
     try:
@@ -49,7 +46,7 @@ def load_file(path: Path) -> Dataset:
     return build_dataset(read_arrays(content, str(path)), path.name, str(path))
 
 
-def keep_upload(uploads: Path, content: bytes, name: str) -> DatasetInfo:
+def keep_upload(uploads: Files, content: bytes, name: str) -> DatasetInfo:
     """Check an npz or CSV file and keep it; the same content is kept once, under its last name.
 
     Raises DataError that names `name` and the reason; nothing is kept then.
@@ -57,55 +54,53 @@ def keep_upload(uploads: Path, content: bytes, name: str) -> DatasetInfo:
     dataset = build_dataset(read_arrays(content, name), name, name)
     digest = hashlib.sha256(content).hexdigest()[:ID_LENGTH]
     info = _info(f"{UPLOAD}{digest}", dataset)
-    write_whole(_content_file(uploads, digest), lambda file: file.write(content))
+    uploads.write(_content_file(digest), content)
     # the description last: an upload is there when this is
-    description = json.dumps(asdict(info)).encode()
-    write_whole(_info_file(uploads, digest), lambda file: file.write(description))
+    uploads.write(_info_file(digest), json.dumps(asdict(info)).encode())
     return info
 
 
-def find_upload(uploads: Path, task: str) -> DatasetInfo:
+def find_upload(uploads: Files, task: str) -> DatasetInfo:
     """Return what is known of an upload; raise UnknownName."""
     digest = task.removeprefix(UPLOAD)
-    path = _info_file(uploads, digest)
     try:
-        return _read_info(path)
+        return _read_info(uploads, _info_file(digest))
     except FileNotFoundError:
         raise UnknownName(f"task '{task}': this service has no such upload") from None
 
 
-def list_uploads(uploads: Path) -> list[DatasetInfo]:
+def list_uploads(uploads: Files) -> list[DatasetInfo]:
     """List the uploads, by name."""
     return sorted(
-        (_read_info(path) for path in uploads.glob("*.json")),
+        (_read_info(uploads, name) for name in uploads.names() if name.endswith(_INFO)),
         key=lambda info: (info.name, info.task),
     )
 
 
-def load_upload(uploads: Path, task: str) -> Dataset:
+def load_upload(uploads: Files, task: str) -> Dataset:
     """Return the data of an upload; raise UnknownName, or DataError for an altered file."""
     info = find_upload(uploads, task)
     digest = task.removeprefix(UPLOAD)
-    path = _content_file(uploads, digest)
+    name = _content_file(digest)
     try:
-        content = path.read_bytes()
+        content = uploads.read(name)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{name}: cannot be read ({error.strerror or error})") from error
     if hashlib.sha256(content).hexdigest()[:ID_LENGTH] != digest:
-        raise DataError(f"{path}: altered, its sha256 does not begin with {digest}")
+        raise DataError(f"{name}: altered, its sha256 does not begin with {digest}")
     return build_dataset(read_arrays(content, info.name), info.name, info.name)
 
 
-def _content_file(uploads: Path, digest: str) -> Path:
-    return uploads / f"{digest}.data"
+def _content_file(digest: str) -> str:
+    return f"{digest}.data"
 
 
-def _info_file(uploads: Path, digest: str) -> Path:
-    return uploads / f"{digest}.json"
+def _info_file(digest: str) -> str:
+    return f"{digest}{_INFO}"
 
 
-def _read_info(path: Path) -> DatasetInfo:
-    fields = json.loads(path.read_text(encoding="utf-8"))
+def _read_info(uploads: Files, name: str) -> DatasetInfo:
+    fields = json.loads(uploads.read(name))
     return DatasetInfo(**{**fields, "classes": tuple(fields["classes"])})
 
 

@@ -10,6 +10,7 @@ from lab.datasets.mnist import load_mnist
 from lab.datasets.own import FILE, UPLOAD, DatasetInfo, load_file, load_upload
 from lab.datasets.vowels import ALL_VOWELS, VOWELS, load_vowels, load_vowels12
 from lab.errors import DataError, UnknownName
+from lab.jobs.files import Files
 
 _DIGITS = tuple("0123456789")
 PUBLISHED = (
@@ -28,7 +29,7 @@ def load(
     folder: Path | str | None = None,
     base_url: str | None = None,
     cache: Path | str | None = None,
-    uploads: Path | None = None,
+    uploads: Files | None = None,
 ) -> Dataset:
     """Return the data of a task: one of `lab.config.TASKS`, `file:PATH` or `upload:ID`.
 

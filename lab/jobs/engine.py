@@ -120,12 +120,14 @@ class Engine:
         DBOS.destroy(destroy_registry=True)
 
 
-def engine_url(folder: Path, url: str | None) -> str:
+def engine_url(folder: Path, store: sa.URL) -> str:
     """Return where the engine keeps its runs: in the store's database, or in a file of its own.
 
     SQLite has one writer at a time, so that two files disturb each other less than one.
     """
-    return url or f"sqlite:///{folder / 'engine.sqlite'}"
+    if store.get_backend_name() == "sqlite":
+        return f"sqlite:///{folder / 'engine.sqlite'}"
+    return store.render_as_string(hide_password=False)
 
 
 def _name(job_id: str, run: int) -> str:

@@ -19,7 +19,8 @@ class LiveJob:
 
     The job's threads call `check`, `pause`, `stopped`, `metric`, `tell` and keep in `pass_ids` the
     passes that are under way; the rest belongs to the loop.
-    rows: what it has measured, for any thread. ends_as: in which state it ends if it is stopped,
+    store: for the job's threads: it waits for disk and database until the job is to end. rows: what
+    it has measured, for any thread. ends_as: in which state it ends if it is stopped,
     and why; None: it does not end, but goes on elsewhere or later. at_once: it is not to take a
     checkpoint first. deadline: the timer of its deadline.
     """
@@ -40,7 +41,7 @@ class LiveJob:
         self.deadline: asyncio.TimerHandle | None = None
         self.pass_ids: set[str] = set()
         self._stop = threading.Event()
-        self._store = store
+        self.store = store.patient(self.pause)
         self._steps = 0
         self._board = board
 
@@ -72,7 +73,7 @@ class LiveJob:
     def metric(self, metric: Mapping[str, Any]) -> None:
         """Keep one metric under the next step number, and tell the watchers."""
         self._steps += 1
-        self._store.add_metric(self.id, self._steps, metric, self.attempt)
+        self.store.add_metric(self.id, self._steps, metric, self.attempt)
         self.tell()
 
     def tell(self) -> None:

@@ -25,9 +25,9 @@ from twins.base import frozen
 _WITHOUT_PHYSICS = ("identity", "identity_clamped")
 
 
-def start_anew(store: Store, job: LiveJob) -> None:
+def start_anew(job: LiveJob) -> None:
     """Forget what a job told before it was interrupted: it tells it again."""
-    store.drop_metrics(job.id, 0, job.attempt)
+    job.store.drop_metrics(job.id, 0, job.attempt)
     job.go_on_after(0, 0)
 
 
@@ -36,7 +36,6 @@ def run_calibration(
     config: CalibrateConfig,
     rows: CalibrationRows,
     apparatus: Apparatus,
-    store: Store,
     scheduler: HardwareScheduler,
 ) -> dict[str, Any]:
     """Calibrate, and name the calibration in force where the config says so.
@@ -44,7 +43,7 @@ def run_calibration(
     It is compared with the newest that had ended when this one first started. Raises Conflict,
     after measuring, where the system is reserved by then.
     """
-    before = store.last_calibration(config.system, job.started_s)
+    before = job.store.last_calibration(config.system, job.started_s)
     job.rows.plan(rows_to_calibrate(config))
     job.rows.start_pace()
     found = calibrate(
@@ -97,7 +96,7 @@ def evaluated_training(config: EvaluateConfig, store: Store) -> TrainConfig:
         )
     if like.control in _WITHOUT_PHYSICS:
         raise ConfigError(f"job: job '{config.job}' trained with control '{like.control}'")
-    if record.state != "succeeded" or not checkpoint_file(store.folder, config.job).is_file():
+    if record.state != "succeeded":
         raise Conflict(f"job {config.job} has no trained network: it is {record.state}")
     return like
 
@@ -107,12 +106,11 @@ def run_evaluation(
     config: EvaluateConfig,
     load: Callable[[str], Dataset],
     apparatus: Apparatus,
-    store: Store,
     bench: Bench,
 ) -> dict[str, Any]:
     """Test a trained network; raise what `evaluated_training` raises."""
-    evaluated_training(config, store)
-    trained = _trained(config, store, bench)
+    evaluated_training(config, job.store)
+    trained = _trained(config, job.store, bench)
     dataset = load(trained.config.task)
     job.rows.plan(rows_to_evaluate(config, trained.config, dataset))
     job.rows.start_pace()
@@ -121,7 +119,7 @@ def run_evaluation(
 
 
 def _trained(config: EvaluateConfig, store: Store, bench: Bench) -> Trained:
-    state = load_state(checkpoint_file(store.folder, config.job))
+    state = load_state(store.files, checkpoint_file(config.job))
     like = TrainConfig.model_validate(state["config"])
     twin = bench.new_twin(like.system, state["twin_kind"])
     twin.load_state_dict(state["twin"])

@@ -12,6 +12,7 @@ from lab.errors import (
     CheckpointRefused,
     DeadlineMissed,
     LabError,
+    Stopped,
     Superseded,
     SystemStopped,
     UnknownName,
@@ -33,20 +34,20 @@ _DEATHS = 10  # of its process in a row, without a metric in between
 class Performer:
     """The jobs that this process works on; made on the event loop.
 
-    live: by id. Once `closed` it works on no others.
+    live: by id. Once it is told to close it works on no others.
     """
 
     def __init__(self, runner: JobRunner, store: Store, board: NewsBoard, host: str) -> None:
         """Do the work with `runner`, in the name of `host`."""
         self.live: dict[str, LiveJob] = {}
-        self.closed = False
         self._runner = runner
-        self._store = store
+        self._store = store.patient(self._wait_unless_closed)
         self._board = board
         self._host = host
         self._missing: set[asyncio.Task[None]] = set()
         self._working = 0
         self._changed = threading.Condition()
+        self._closing = threading.Event()
 
     def perform(self, job_id: str, run: int) -> None:
         """Work on a run until its job has ended, or is to go on elsewhere or later.
@@ -56,14 +57,21 @@ class Performer:
         self._count(1)
         try:
             self._perform(job_id, run)
-        except Superseded as error:
-            log.warning("%s", error)
+        except (Superseded, Stopped) as error:
+            log.warning("job %s: %s", job_id, error)
         except Exception:
             # the store failed: nothing can be kept, and the sweeper queues the job again
             log.exception("job %s: its state could not be written", job_id)
         finally:
             self._board.tell(job_id)
             self._count(-1)
+
+    def _wait_unless_closed(self, seconds: float) -> None:
+        """Wait, in a job's thread, for the database; raise Stopped when the service is closed."""
+        if self._closing.wait(seconds):
+            raise Stopped(
+                "it goes on later: the service stopped while the database was out of reach"
+            )
 
     def _count(self, change: int) -> None:
         with self._changed:
@@ -77,7 +85,7 @@ class Performer:
     def _perform(self, job_id: str, run: int) -> None:
         # one core per job: threads of torch's own would only take it from the siblings
         torch.set_num_threads(1)
-        record = None if self.closed else self._store.claim_job(job_id, run, self._host)
+        record = None if self._closing.is_set() else self._store.claim_job(job_id, run, self._host)
         if record is None:
             return
         job = self._accepted(record)
@@ -85,7 +93,7 @@ class Performer:
             return
         self.live[job_id] = job
         try:
-            if self.closed:  # since the claim
+            if self._closing.is_set():  # since the claim
                 job.stop("the service stopped", None)
             job.on_loop(lambda: self._watch_deadline(job))
             job.tell()
@@ -150,9 +158,13 @@ class Performer:
         # a copy at once: the job's threads change the set
         await asyncio.gather(*(self._cancel_pass(job, p) for p in tuple(job.pass_ids)))
 
+    def refuse(self) -> None:
+        """Work on no more jobs than there are."""
+        self._closing.set()
+
     async def close(self) -> None:
         """Work on no more jobs, and wait until none is worked on, which whoever stops them sees."""
-        self.closed = True
+        self.refuse()
         await asyncio.gather(*self._missing)
         await asyncio.to_thread(self._wait_until_idle)
 

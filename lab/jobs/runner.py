@@ -15,7 +15,7 @@ from lab.calibration_rows import calibration_rows
 from lab.checkpoints import CheckpointFolder
 from lab.config import DIGITAL_METHODS, TrainConfig
 from lab.datasets import Dataset, load
-from lab.datasets.own import FILE, UPLOAD, find_upload, uploads_folder
+from lab.datasets.own import FILE, UPLOAD, UPLOADS, find_upload
 from lab.errors import ConfigError, DataError, DeadlineMissed, UnknownName
 from lab.jobs.configs import CalibrateConfig, EvaluateConfig
 from lab.jobs.dry_run import DryRun, JobsAhead, Known, dry_run
@@ -26,6 +26,7 @@ from lab.jobs.live_job import LiveJob, Turns
 from lab.jobs.looking import evaluated_training, run_calibration, run_evaluation, start_anew
 from lab.jobs.records import FitConfig, JobRecord, TwinRecord
 from lab.jobs.state_files import (
+    CHECKPOINTS,
     checkpoint_file,
     checkpoints_folder,
     load_state,
@@ -75,12 +76,14 @@ class JobRunner:
                 return self._train(job, config)
             case FitConfig():
                 return self._fit_only(job, config)
-        start_anew(self.store, job)
+        start_anew(job)
         apparatus = open_apparatus(self.bench, config.system, self._measurer(job, config))
         if isinstance(config, EvaluateConfig):
-            return run_evaluation(job, config, self._load, apparatus, self.store, self.bench)
+            return run_evaluation(
+                job, config, partial(self._load, job.store), apparatus, self.bench
+            )
         rows = calibration_rows(self.bench.system(config.system))
-        return run_calibration(job, config, rows, apparatus, self.store, self.scheduler)
+        return run_calibration(job, config, rows, apparatus, self.scheduler)
 
     def recovered(self, record: JobRecord) -> JobConfig:
         """Return the config of a job that is to go on; raise what `check` raises, or ValueError."""
@@ -90,17 +93,18 @@ class JobRunner:
 
     def forget_checkpoints(self, job_id: str) -> None:
         """Delete that from which a job could go on."""
-        self._checkpoints(job_id).clear()
+        self._checkpoints(job_id, self.store).clear()
 
     def tidy(self) -> None:
         """Delete the checkpoints of jobs that have succeeded."""
-        for folder in self.store.folder.glob("checkpoints/*/"):
+        names = self.store.files.under(CHECKPOINTS).names()
+        for job_id in {folder for folder, slash, _ in (n.partition("/") for n in names) if slash}:
             with suppress(UnknownName):
-                if self.store.job(folder.name).state == "succeeded":
-                    self.forget_checkpoints(folder.name)
+                if self.store.job(job_id).state == "succeeded":
+                    self.forget_checkpoints(job_id)
 
-    def _checkpoints(self, job_id: str) -> CheckpointFolder:
-        folder = checkpoints_folder(self.store.folder, job_id)
+    def _checkpoints(self, job_id: str, store: Store) -> CheckpointFolder:
+        folder = store.files_without_waiting.under(checkpoints_folder(job_id))
         return CheckpointFolder(folder, {"bench": self._bench_digest})
 
     def completed(self, config: JobConfig) -> JobConfig:
@@ -124,8 +128,8 @@ class JobRunner:
         """Say what a complete config would cost; raise what `check` and its data raise."""
         self.check(config)
         known = Known(
-            load=self._load,
-            find_twin=self._known_twin,
+            load=partial(self._load, self.store),
+            find_twin=partial(self._known_twin, self.store),
             like=self._like,
             trained=lambda wanted: evaluated_training(wanted, self.store),
         )
@@ -169,10 +173,10 @@ class JobRunner:
                 "the task that the upload answers"
             )
         if task is not None and task.startswith(UPLOAD):
-            find_upload(uploads_folder(self.store.folder), task)
+            find_upload(self.store.files.under(UPLOADS), task)
 
-    def _load(self, task: str) -> Dataset:
-        return load(task, uploads=uploads_folder(self.store.folder))
+    def _load(self, store: Store, task: str) -> Dataset:
+        return load(task, uploads=store.files.under(UPLOADS))
 
     def _check_twin(self, system: str, record: TwinRecord) -> None:
         if record.system != system:
@@ -186,12 +190,12 @@ class JobRunner:
             )
 
     def _train(self, job: LiveJob, config: TrainConfig) -> dict[str, Any]:
-        dataset = self._load(config.task)
+        dataset = self._load(job.store, config.task)
         apparatus = open_apparatus(self.bench, config.system, self._measurer(job, config))
         job.rows.plan(rows_to_measure(config, dataset))
-        checkpoints = self._checkpoints(job.id)
+        checkpoints = self._checkpoints(job.id, job.store)
         known = checkpoints.newest()
-        go_back(self.store, job, known)
+        go_back(job.store, job, known)
         twin_id = config.twin.id if known is None else known.about["twin_id"]
         record, fitted = self._twin_for(job, config, dataset, apparatus, twin_id)
         checkpoints.about["twin_id"] = record.id
@@ -211,12 +215,12 @@ class JobRunner:
         return {**result.as_dict(), "twin": record.id}
 
     def _fit_only(self, job: LiveJob, config: FitConfig) -> dict[str, Any]:
-        go_back(self.store, job, None)
-        done = self.store.find_twin(job=job.id)
+        go_back(job.store, job, None)
+        done = job.store.find_twin(job=job.id)
         if done is not None:
             return {"twin": done.id, "report": done.report}
         apparatus = open_apparatus(self.bench, config.system, self._measurer(job, config))
-        dataset = None if config.task is None else self._load(config.task)
+        dataset = None if config.task is None else self._load(job.store, config.task)
         record, _ = self._fit(job, config, apparatus, dataset, self._like(config))
         return {"twin": record.id, "report": record.report}
 
@@ -228,12 +232,12 @@ class JobRunner:
         family = self.bench.config.systems[config.system].system
         return completed(like.model_copy(update={"task": config.task}), family)
 
-    def _known_twin(self, config: TrainConfig) -> TwinRecord | None:
+    def _known_twin(self, store: Store, config: TrainConfig) -> TwinRecord | None:
         """Return the twin that a training names, or a fitted one as it asks for."""
         t = config.twin
         if t.id is not None:
-            return self.store.twin(t.id)
-        return self.store.find_twin(
+            return store.twin(t.id)
+        return store.find_twin(
             system=config.system, kind=t.kind, rows=t.rows, seed=t.seed, bench=self._bench_digest
         )
 
@@ -248,12 +252,12 @@ class JobRunner:
         """Return the twin of that id, or the one asked for; jobs that want the same fit it once."""
         t = config.twin
         if twin_id is not None:
-            record = self.store.twin(twin_id)
-            return record, self._load_twin(record, config)
+            record = job.store.twin(twin_id)
+            return record, self._load_twin(job, record, config)
         with self.turns.turn((config.system, t.kind, t.rows, t.seed), job.stopped):
-            known = self._known_twin(config)
+            known = self._known_twin(job.store, config)
             if known is not None:
-                return known, self._load_twin(known, config)
+                return known, self._load_twin(job, known, config)
             return self._fit(job, config, apparatus, dataset, config)
 
     def _fit(
@@ -293,17 +297,17 @@ class JobRunner:
                 "task_split": None if dataset is None else like.split,
             },
         )
-        save_state(twin_file(self.store.folder, record.id), fitted.twin.state_dict())
-        self.store.add_twin(record)
+        save_state(job.store.files, twin_file(record.id), fitted.twin.state_dict())
+        job.store.add_twin(record)
         return record, fitted
 
-    def _load_twin(self, record: TwinRecord, config: TrainConfig) -> FittedTwin:
+    def _load_twin(self, job: LiveJob, record: TwinRecord, config: TrainConfig) -> FittedTwin:
         """Return a kept twin, with its task error only if that is of the config's task and split.
 
         The parameters do not depend on the task: they are fitted to random rows.
         """
         twin = self.bench.new_twin(record.system, record.kind)
-        twin.load_state_dict(load_state(twin_file(self.store.folder, record.id)))
+        twin.load_state_dict(load_state(job.store.files, twin_file(record.id)))
         report = record.report
         if twin.digest() != report["digest"]:
             raise DataError(f"twin {record.id}: its file is not the one that its fit wrote")
@@ -323,7 +327,8 @@ class JobRunner:
         self, job: LiveJob, config: TrainConfig, record: TwinRecord, result: TrainResult
     ) -> None:
         save_state(
-            checkpoint_file(self.store.folder, job.id),
+            job.store.files,
+            checkpoint_file(job.id),
             {
                 "config": config.model_dump(),
                 "classes": list(result.classes),

@@ -14,11 +14,11 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from lab.errors import ConfigError, Conflict, SystemClosed
+from lab.errors import ConfigError, Conflict, DatabaseAway, SystemClosed
 from lab.jobs.dry_run import DryRun, JobsAhead
 from lab.jobs.engine import Engine, engine_url
 from lab.jobs.kinds import KINDS, JobConfig, kind_of
@@ -31,7 +31,10 @@ from lab.jobs.sweeping import SWEEP_EVERY_S, queue_run, sweep
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 _METRICS_AT_ONCE = 1000
+_LOOK_AGAIN_S = 1.0  # for who follows a job while the database is out of reach
+_QUEUE_WITHIN_S = 3.0
 _CANCELLED = "cancelled by request"
 _PAUSED = "paused by request"
 _CHANGEABLE = {"epochs", "rate_theta", "rate_digital", "priority", "deadline_s"}
@@ -56,8 +59,11 @@ class JobService:
         self._board = NewsBoard()
         self._performer = Performer(runner, store, self._board, host)
         self._queue = f"host {host}"
-        self._engine = Engine(engine_url(store.folder, store.url), host, self._performer.perform)
+        self._engine = Engine(
+            engine_url(store.folder, store.engine.url), host, self._performer.perform
+        )
         self._sweeper: asyncio.Task[None] | None = None
+        self._cancelling: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Take jobs from now on, and go on with those that an earlier service left unfinished."""
@@ -83,7 +89,7 @@ class JobService:
         )
         record = await self.get(job_id)
         if job_id == new_id:
-            await asyncio.to_thread(queue_run, self._engine, record)
+            await self._queue_run(record)
         return record
 
     async def dry_run(self, config: JobConfig) -> DryRun:
@@ -99,6 +105,14 @@ class JobService:
         told = [job.rows.estimate(None) for job in live if job is not None]
         rows = [e.rows_planned - e.rows_done for e in told if e.rows_planned is not None]
         return JobsAhead(len(ids), sum(max(0, n) for n in rows), len(ids) - len(rows))
+
+    async def _queue_run(self, record: JobRecord) -> None:
+        """Queue a job's run; the sweep does it where the engine's database takes too long."""
+        try:
+            async with asyncio.timeout(_QUEUE_WITHIN_S):
+                await asyncio.to_thread(queue_run, self._engine, record)
+        except TimeoutError:
+            log.warning("job %s is queued later: the engine does not answer", record.id)
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
@@ -208,7 +222,7 @@ class JobService:
         if await asyncio.to_thread(self._store.continue_job, job_id, plain) is None:
             raise Conflict(f"job {job_id} cannot be continued: it is {record.state}")
         record = await self.get(job_id)
-        await asyncio.to_thread(queue_run, self._engine, record)
+        await self._queue_run(record)
         self._board.tell(job_id)
         return record
 
@@ -217,15 +231,22 @@ class JobService:
         jobs = tuple(self._performer.live.values())
         await asyncio.gather(*(self._performer.stop(job, reason) for job in jobs))
         # none may go on in the next service, should this one die before they have ended
-        left = await asyncio.to_thread(self._store.unfinished_jobs, [self._queue])
-        await asyncio.to_thread(self._cancel_left, left, reason)
+        try:
+            await asyncio.to_thread(self._cancel_left, reason)
+        except DatabaseAway as away:
+            log.warning("the jobs that wait end as cancelled when this has passed: %s", away)
+            self._cancelling = asyncio.create_task(self._cancel_later(reason))
 
-    def _cancel_left(self, records: list[JobRecord], reason: str) -> None:
-        for record in records:
-            if self._store.settle_pending(record.id, "cancelled", reason):
+    async def _cancel_later(self, reason: str) -> None:
+        await self._when_in_reach(asyncio.to_thread, self._cancel_left, reason)
+
+    def _cancel_left(self, reason: str) -> None:
+        store = self._store.impatient()
+        for record in store.unfinished_jobs([self._queue]):
+            if store.settle_pending(record.id, "cancelled", reason):
                 self._board.tell(record.id)
             else:
-                self._store.wish(record.id, "cancel", reason)
+                store.wish(record.id, "cancel", reason)
 
     async def watch(self, job_id: str, since: int = 0) -> AsyncIterator[MetricRecord | JobRecord]:
         """Yield the job, every metric after step `since`, and the job whenever its state changes.
@@ -237,11 +258,11 @@ class JobService:
         while True:
             news = self._board.news(job_id)
             closed = self._closed
-            record = await self.get(job_id)
+            record = await self._when_in_reach(self.get, job_id)
             if not record.ended and record.state != shown:
                 shown = record.state
                 yield record
-            found = await asyncio.to_thread(self._store.metrics, job_id, since, _METRICS_AT_ONCE)
+            found = await self._when_in_reach(self.metrics, job_id, since)
             for metric in found:
                 since = metric.step
                 yield metric
@@ -254,13 +275,24 @@ class JobService:
                 return
             await wait_for_news(news)
 
+    async def _when_in_reach(self, ask: Callable[..., Awaitable[T]], *about: Any) -> T:
+        """Return what `ask` answers as soon as the database can be read."""
+        while True:
+            try:
+                return await ask(*about)
+            except DatabaseAway as away:
+                if self._closed:
+                    raise
+                await asyncio.sleep(min(away.retry_after_s, _LOOK_AGAIN_S))
+
     async def stop_all(self) -> None:
         """Take no more jobs and stop every one, to go on in the next service.
 
         None of them queues a pass any more. What they compute may go on for a while: `close`
         waits for it.
         """
-        self._closed = self._performer.closed = True
+        self._closed = True
+        self._performer.refuse()
         jobs = list(self._performer.live.values())
         stop = self._performer.stop
         await asyncio.gather(*(stop(job, "the service stopped", None) for job in jobs))
@@ -269,8 +301,10 @@ class JobService:
         """Stop every job, to go on in the next service, and wait for it; idempotent."""
         await self.stop_all()
         if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.wait([self._sweeper])
+            tasks = [task for task in (self._sweeper, self._cancelling) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
             self._sweeper = None
             await self._performer.close()
             await asyncio.to_thread(self._engine.close)
@@ -287,6 +321,8 @@ class JobService:
                 sweep, self._store, self._engine, [self._queue], self._board.tell
             )
             asked = await asyncio.to_thread(self._store.wishes, live)
+        except DatabaseAway:
+            return  # which is in the log already
         except Exception:
             log.exception("the jobs could not be looked after; trying again")
             return

@@ -1,41 +1,46 @@
 """Files of parameters: plain state dictionaries, read without running any code in them."""
 
+import io
 import pickle
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from lab.errors import DataError
-from lab.jobs.data_folder import write_whole
+from lab.jobs.files import Files
+
+CHECKPOINTS = "checkpoints"  # folder of trained networks, and of what trainings go on from
 
 
-def checkpoint_file(folder: Path, job_id: str) -> Path:
-    """Return where the network that a training job has trained lies in the data folder."""
-    return folder / "checkpoints" / f"{job_id}.pt"
+def checkpoint_file(job_id: str) -> str:
+    """Return the name of the file with the network that a training job has trained."""
+    return f"{CHECKPOINTS}/{job_id}.pt"
 
 
-def checkpoints_folder(folder: Path, job_id: str) -> Path:
-    """Return where the checkpoints lie from which a training job can go on."""
-    return folder / "checkpoints" / job_id
+def checkpoints_folder(job_id: str) -> str:
+    """Return the folder of the checkpoints from which a training job can go on."""
+    return f"{CHECKPOINTS}/{job_id}"
 
 
-def twin_file(folder: Path, twin_id: str) -> Path:
-    """Return where a twin's parameters lie in the data folder."""
-    return folder / "twins" / f"{twin_id}.pt"
+def twin_file(twin_id: str) -> str:
+    """Return the name of the file with a twin's parameters."""
+    return f"twins/{twin_id}.pt"
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
+def save_state(files: Files, name: str, state: dict[str, Any]) -> None:
     """Write tensors and plain values; the file is whole or not there."""
-    write_whole(path, lambda file: torch.save(state, file))
+    content = io.BytesIO()
+    torch.save(state, content)
+    files.write(name, content.getbuffer())
 
 
-def load_state(path: Path) -> dict[str, Any]:
+def load_state(files: Files, name: str) -> dict[str, Any]:
     """Read what `save_state` wrote, onto the CPU; raise DataError if it cannot be read."""
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content = io.BytesIO(files.read(name))
+        state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{name}: cannot be read ({error.strerror or error})") from error
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise DataError(f"{path}: truncated or altered ({error})") from error
+        raise DataError(f"{name}: truncated or altered ({error})") from error
     return state

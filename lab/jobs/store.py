@@ -1,14 +1,15 @@
 """What outlives the process: jobs, their metrics, twins and shot numbers, in one SQL database.
 
-SQLAlchemy Core; SQLite by default, and the URL decides. Parameters of twins and checkpoints are
-files beside the database. Everything is written as it happens. Blocking and thread-safe: for any
-thread but the event loop's.
+SQLAlchemy Core; SQLite by default, and the URL decides (`lab.jobs.database`). Parameters of twins,
+checkpoints and uploads are files: beside an SQLite database, in tables of any other. Everything is
+written as it happens. Blocking and thread-safe: for any thread but the event loop's. Everything
+raises DatabaseAway when a disk or server stays out of reach (`lab.jobs.patience`).
 """
 
+import copy
 import math
-import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,9 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from lab.errors import Conflict, Superseded, UnknownName
+from lab.jobs.database import open_database
+from lab.jobs.files import Files, FolderFiles
+from lab.jobs.patience import Outage
 from lab.jobs.records import (
     ACTIVE,
     ENDED,
@@ -28,12 +32,12 @@ from lab.jobs.records import (
     TwinRecord,
     Wish,
 )
+from lab.jobs.table_files import TableFiles
 from lab.jobs.tables import jobs, metadata, metrics, shots, twins, upgrade
 
 _NO_ORDER = Order()
 _SHOWN = {field.name for field in fields(JobRecord)}
-Statement = sa.Insert | sa.Update | sa.Delete
-
+_CREATING = 0x706E6E6C6162  # number of the lock while tables are created
 SHOTS_AHEAD = 10**11  # shot numbers set aside for one run of the service: years of measuring
 
 
@@ -41,16 +45,46 @@ class Store:
     """The database and the files of one data folder; whoever opens it closes it (`with`)."""
 
     def __init__(self, folder: Path, url: str | None = None) -> None:
-        """Open, and create what is missing; default: `pnnlab.sqlite` in the folder."""
+        """Open, and create what is missing; default: `pnnlab.sqlite` in the folder.
+
+        Raises ConfigError for a URL of another kind than sqlite and postgresql, DatabaseAway.
+        """
         self.folder = folder
-        self.url = url
-        self._engine = sa.create_engine(url or f"sqlite:///{folder / 'pnnlab.sqlite'}")
-        if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _set_up_sqlite)
-        # SQLite has one writer; waiting here is fair and never answers "database is locked"
-        self._writing = threading.Lock()
-        metadata.create_all(self._engine)
-        upgrade(self._engine)
+        self._database = open_database(folder, url)
+        self._database.write(_create_tables)
+
+    def patient(self, pause: Callable[[float], object]) -> Self:
+        """Return this store for a thread that waits for disk and server until `pause` raises.
+
+        pause(seconds): waits between two tries. Whoever opened the store closes it.
+        """
+        other = copy.copy(self)
+        other._database = self._database.waiting(self._database.patience.endless(pause))
+        return other
+
+    def impatient(self) -> Self:
+        """Return this store for who can do without what is not possible now."""
+        other = copy.copy(self)
+        other._database = self._database.waiting(self._database.patience.none())
+        return other
+
+    def outage(self) -> Outage | None:
+        """Return since when and why nothing can be kept or read, None while all is well."""
+        return self._database.patience.outages.now()
+
+    @property
+    def files(self) -> Files:
+        """Get the files that every process with this database finds."""
+        if self._database.on_one_machine:
+            return FolderFiles(self.folder, self._database.patience)
+        return TableFiles(self._database)
+
+    @property
+    def files_without_waiting(self) -> Files:
+        """Get the same files; what cannot be written now fails: OSError or DatabaseAway."""
+        if self._database.on_one_machine:
+            return FolderFiles(self.folder)
+        return TableFiles(self._database, hasty=True)
 
     def __enter__(self) -> Self:
         return self
@@ -65,12 +99,12 @@ class Store:
 
     def close(self) -> None:
         """Close every connection; idempotent."""
-        self._engine.dispose()
+        self._database.engine.dispose()
 
     @property
     def engine(self) -> sa.Engine:
         """Get the database engine, for whoever wants to watch or back up."""
-        return self._engine
+        return self._database.engine
 
     # jobs
 
@@ -105,7 +139,7 @@ class Store:
         if known is not None:
             return known
         try:
-            self._write(sa.insert(jobs).values(**values))
+            self._insert(jobs, values)
         except sa.exc.IntegrityError:
             # the same key, at the same time
             known = None if order.key is None else self._keyed(order.key, kind, plain)
@@ -293,7 +327,8 @@ class Store:
         told = sa.update(jobs).where(jobs.c.id == job_id).values(last_step=step, deaths=0)
         if attempt is not None:
             told = told.where(jobs.c.attempt == attempt)
-        row = sa.insert(metrics).values(job_id=job_id, step=step, metric=_plain(metric))
+        values = {"job_id": job_id, "step": step, "metric": _plain(metric)}
+        row = self._database.insertion(metrics, values, replaced=["metric"])
         if not self._write(told, row):
             raise Superseded(f"job {job_id}: another process has taken it over")
 
@@ -321,8 +356,7 @@ class Store:
 
     def add_twin(self, record: TwinRecord) -> None:
         """Keep a twin; its parameters' file must be there already."""
-        values = {**record.__dict__, "report": _plain(record.report)}
-        self._write(sa.insert(twins).values(**values))
+        self._insert(twins, {**record.__dict__, "report": _plain(record.report)})
 
     def twin(self, twin_id: str) -> TwinRecord:
         """Return a twin; raise UnknownName."""
@@ -346,34 +380,40 @@ class Store:
 
         A process that dies before `release_shots` leaves a gap, but no number is used twice.
         """
-        first: dict[str, int] = {}
-        with self._writing, self._engine.begin() as connection:
-            for system in systems:
-                query = sa.select(shots.c.next_shot).where(shots.c.system == system)
-                known = connection.scalar(query)
-                first[system] = known or 0
-                if known is None:
-                    connection.execute(sa.insert(shots).values(system=system, next_shot=0))
-                _set_next_shot(connection, system, first[system] + SHOTS_AHEAD)
-        return first
+        names = sorted(systems)  # in one order, for two hosts at once
+
+        def reserve(connection: sa.Connection) -> dict[str, int]:
+            return {system: _reserve(connection, system) for system in names}
+
+        return self._database.write(reserve)
 
     def release_shots(self, next_shots: Mapping[str, int]) -> None:
         """Give back the unused numbers: the next of each system, now that none is measured."""
-        with self._writing, self._engine.begin() as connection:
+
+        def release(connection: sa.Connection) -> None:
             for system, next_shot in next_shots.items():
                 _set_next_shot(connection, system, next_shot)
 
-    def _write(self, first: Statement, *more: Statement) -> int:
+        self._database.write(release)
+
+    def _insert(
+        self, table: sa.Table, values: Mapping[str, Any], replaced: Sequence[str] = ()
+    ) -> None:
+        self._write(self._database.insertion(table, values, replaced))
+
+    def _write(self, first: sa.Executable, *more: sa.Executable) -> int:
         """Execute statements as one, the later ones only if the first met rows; return how many."""
-        with self._writing, self._engine.begin() as connection:
+
+        def write(connection: sa.Connection) -> int:
             met = connection.execute(first).rowcount
             for statement in more if met else ():
                 connection.execute(statement)
-        return met
+            return met
+
+        return self._database.write(write)
 
     def _read(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
-        with self._engine.connect() as connection:
-            return list(connection.execute(query))
+        return self._database.read(lambda connection: list(connection.execute(query)))
 
     def _one(self, query: sa.Select[Any], missing: str) -> sa.Row[Any]:
         rows = self._read(query)
@@ -382,10 +422,12 @@ class Store:
         return rows[0]
 
 
-def _set_up_sqlite(connection: Any, record: object) -> None:
-    """Let readers and the writer go at once, and let a commit survive a power cut."""
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}").close()
+def _create_tables(connection: sa.Connection) -> None:
+    """Create what is missing; on PostgreSQL another process may be about to do the same."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATING)))
+    metadata.create_all(connection)
+    upgrade(connection)
 
 
 def _active(job_id: str) -> sa.Update:
@@ -406,6 +448,15 @@ def _twin_rows() -> sa.Select[Any]:
 
 def _twin(row: sa.Row[Any]) -> TwinRecord:
     return TwinRecord(**row._mapping)
+
+
+def _reserve(connection: sa.Connection, system: str) -> int:
+    query = sa.select(shots.c.next_shot).where(shots.c.system == system).with_for_update()
+    known: int | None = connection.scalar(query)
+    if known is None:
+        connection.execute(sa.insert(shots).values(system=system, next_shot=0))
+    _set_next_shot(connection, system, (known or 0) + SHOTS_AHEAD)
+    return known or 0
 
 
 def _set_next_shot(connection: sa.Connection, system: str, next_shot: int) -> None:

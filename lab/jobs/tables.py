@@ -62,18 +62,34 @@ shots = sa.Table(
     sa.Column("next_shot", sa.BigInteger, nullable=False),
 )
 
+files = sa.Table(
+    "files",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("created_s", sa.Double, nullable=False),
+)
 
-def upgrade(engine: sa.Engine) -> None:
+file_parts = sa.Table(
+    "file_parts",
+    metadata,
+    sa.Column("name", sa.ForeignKey("files.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("part", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+
+
+def upgrade(connection: sa.Connection) -> None:
     """Add to an older version's tables the columns that they lack."""
-    with engine.begin() as connection:
-        known = sa.inspect(connection)
-        for table in metadata.sorted_tables:
-            there = {column["name"] for column in known.get_columns(table.name)}
-            for column in table.columns:
-                if column.name not in there:
-                    _add_column(connection, table, column)
-                    if column is jobs.c.last_step:
-                        _count_steps(connection)
+    known = sa.inspect(connection)
+    for table in metadata.sorted_tables:
+        there = {column["name"] for column in known.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                _add_column(connection, table, column)
+                if column is jobs.c.last_step:
+                    _count_steps(connection)
 
 
 def _add_column(connection: sa.Connection, table: sa.Table, column: sa.Column[object]) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Request
 
-from lab.datasets.own import DatasetInfo, keep_upload, list_uploads, uploads_folder
+from lab.datasets.own import UPLOADS, DatasetInfo, keep_upload, list_uploads
 from lab.datasets.tasks import PUBLISHED
 from lab.errors import DataError
 from server.errors import InvalidRequest
@@ -41,7 +41,7 @@ async def upload_dataset(lab: Lab, request: Request, name: Name = "upload") -> D
     if kind not in (_OCTETS, _CSV):
         raise HTTPException(415, f"the body must be {_OCTETS} or {_CSV}, not '{kind}'")
     body = await request.body()
-    uploads = uploads_folder(lab.store.folder)
+    uploads = lab.store.files.under(UPLOADS)
     try:
         return await asyncio.to_thread(keep_upload, uploads, body, name)
     except DataError as error:  # of the client's, not of the service's own files
@@ -51,5 +51,5 @@ async def upload_dataset(lab: Lab, request: Request, name: Name = "upload") -> D
 @router.get("")
 async def list_datasets(lab: Lab) -> list[DatasetInfo]:
     """List the tasks: those that are built in, then the uploads by name."""
-    uploads = await asyncio.to_thread(list_uploads, uploads_folder(lab.store.folder))
-    return [*PUBLISHED, *uploads]
+    files = lab.store.files.under(UPLOADS)
+    return [*PUBLISHED, *await asyncio.to_thread(list_uploads, files)]

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Response
-from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import TypeAdapter
 
 from lab.config import TrainConfig
 from lab.errors import Conflict
@@ -19,9 +19,9 @@ from server.routes.access import JobOrder, Lab, Tag, problems
 from server.routes.submitting import ANSWERS, Dry, submitted
 from server.views import JobChanges
 
+_JOBS = TypeAdapter(list[JobRecord])
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-# A path of the store's: never a name that a client chose.
 _CHECKPOINT_TYPE = "application/octet-stream"
 
 
@@ -49,16 +49,18 @@ async def submit_job(
     return await submitted(lab, config, order, dry_run)
 
 
-@router.get("")
+@router.get("", response_model=list[JobRecord])
 async def list_jobs(
     lab: Lab,
     state: JobState | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     parent: Annotated[str | None, Query(description="parts of this comparison only")] = None,
     tag: Annotated[Tag | None, Query(description="with this tag only")] = None,
-) -> list[JobRecord]:
+) -> Response:
     """List the newest jobs, newest first."""
-    return await lab.jobs.newest(state, limit, parent=parent, tag=tag)
+    found = await lab.jobs.newest(state, limit, parent=parent, tag=tag)
+    # a long list takes long to write
+    return Response(await asyncio.to_thread(_JOBS.dump_json, found), media_type=JSON)
 
 
 @router.get("/{job_id}", responses=problems(404))
@@ -144,12 +146,15 @@ def _dump(result: dict[str, Any]) -> bytes:
 
 @router.get(
     "/{job_id}/checkpoint",
-    response_class=FileResponse,
+    response_class=Response,
     responses={200: {"content": {_CHECKPOINT_TYPE: {}}}, **problems(404, 409)},
 )
-async def download_checkpoint(lab: Lab, job: Job) -> FileResponse:
+async def download_checkpoint(lab: Lab, job: Job) -> Response:
     """Download the trained network: a `torch.load(..., weights_only=True)` file."""
-    path = checkpoint_file(lab.store.folder, job.id)
-    if not await asyncio.to_thread(path.is_file):
-        raise Conflict(f"job {job.id} has no checkpoint: it is a {job.kind} job, {job.state}")
-    return FileResponse(path, media_type=_CHECKPOINT_TYPE, filename=f"{job.id}.pt")
+    try:
+        content = await asyncio.to_thread(lab.store.files.read, checkpoint_file(job.id))
+    except FileNotFoundError:
+        why = f"job {job.id} has no checkpoint: it is a {job.kind} job, {job.state}"
+        raise Conflict(why) from None
+    name = {"Content-Disposition": f'attachment; filename="{job.id}.pt"'}
+    return Response(content, media_type=_CHECKPOINT_TYPE, headers=name)

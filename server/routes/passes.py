@@ -25,13 +25,14 @@ T = TypeVar("T")
 
 router = APIRouter(prefix="/systems", tags=["passes"])
 
+_ARRAYS = "arrays x (rows, ...), theta (rows, ...); key_stream, key_index, key_time_s (rows,)"
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
     "requestBody": {
         "required": True,
         "content": {
             JSON: {"schema": PassRequest.model_json_schema()},
-            NPZ: {**_BINARY, "description": "arrays x (rows, ...) and theta (rows, ...)"},
+            NPZ: {**_BINARY, "description": _ARRAYS},
         },
     }
 }
@@ -55,6 +56,8 @@ async def measure_rows(
     """
     lab.bench.system(name)
     forward_pass = await _read(request, name, options, client)
+    if await request.is_disconnected():  # while it was read: no row may start for nobody
+        raise _gone_away()
     measurement = await _while_connected(request, _submit(lab, forward_pass))
     if NPZ in request.headers.get("accept", ""):
         return Response(await asyncio.to_thread(measurement_to_npz, measurement), media_type=NPZ)
@@ -106,7 +109,11 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     try:
         return await task
     except asyncio.CancelledError:
-        raise HTTPException(499, "the client went away") from None
+        raise _gone_away() from None
+
+
+def _gone_away() -> HTTPException:
+    return HTTPException(499, "the client went away")
 
 
 async def _gone(request: Request) -> None:

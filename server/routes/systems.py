@@ -57,5 +57,10 @@ def _check_reservation(status: SystemStatus, number: int | None) -> None:
 
 def _view(lab: Lab, name: str) -> SystemView:
     description = lab.bench.system(name).description
-    simulated = lab.bench.plant(name) is not None
-    return SystemView.of(description, lab.scheduler.status(name), simulated=simulated)
+    return SystemView.of(
+        description,
+        lab.scheduler.status(name),
+        family=lab.bench.config.systems[name].system,
+        bench=lab.bench.digest,
+        simulated=lab.bench.plant(name) is not None,
+    )

@@ -261,7 +261,7 @@ def test_every_problem_is_listed_with_its_status() -> None:
 def test_refusals_of_any_request_are_listed_under_their_own_names() -> None:
     (rows,) = re.findall(r"Some may answer any request:\n\n((?:\|.*\n)+)", REFERENCE)
     listed = re.findall(r"^\| `([\w-]+)` \| (\d+) \|", rows, re.MULTILINE)
-    assert sorted(status for _, status in listed) == ["400", "403", "413", "421"]
+    assert sorted(status for _, status in listed) == ["400", "401", "403", "413", "421"]
     for name, status in listed:
         body = json.loads(status_problem(int(status), "").body)
         assert body["type"] == PREFIX + name

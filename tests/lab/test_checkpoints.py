@@ -8,8 +8,10 @@ import pytest
 import torch
 
 import lab.checkpoints
+import lab.jobs.files
 from lab.checkpoints import KEPT, CheckpointFolder
 from lab.errors import CheckpointRefused
+from lab.jobs.files import FolderFiles
 from lab.snapshots import Snapshots
 
 ABOUT = {"config": {"seed": 1, "network": {"layers": 2}}, "twin": "t"}
@@ -18,7 +20,12 @@ ABOUT = {"config": {"seed": 1, "network": {"layers": 2}}, "twin": "t"}
 def kept(folder: CheckpointFolder, *steps: int) -> list[Path]:
     for step in steps:
         assert folder.keep(step, ABOUT, {"weights": torch.full((3,), float(step))})
-    return sorted(folder.folder.iterdir())
+    return kept_now(folder)
+
+
+def kept_now(folder: CheckpointFolder) -> list[Path]:
+    assert isinstance(folder.files, FolderFiles)
+    return sorted(folder.files.folder.iterdir())
 
 
 @pytest.fixture
@@ -50,7 +57,7 @@ def test_a_damaged_one_is_passed_over(
     content[len(content) // 2] ^= 1
     if damage == "no file":
         newest.unlink()
-        newest.mkdir()
+        newest.symlink_to(newest.name)  # what cannot be opened
     else:
         half = content[: len(content) // 2]
         newest.write_bytes({"a bit": content, "a half": half, "all": b""}[damage])
@@ -91,7 +98,7 @@ def test_one_of_another_run_is_refused(
 ) -> None:
     kept(folder, 1)
     with pytest.raises(CheckpointRefused, match=rf"it is of another {what}$"):
-        CheckpointFolder(folder.folder, {"bench": bench}).matching(about)
+        CheckpointFolder(folder.files, {"bench": bench}).matching(about)
 
 
 def test_one_of_another_format_is_refused(
@@ -100,7 +107,7 @@ def test_one_of_another_format_is_refused(
     kept(folder, 1)
     monkeypatch.setattr(lab.checkpoints, "FORMAT", lab.checkpoints.FORMAT + 1)
     with pytest.raises(CheckpointRefused, match="another format"):
-        CheckpointFolder(folder.folder, {"bench": "b"}).matching(ABOUT)
+        CheckpointFolder(folder.files, {"bench": "b"}).matching(ABOUT)
 
 
 def full_disk(path: Path, write: object) -> None:
@@ -111,10 +118,10 @@ def test_a_full_disk_is_told_and_the_older_ones_stay(
     folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = kept(folder, 1)
-    monkeypatch.setattr(lab.checkpoints, "write_whole", full_disk)
+    monkeypatch.setattr(lab.jobs.files, "write_whole", full_disk)
     assert not folder.keep(2, ABOUT, {})
     assert "No space left on device" in caplog.text
-    assert sorted(folder.folder.iterdir()) == before
+    assert kept_now(folder) == before
 
 
 class Counter:
@@ -159,7 +166,7 @@ def test_what_could_not_be_written_is_written_at_the_end(
 ) -> None:
     snapshots = Snapshots({"counter": Counter()}, ABOUT, folder, 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(lab.checkpoints, "write_whole", full_disk)
+        patch.setattr(lab.jobs.files, "write_whole", full_disk)
         snapshots.between_steps(1)
     snapshots.write()
     found = folder.newest()

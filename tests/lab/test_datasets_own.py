@@ -21,6 +21,7 @@ from lab.datasets.arrays import build_dataset
 from lab.datasets.own import find_upload, keep_upload, list_uploads
 from lab.datasets.tasks import PUBLISHED
 from lab.errors import DataError, UnknownName
+from lab.jobs.files import FolderFiles
 
 FEATURES = np.array([[0.0, 5.0], [1.0, 10.0], [0.5, 15.0], [0.25, 5.0]])
 LABELS = np.array([3, 10, 3, 10])
@@ -255,7 +256,7 @@ def test_a_file_is_a_task_for_this_machine(tmp_path):
 
 
 def test_an_upload_is_kept_by_its_content_and_read_again(tmp_path):
-    uploads = tmp_path / "datasets"
+    uploads = FolderFiles(tmp_path / "datasets")
     info = keep_upload(uploads, good(test=np.array([0, 0, 0, 0, 1, 1], bool), **six()), "mine.npz")
     assert (info.name, info.rows, info.features, info.test_rows) == ("mine.npz", 6, 2, 2)
     assert (info.classes, info.talkers) == (("3", "10"), False)
@@ -272,24 +273,24 @@ def six() -> dict[str, np.ndarray]:
 
 def test_what_is_refused_is_not_kept(tmp_path):
     with pytest.raises(DataError, match=r"bad\.csv: line 1"):
-        keep_upload(tmp_path, b"1,2,3\n", "bad.csv")
+        keep_upload(FolderFiles(tmp_path), b"1,2,3\n", "bad.csv")
     assert list(tmp_path.iterdir()) == []
-    assert list_uploads(tmp_path / "never made") == []
+    assert list_uploads(FolderFiles(tmp_path / "never made")) == []
 
 
 def test_an_upload_that_is_missing_or_altered_is_an_error(tmp_path):
-    task = keep_upload(tmp_path, good(), "mine").task
+    task = keep_upload(FolderFiles(tmp_path), good(), "mine").task
     with pytest.raises(UnknownName, match="'upload:0123456789abcdef': this service has no such"):
-        load("upload:0123456789abcdef", uploads=tmp_path)
+        load("upload:0123456789abcdef", uploads=FolderFiles(tmp_path))
     with pytest.raises(DataError, match="an upload is known to the service that has it"):
         load(task)
     (content,) = tmp_path.glob("*.data")
     content.write_bytes(good(labels=LABELS[::-1]))
     with pytest.raises(DataError, match=r"\.data: altered, its sha256 does not begin with"):
-        load(task, uploads=tmp_path)
+        load(task, uploads=FolderFiles(tmp_path))
     content.unlink()
     with pytest.raises(DataError, match=r"\.data: cannot be read"):
-        load(task, uploads=tmp_path)
+        load(task, uploads=FolderFiles(tmp_path))
 
 
 @pytest.mark.parametrize("task", [*TASKS, "file:data/my.csv", "upload:0123456789abcdef"])

@@ -24,6 +24,7 @@ from lab.bench_config import load_bench
 from lab.config import TrainConfig
 from lab.datasets import Dataset
 from lab.errors import ConfigError, Conflict, SystemClosed, UnknownName
+from lab.jobs.files import FolderFiles
 from lab.jobs.records import FitConfig, JobRecord, MetricRecord, Order
 from lab.jobs.runner import JobRunner
 from lab.jobs.service import JobService
@@ -107,7 +108,7 @@ async def test_training_is_kept_as_it_happens(jobs, tmp_path):
     result = await jobs.result(record.id)
     assert result["curve"] == [{k: v for k, v in m.items() if k != "kind"} for m in epochs]
     assert np.sum(result["confusion"]) == 8  # the held-out samples
-    checkpoint = load_state(checkpoint_file(tmp_path, record.id))
+    checkpoint = load_state(FolderFiles(tmp_path), checkpoint_file(record.id))
     assert checkpoint["network"]["blocks.0.layer.theta"].shape == (1, 50)
     assert checkpoint["twin_id"] == result["twin"]
     assert TrainConfig.model_validate(checkpoint["config"]) == training(seed=4)
@@ -217,8 +218,8 @@ async def test_a_twin_whose_file_was_changed_is_not_used(jobs, tmp_path):
     fit = await jobs.submit(FitConfig(rows=20, kind="neural"))
     await ended(jobs, fit.id)
     twin = (await jobs.result(fit.id))["twin"]
-    path = twin_file(tmp_path, twin)
-    save_state(path, {name: value + 1 for name, value in load_state(path).items()})
+    kept = FolderFiles(tmp_path), twin_file(twin)
+    save_state(*kept, {name: value + 1 for name, value in load_state(*kept).items()})
     job = await jobs.submit(training(twin={"id": twin}))
     failed = await ended(jobs, job.id)
     assert failed.state == "failed"

@@ -20,6 +20,7 @@ from lab.checkpoints import CheckpointFolder
 from lab.config import TrainConfig
 from lab.datasets import Dataset
 from lab.errors import SystemClosed
+from lab.jobs.files import FolderFiles
 from lab.jobs.records import FitConfig, JobRecord, MetricRecord, Order
 from lab.jobs.runner import JobRunner
 from lab.jobs.service import JobService
@@ -89,7 +90,7 @@ async def outcome(jobs: JobService, folder: Path, job_id: str) -> dict[str, Any]
     result = await jobs.result(job_id)
     steps, metrics = zip(*((m.step, m.metric) for m in await jobs.metrics(job_id)), strict=True)
     curve = [m | {"seconds": 0} for m in result["curve"]]
-    kept = load_state(checkpoint_file(folder, job_id))
+    kept = load_state(FolderFiles(folder), checkpoint_file(job_id))
     return {
         "result": result | {"seconds": 0, "twin": "", "curve": curve},
         "metrics": [m | {"seconds": 0} for m in metrics],
@@ -113,7 +114,7 @@ async def test_a_training_goes_on_as_if_the_service_had_never_stopped(tmp_path):
     async with service(tmp_path) as jobs:
         assert (await jobs.get(job.id)).last_step < EPOCHS
         assert await outcome(jobs, tmp_path, job.id) == expected
-    assert not checkpoints_folder(tmp_path, job.id).exists()
+    assert not (tmp_path / checkpoints_folder(job.id)).exists()
 
 
 async def test_its_count_of_rows_goes_on(tmp_path):
@@ -165,7 +166,7 @@ async def test_what_was_cancelled_stays_cancelled_with_a_checkpoint(tmp_path):
     async with service(tmp_path) as jobs:
         assert (await jobs.get(job.id)).state == "cancelled"
         assert jobs._performer.live == {}
-    known = CheckpointFolder(checkpoints_folder(tmp_path, job.id)).newest()
+    known = CheckpointFolder(tmp_path / checkpoints_folder(job.id)).newest()
     assert step - 1 <= known.step <= step  # a step that was broken off is not in it
 
 
@@ -291,7 +292,7 @@ async def test_checkpoints_of_what_has_succeeded_are_deleted_later_too(tmp_path)
         for name, state in (("done", "succeeded"), ("lost", "failed")):
             store.add_job(name, "train", {})
             store.end_job(name, state)
-            CheckpointFolder(checkpoints_folder(tmp_path, name)).keep(1, {}, {})
+            CheckpointFolder(tmp_path / checkpoints_folder(name)).keep(1, {}, {})
     async with service(tmp_path):
         pass
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["lost"]

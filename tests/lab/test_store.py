@@ -10,14 +10,15 @@ import torch
 
 from lab.errors import ConfigError, DataError, UnknownName
 from lab.jobs.data_folder import hold_folder, write_whole
+from lab.jobs.files import FolderFiles
 from lab.jobs.records import MetricRecord, Order, TwinRecord
 from lab.jobs.state_files import load_state, save_state
 from lab.jobs.store import SHOTS_AHEAD, Store
 
 
 @pytest.fixture
-def store(tmp_path):
-    with Store(tmp_path) as store:
+def store(tmp_path, database_url):
+    with Store(tmp_path, database_url) as store:
         yield store
 
 
@@ -63,13 +64,13 @@ def test_jobs_come_newest_first_by_state_and_limit(store):
     assert [job.id for job in store.jobs(state="failed")] == ["b"]
 
 
-def test_what_a_dead_process_left_is_found_oldest_first(tmp_path):
-    with Store(tmp_path) as store:
+def test_what_a_dead_process_left_is_found_oldest_first(tmp_path, database_url):
+    with Store(tmp_path, database_url) as store:
         for name in ("running", "pending", "done"):
             store.add_job(name, "train", {})
         store.claim_job("running", 1, "here")
         store.end_job("done", "succeeded", result={})
-    with Store(tmp_path) as store:
+    with Store(tmp_path, database_url) as store:
         left = [(job.id, job.state) for job in store.unfinished_jobs()]
         assert left == [("running", "running"), ("pending", "pending")]
 
@@ -107,8 +108,8 @@ def test_numbers_that_are_not_finite_are_kept_as_null(store):
     assert store.metrics("a")[0].metric == {"loss": None, "list": [1.0, None]}
 
 
-def test_a_metric_is_on_the_disk_when_it_is_kept(tmp_path):
-    with Store(tmp_path) as writer, Store(tmp_path) as reader:
+def test_a_metric_is_on_the_disk_when_it_is_kept(tmp_path, database_url):
+    with Store(tmp_path, database_url) as writer, Store(tmp_path, database_url) as reader:
         writer.add_job("a", "train", {})
         writer.add_metric("a", 1, {"loss": 1.0})
         assert len(reader.metrics("a")) == 1
@@ -132,18 +133,18 @@ def test_the_newest_twin_that_fits_is_found(store):
     assert [twin.id for twin in store.twins(limit=2)] == ["other", "new"]
 
 
-def test_shot_numbers_go_on_after_a_clean_end(tmp_path):
-    with Store(tmp_path) as store:
+def test_shot_numbers_go_on_after_a_clean_end(tmp_path, database_url):
+    with Store(tmp_path, database_url) as store:
         assert store.reserve_shots(["optics", "plate"]) == {"optics": 0, "plate": 0}
         store.release_shots({"optics": 17, "plate": 0})
-    with Store(tmp_path) as store:
+    with Store(tmp_path, database_url) as store:
         assert store.reserve_shots(["optics", "plate"]) == {"optics": 17, "plate": 0}
 
 
-def test_shot_numbers_are_not_used_twice_after_a_crash(tmp_path):
-    with Store(tmp_path) as store:
+def test_shot_numbers_are_not_used_twice_after_a_crash(tmp_path, database_url):
+    with Store(tmp_path, database_url) as store:
         store.reserve_shots(["optics"])
-    with Store(tmp_path) as store:
+    with Store(tmp_path, database_url) as store:
         assert store.reserve_shots(["optics"]) == {"optics": SHOTS_AHEAD}
 
 
@@ -196,8 +197,8 @@ def test_a_file_is_whole_or_not_there(tmp_path):
 
 def test_parameters_come_back_as_they_were(tmp_path):
     state = {"weights": torch.randn(3, 4), "name": "a", "sizes": [1, 2]}
-    save_state(tmp_path / "a.pt", state)
-    read = load_state(tmp_path / "a.pt")
+    save_state(FolderFiles(tmp_path), "a.pt", state)
+    read = load_state(FolderFiles(tmp_path), "a.pt")
     assert torch.equal(read.pop("weights"), state.pop("weights"))
     assert read == state
 
@@ -210,24 +211,24 @@ class _Trap:
 def test_a_parameter_file_cannot_run_code(tmp_path):
     torch.save({"trap": _Trap()}, tmp_path / "a.pt")
     with pytest.raises(DataError, match="truncated or altered"):
-        load_state(tmp_path / "a.pt")
+        load_state(FolderFiles(tmp_path), "a.pt")
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip file"])
 def test_a_file_that_is_no_parameter_file_is_refused(tmp_path, content):
     (tmp_path / "a.pt").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.pt"):
-        load_state(tmp_path / "a.pt")
+        load_state(FolderFiles(tmp_path), "a.pt")
 
 
 def test_a_truncated_parameter_file_is_refused(tmp_path):
-    save_state(tmp_path / "a.pt", {"weights": torch.randn(300)})
+    save_state(FolderFiles(tmp_path), "a.pt", {"weights": torch.randn(300)})
     content = (tmp_path / "a.pt").read_bytes()
     (tmp_path / "a.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match="truncated or altered"):
-        load_state(tmp_path / "a.pt")
+        load_state(FolderFiles(tmp_path), "a.pt")
 
 
 def test_a_missing_parameter_file_is_said_to_be_missing(tmp_path):
     with pytest.raises(DataError, match="No such file"):
-        load_state(tmp_path / "a.pt")
+        load_state(FolderFiles(tmp_path), "a.pt")

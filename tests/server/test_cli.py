@@ -125,16 +125,27 @@ def test_instruments_that_are_not_safe_at_the_end_of_a_service_are_one_line(tmp_
     assert said == "pnnlab: safe state not confirmed: shaper: no answer; osa: closed\n"
 
 
-def test_serve_warns_of_an_address_that_others_reach(tmp_path, monkeypatch):
+def test_an_address_that_others_reach_needs_a_secret_or_consent(tmp_path, monkeypatch):
     hosts = []
     monkeypatch.setattr(
         serve_module, "serve", lambda app, host, port, ready: hosts.append((host, port))
     )
-    quiet = pnnlab("serve", "--bench", str(BENCH), "--data", str(tmp_path))
-    loud = pnnlab("serve", "--bench", str(BENCH), "--data", str(tmp_path), "--host", "0.0.0.0")
-    assert hosts == [("127.0.0.1", 8000), ("0.0.0.0", 8000)]
+    plain = ("serve", "--bench", str(BENCH), "--data", str(tmp_path))
+    everywhere = (*plain, "--host", "0.0.0.0")
+    quiet = pnnlab(*plain)
+    refused = pnnlab(*everywhere, code=1)
+    assert hosts == [("127.0.0.1", 8000)]
     assert quiet.stderr == ""
-    assert "warning: 0.0.0.0 is reachable from other machines" in loud.stderr
+    reachable = "0.0.0.0 is reachable from other machines, and without PNNLAB_SECRET"
+    assert refused.stderr.startswith(f"pnnlab: {reachable}")
+    assert refused.stderr.endswith("--insecure\n")
+    loud = pnnlab(*everywhere, "--insecure")
+    assert loud.stderr.startswith(f"pnnlab: warning: {reachable}")
+    monkeypatch.setenv("PNNLAB_SECRET", "a secret that is too spacious")
+    assert "without spaces" in pnnlab(*everywhere, code=1).stderr
+    monkeypatch.setenv("PNNLAB_SECRET", "s" * 16)
+    assert pnnlab(*everywhere).stderr == ""
+    assert hosts == [("127.0.0.1", 8000), ("0.0.0.0", 8000), ("0.0.0.0", 8000)]
 
 
 @pytest.mark.parametrize(

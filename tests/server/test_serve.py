@@ -14,7 +14,7 @@ from lab.jobs.data_folder import hold_folder
 from lab.systems.optics import OpticsSystem
 from server.app import create_app
 from server.cli import app as command
-from server.serve import serve
+from server.serve import listen, serve
 
 BENCH = Path(__file__).parents[2] / "bench.toml"
 
@@ -129,6 +129,16 @@ def test_a_bench_that_cannot_be_opened_is_one_line(tmp_path):
     bad.write_text(BENCH.read_text().replace("points = 101", "points = 7"))
     line = refused("--bench", str(bad), "--data", str(tmp_path), "--port", "0")
     assert line.startswith(f"pnnlab: {bad}: instruments.spectrometer: ")
+
+
+def test_answers_do_not_wait_for_acknowledgements():
+    """An answer in two pieces would take 40 ms more: Nagle's algorithm and delayed ACKs."""
+    with (
+        listen("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_host_that_is_not_here_is_refused(bench, tmp_path):

@@ -48,7 +48,9 @@ async def test_systems_are_described_in_physical_units(http):
         "low": -0.5,
         "high": 1.0,
         "dtype": "float64",
+        "decimals": None,
     }
+    assert (system["drives"], system["family"]) == ("channels", "optics")
     assert (system["y"]["unit"], system["y"]["high"]) == ("W", pytest.approx(1.6e-6))
     assert (system["row_time_s"], system["simulated"]) == (0.75, True)
     assert (system["status"]["state"], system["status"]["rows_done"]) == ("ok", 0)
@@ -333,6 +335,26 @@ def test_a_client_that_goes_away_cancels_its_pass(
     assert status["state"] == "ok"
     assert status["rows_done"] == 1
     assert [record.getMessage() for record in caplog.records] == []
+
+
+async def test_no_row_starts_for_a_client_that_has_gone_already(app):
+    body = json.dumps(as_json(rows(50))).encode()
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+    statuses = []
+
+    async def receive():
+        return next(messages, {"type": "http.disconnect"})
+
+    async def send(message):
+        statuses.append(message.get("status"))
+
+    headers = [(b"content-type", b"application/json"), (b"host", b"lab")]
+    path = "/api/v1/systems/optics/passes"
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode()}
+    scope |= {"query_string": b"", "headers": headers, "http_version": "1.1", "scheme": "http"}
+    await app(scope, receive, send)
+    assert statuses[0] == 499
+    assert app.state.lab.scheduler.status("optics").next_shot == 0
 
 
 async def test_a_pass_in_flight_when_the_service_stops_is_told_so(app, http, gate):

@@ -36,6 +36,7 @@ class Service(_Strict):
     image: str
     init: bool
     command: list[str]
+    environment: list[Name] = []
     healthcheck: HealthCheck
     depends_on: dict[Name, Dependency] = {}
     stop_grace_period: Duration | None = None

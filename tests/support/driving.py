@@ -85,17 +85,19 @@ def _process(
         heard.close()
 
 
-def serve_bench(bench: BenchConfig, folder: Path, told: Connection) -> None:
+def serve_bench(bench: BenchConfig, folder: Path, port: int, told: Connection) -> None:
     """Serve a bench as `pnnlab serve` does; tell the address."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    serve(create_app(bench, data_dir=folder), "127.0.0.1", 0, told.send)
+    serve(create_app(bench, data_dir=folder), "127.0.0.1", port, told.send)
 
 
 @contextmanager
-def serving(bench: BenchConfig, folder: Path) -> Iterator[tuple[BaseProcess, Client]]:
+def serving(
+    bench: BenchConfig, folder: Path, port: int = 0
+) -> Iterator[tuple[BaseProcess, Client]]:
     """Yield a service's process and a client of it; end it if it is left."""
     with (
-        _process(serve_bench, (bench, folder)) as (process, heard),
+        _process(serve_bench, (bench, folder, port)) as (process, heard),
         Client(heard.recv(), name="ann") as client,
     ):
         yield process, client

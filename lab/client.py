@@ -29,6 +29,7 @@ from lab.config import TrainConfig
 from lab.errors import ConfigError, QueueFull
 from lab.events import Event
 from lab.held_reservation import HeldReservation
+from lab.jobs.configs import CalibrateConfig, EvaluateConfig
 from lab.jobs.data_folder import write_whole
 from lab.jobs.records import FitConfig
 from lab.secret import checked_secret, secret_of_environment
@@ -234,13 +235,17 @@ class Client:
     # twins
 
     def fit_twin(
-        self, config: Mapping[str, Any] | FitConfig | None = None, **fields: Any
+        self,
+        config: Mapping[str, Any] | FitConfig | None = None,
+        *,
+        dry_run: bool = False,
+        **fields: Any,
     ) -> dict[str, Any]:
         """Start a fit (system, kind, rows, seed, task) and return its job.
 
-        The job's result has the twin's id (`twin`) and its `report`.
+        The job's result has the twin's id (`twin`) and its `report`. dry_run: as in `submit`.
         """
-        return self._object("POST", "/twins", json=_body(FitConfig, config, fields))
+        return self._submit("/twins", _body(FitConfig, config, fields), dry_run)
 
     def twins(self, limit: int = 100) -> list[dict[str, Any]]:
         """List the newest twins, newest first."""
@@ -253,10 +258,37 @@ class Client:
     # jobs
 
     def submit(
-        self, config: Mapping[str, Any] | TrainConfig | None = None, **fields: Any
+        self,
+        config: Mapping[str, Any] | TrainConfig | None = None,
+        *,
+        dry_run: bool = False,
+        **fields: Any,
     ) -> dict[str, Any]:
-        """Start a training job from a config, fields of it, or both; return the job."""
-        return self._object("POST", "/jobs", json=_body(TrainConfig, config, fields))
+        """Start a training job from a config, fields of it, or both; return the job.
+
+        dry_run: start nothing, and return what it would cost: `rows` by purpose, `seconds`, ...
+        """
+        return self._submit("/jobs", _body(TrainConfig, config, fields), dry_run)
+
+    def calibrate(
+        self,
+        config: Mapping[str, Any] | CalibrateConfig | None = None,
+        *,
+        dry_run: bool = False,
+        **fields: Any,
+    ) -> dict[str, Any]:
+        """Start a calibration (system, rows, name, apply, ...) and return its job."""
+        return self._submit("/calibrations", _body(CalibrateConfig, config, fields), dry_run)
+
+    def evaluate(
+        self,
+        config: Mapping[str, Any] | EvaluateConfig | None = None,
+        *,
+        dry_run: bool = False,
+        **fields: Any,
+    ) -> dict[str, Any]:
+        """Start a test of a training job's network (job, samples, ...) and return its job."""
+        return self._submit("/evaluations", _body(EvaluateConfig, config, fields), dry_run)
 
     def jobs(self, state: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """List the newest jobs, newest first, of one state if given."""
@@ -326,6 +358,10 @@ class Client:
                 if time.monotonic() + full.retry_after_s > until:
                     raise
                 time.sleep(full.retry_after_s)
+
+    def _submit(self, path: str, body: dict[str, Any], dry_run: bool) -> dict[str, Any]:
+        params = {"dry_run": "true"} if dry_run else {}
+        return self._object("POST", path, json=body, params=params, timeout=_PATIENT_TIMEOUT)
 
     def _list(self, path: str, **params: Any) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._calls.call("GET", path, params=params).json()

@@ -90,6 +90,11 @@ class Witness:
         network.set_measure(self)
         network(features)
         network.set_measure(then)
+        return self.shown()
+
+    @torch.no_grad()
+    def shown(self) -> Shown:
+        """Return what all that was measured through this shows."""
         last = self._seen[-1]
         predicted = self._twin(last.x[:1], last.theta[:1])
         return Shown(

@@ -133,6 +133,17 @@ def fit_system_twin(
     )
 
 
+def rows_of_fit(
+    config: TwinConfig, like: TrainConfig | None = None, dataset: Dataset | None = None
+) -> int:
+    """Return how many rows a fit measures; with the task rows of a training, if that is given."""
+    rows = config.rows + HELD_OUT_ROWS
+    if like is None or dataset is None:
+        return rows
+    samples = min(_TASK_ROWS, len(split_for(like, dataset).train_idx))
+    return rows + samples * like.network.parallel
+
+
 def task_drives(config: TrainConfig, dataset: Dataset, description: SystemDescription) -> Drives:
     """Return what the first layer would be given for training samples, before any training.
 

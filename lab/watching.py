@@ -41,6 +41,15 @@ def look_every(config: TrainConfig) -> int | None:
     return max(LEAST_STEPS, by_rows)
 
 
+def rows_of_watch(config: TrainConfig, steps: int) -> tuple[int, int]:
+    """Return the sentinels' rows in a training of so many steps: without an event, and at most."""
+    every = look_every(config)
+    looks = 0 if every is None else (steps - 1) // every
+    if looks == 0:
+        return 0, 0
+    return ARMING_ROWS + (looks - 1) * ROWS, ARMING_ROWS + (looks - 1) * (ROWS + ARMING_ROWS)
+
+
 class DriftWatch:
     """Let sentinels look every so many steps, on a noise stream of their own.
 

@@ -3,6 +3,7 @@
     serve, check                       cli_bench: open a bench on this machine
     mock                               cli_mock: put its simulated instruments on sockets
     submit, jobs, watch, cancel        cli_jobs: talk to a running service
+    calibrate, evaluate                cli_looking: and have it look at a device
     upload                             cli_data: give it data of one's own
     queue, reserve, release,           cli_queue: share the systems of one
     recover, stop
@@ -19,7 +20,16 @@ from typer.core import TyperGroup
 
 from drivers.errors import reason
 from lab.traces import trace_of
-from server import cli_bench, cli_compare, cli_data, cli_demo, cli_jobs, cli_mock, cli_queue
+from server import (
+    cli_bench,
+    cli_compare,
+    cli_data,
+    cli_demo,
+    cli_jobs,
+    cli_looking,
+    cli_mock,
+    cli_queue,
+)
 
 
 class _OneLineErrors(TyperGroup):
@@ -51,6 +61,8 @@ app.command("submit")(cli_jobs.submit)
 app.command("jobs")(cli_jobs.jobs)
 app.command("watch")(cli_jobs.watch)
 app.command("cancel")(cli_jobs.cancel)
+app.command("calibrate")(cli_looking.calibrate)
+app.command("evaluate")(cli_looking.evaluate)
 app.command("upload")(cli_data.upload)
 app.command("queue")(cli_queue.queue)
 app.command("reserve")(cli_queue.reserve)

@@ -13,12 +13,22 @@ from lab.client import Client
 from lab.config import METHODS
 from lab.recipes import merged
 from server.config_files import read_config
+from server.dry_run_text import dry_run_lines
 from server.job_bar import follow
+from server.result_text import result_lines
 
 Url = Annotated[str, typer.Option("--url", envvar="PNNLAB_URL", help="Address of the service.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 JobId = Annotated[str, typer.Argument(help="Job id.")]
+Watching = Annotated[bool, typer.Option("--watch", help="Follow it to its end.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and estimate only; start nothing.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
+_SHOWN = {
+    "train": ("system", "task", "method"),
+    "fit": ("system", "kind", "rows"),
+    "calibrate": ("system", "rows"),
+    "evaluate": ("system", "job"),
+}
 
 
 def submit(
@@ -42,7 +52,8 @@ def submit(
         str | None,
         typer.Option(help="The job fails then: seconds from now, or a time: 2026-12-24T18:00."),
     ] = None,
-    watching: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
+    watching: Watching = False,
+    dry_run: DryRun = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -61,11 +72,22 @@ def submit(
         "deadline_s": None if deadline is None else _time_s(deadline),
     }
     with Client(url) as lab:
-        job = lab.submit(merged(read_config(config), _given(fields)))
-        if watching:
-            _watch(lab, job["id"], as_json)
-            return
-    typer.echo(json.dumps(job) if as_json else f"job {job['id']} is {job['state']}")
+        answer = lab.submit(merged(read_config(config), _given(fields)), dry_run=dry_run)
+        show_submitted(lab, answer, watching=watching, dry_run=dry_run, as_json=as_json)
+
+
+def show_submitted(
+    lab: Client, answer: dict[str, Any], *, watching: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Print what a submission answered, or follow the job to its end."""
+    if watching and not dry_run:
+        _watch(lab, answer["id"], as_json)
+    elif as_json:
+        typer.echo(json.dumps(answer))
+    elif dry_run:
+        typer.echo("\n".join(dry_run_lines(answer)))
+    else:
+        typer.echo(f"job {answer['id']} is {answer['state']}")
 
 
 def jobs(
@@ -113,24 +135,16 @@ def _watch(lab: Client, job_id: str, as_json: bool) -> None:
         job = follow(lab, job_id)
         state = job["state"]
         typer.echo(f"job {job_id} {state}" + (f": {job['error']}" if job["error"] else ""))
-        if state == "succeeded" and job["kind"] == "train":
-            _show(lab.result(job_id))
+        if state == "succeeded":
+            for line in result_lines(job["kind"], lab.result(job_id)):
+                typer.echo(line)
     if state != "succeeded":
         raise typer.Exit(1)
 
 
-def _show(result: dict[str, Any]) -> None:
-    typer.echo(f"accuracy on the device   {100 * result['test_accuracy']:5.1f} %")
-    if result["twin_accuracy"] is not None:
-        typer.echo(f"accuracy on its twin     {100 * result['twin_accuracy']:5.1f} %")
-    typer.echo(f"logistic regression      {100 * result['baseline']:5.1f} %")
-    typer.echo(f"hardware rows            {result['rows']:5d}, {result['instrument_hours']:.2f} h")
-
-
 def _summary(job: dict[str, Any]) -> str:
     config = job["config"]
-    names = ("system", "task", "method") if job["kind"] == "train" else ("system", "kind", "rows")
-    text = " ".join(str(config[name]) for name in names)
+    text = " ".join(str(config[name]) for name in _SHOWN[job["kind"]])
     error = f"  {job['error']}" if job["error"] else ""
     return f"{job['kind']} {text} seed {config['seed']}{error}"
 

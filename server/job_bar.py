@@ -9,6 +9,8 @@ from tqdm import tqdm
 from lab.client import Client
 from lab.events import Event
 
+_STEPS = ("fit", "epoch", "round", "part")
+
 
 def follow(lab: Client, job_id: str) -> dict[str, Any]:
     """Follow a job to its end with a progress bar on stderr; return the job as it ended."""
@@ -17,7 +19,7 @@ def follow(lab: Client, job_id: str) -> dict[str, Any]:
         bar.set_description_str(f"{job_id} {job['state']}")
         for event in lab.watch(job_id):
             if event.kind == "metric":
-                if event.data["kind"] in ("fit", "epoch"):
+                if event.data["kind"] in _STEPS:
                     _advance(bar, job_id, event)
                 else:
                     bar.write(f"{job_id} {_said(event.data)}", file=sys.stderr)
@@ -29,16 +31,24 @@ def follow(lab: Client, job_id: str) -> dict[str, Any]:
 
 def _advance(bar: Any, job_id: str, event: Event) -> None:
     m = event.data
-    if m["kind"] == "fit":
-        what, done, total = "fits its twin", m["done"], m["of"]
-        bar.set_postfix_str(f"loss {_number(m['loss'])}", refresh=False)
-    else:
-        what, done, total = "trains", m["step"], m["of"]
-        text = f"accuracy {_number(m['accuracy'])}, loss {_number(m['loss'])}, {m['rows']} rows"
-        bar.set_postfix_str(text, refresh=False)
+    what, done, text = _step(m)
+    bar.set_postfix_str(text, refresh=False)
     bar.set_description_str(f"{job_id} {what}", refresh=False)
-    bar.total, bar.n = total, done
+    bar.total, bar.n = m["of"], done
     bar.refresh()
+
+
+def _step(m: Mapping[str, Any]) -> tuple[str, int, str]:
+    """Return what a job does, how far it is, and what it shows."""
+    match m["kind"]:
+        case "fit":
+            return "fits its twin", m["done"], f"loss {_number(m['loss'])}"
+        case "round":
+            return "calibrates", m["round"], f"{m['rows']} rows"
+        case "part":
+            return "evaluates", m["done"], f"accuracy {_number(m['accuracy'])}"
+    text = f"accuracy {_number(m['accuracy'])}, loss {_number(m['loss'])}, {m['rows']} rows"
+    return "trains", m["step"], text
 
 
 def _said(metric: Mapping[str, Any]) -> str:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from lab.config import TrainConfig, TwinKind
-from lab.jobs.records import FitConfig, TwinRecord
+from lab.calibration_rows import CalibrationRows
+from lab.config import TwinKind
+from lab.jobs.kinds import JobConfig
+from lab.jobs.records import TwinRecord
 from lab.measure import Run
 from lab.oracle import Simulation
 from lab.systems.base import SystemDescription
@@ -21,15 +23,19 @@ class Assignment:
     """One job's work, all of it plain data.
 
     description, family, simulation: of the system that it measures on; family is its name in
-    SYSTEMS. bench: digest of the bench.
+    SYSTEMS. bench: digest of the bench. Of a calibration, rows: those of a round; before: the last
+    one's job and result. Of an evaluation, trained: the result of the training that it tests.
     """
 
     job: str
-    config: TrainConfig | FitConfig
+    config: JobConfig
     description: SystemDescription
     family: str
     simulation: Simulation
     bench: str
+    rows: CalibrationRows | None = None
+    before: tuple[str, dict[str, Any]] | None = None
+    trained: dict[str, Any] | None = None
 
 
 class Desk(Protocol):

@@ -1,5 +1,6 @@
 """Bring what a job has told to where it goes on, so that nothing is told twice or lost."""
 
+import math
 from collections.abc import Iterator
 
 from lab.jobs.live_job import LiveJob
@@ -19,7 +20,7 @@ def go_back(store: Store, job: LiveJob, step: int, rows: int) -> None:
     kept = 0
     for record in _all_metrics(store, job.id):
         metric = record.metric
-        if not (fitted if metric["kind"] == "fit" else metric["step"] <= step):
+        if not (fitted if metric["kind"] == "fit" else metric.get("step", math.inf) <= step):
             break
         kept = record.step
     store.drop_metrics(job.id, kept, job.attempt)

@@ -8,6 +8,7 @@ is to end. When the pipe ends, its parent has gone, and the process goes at once
 import itertools
 import logging
 import os
+import pickle
 import sys
 import threading
 import traceback
@@ -248,7 +249,7 @@ def work_at(line: Connection) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     torch.set_num_threads(1)  # one core per job: more would only take it from the siblings
     try:
-        work, assignment = cast(tuple[Work, Assignment], line.recv())
+        work, assignment = cast(tuple[Work, Assignment], pickle.loads(line.recv()))
     except EOFError:  # nobody wants it any more
         return
     desk = PipeDesk(line)

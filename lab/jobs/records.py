@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lab.config import Task, TwinConfig, TwinKind
 
-JobKind = Literal["train", "fit"]
+JobKind = Literal["train", "fit", "calibrate", "evaluate"]
 JobState = Literal["pending", "running", "paused", "succeeded", "failed", "cancelled", "unknown"]
 ENDED: frozenset[JobState] = frozenset({"succeeded", "failed", "cancelled", "unknown"})
 ACTIVE: frozenset[JobState] = frozenset({"pending", "running"})

@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from lab.errors import ConfigError, Conflict, DatabaseAway, SystemClosed
+from lab.jobs.dry_run import DryRun, JobsAhead
 from lab.jobs.engine import Engine, engine_url
 from lab.jobs.kinds import KINDS, JobConfig, kind_of
 from lab.jobs.news import NewsBoard, wait_for_news
@@ -75,11 +76,11 @@ class JobService:
         """Keep a new job and let it start as soon as there is room for it.
 
         Where the order's key is known, the job that has it is returned. Raises UnknownName
-        (system, twin), ConfigError (what can be known not to work), DeadlineMissed (already),
-        Conflict (the key belongs to another config), SystemClosed.
+        (system, twin, job), ConfigError (what can be known not to work), DeadlineMissed (already),
+        Conflict (the key belongs to another config, or a job has left no network), SystemClosed.
         """
         self._refuse_when_closed()
-        config = self._runner.completed(config)
+        config = await asyncio.to_thread(self._runner.completed, config)
         await asyncio.to_thread(self._runner.check, config)
         plain = config.model_dump(mode="json")
         kind, new_id = kind_of(config), secrets.token_hex(6)
@@ -90,6 +91,20 @@ class JobService:
         if job_id == new_id:
             await self._queue_run(record)
         return record
+
+    async def dry_run(self, config: JobConfig) -> DryRun:
+        """Say what a job would cost, keep nothing; raise what `submit` raises, and DataError."""
+        config = await asyncio.to_thread(self._runner.completed, config)
+        ahead = await asyncio.to_thread(self._ahead, config.system)
+        return await asyncio.to_thread(self._runner.dry_run, config, ahead)
+
+    def _ahead(self, system: str) -> JobsAhead:
+        left = self._store.unfinished_jobs([self._queue])
+        ids = [record.id for record in left if record.config["system"] == system]
+        live = [self._performer.live.get(job_id) for job_id in ids]
+        told = [job.rows.estimate(None) for job in live if job is not None]
+        rows = [e.rows_planned - e.rows_done for e in told if e.rows_planned is not None]
+        return JobsAhead(len(ids), sum(max(0, n) for n in rows), len(ids) - len(rows))
 
     async def _queue_run(self, record: JobRecord) -> None:
         """Queue a job's run; the sweep does it where the engine's database takes too long."""

@@ -315,6 +315,20 @@ class Store:
         result: dict[str, Any] | None = row.result
         return result
 
+    def last_calibration(
+        self, system: str, until_s: float | None = None
+    ) -> tuple[str, dict[str, Any]] | None:
+        """Return id and result of a system's newest calibration that had ended by `until_s`."""
+        query = sa.select(jobs.c.id, jobs.c.result).where(
+            jobs.c.kind == "calibrate",
+            jobs.c.state == "succeeded",
+            jobs.c.config["system"].as_string() == system,
+        )
+        if until_s is not None:
+            query = query.where(jobs.c.finished_s <= until_s)
+        rows = self._read(query.order_by(jobs.c.finished_s.desc(), jobs.c.id).limit(1))
+        return (rows[0].id, rows[0].result) if rows else None
+
     # metrics
 
     def add_metric(

@@ -1,6 +1,7 @@
 """A job in a trainer process: served while it works, and started again when it dies or hangs."""
 
 import logging
+import pickle
 import queue
 import threading
 import time
@@ -130,7 +131,7 @@ class Session:
     def serve(self, work: Work, assignment: Assignment) -> End | None:
         """Serve until the end; None: it died, or was killed because it hung or had to go."""
         self._sender.start()
-        self._answers.put((work, assignment))
+        self._answers.put(pickle.dumps((work, assignment)))  # tensors too, by value
         with self._job.when_stopped(self._ask_to_end), suppress(EOFError, OSError):
             while self._may_go_on():
                 if not self._trainer.line.poll(_LOOK_EVERY_S):

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from lab.apparatus import Apparatus
@@ -16,8 +17,10 @@ from lab.config import DIGITAL_METHODS, TrainConfig
 from lab.datasets import Dataset, load
 from lab.datasets.own import UPLOADS
 from lab.errors import DataError
+from lab.jobs.configs import CalibrateConfig, EvaluateConfig
 from lab.jobs.desk import Assignment, Desk
 from lab.jobs.desk_files import DeskFiles
+from lab.jobs.looking import calibrate_at, evaluate_at
 from lab.jobs.records import FitConfig, TwinRecord
 from lab.jobs.state_files import (
     checkpoint_file,
@@ -31,12 +34,12 @@ from lab.recipes import completed
 from lab.train_result import TrainResult
 from lab.trainer import rows_measured, rows_to_measure, train
 from lab.twins import (
-    HELD_OUT_ROWS,
     Drives,
     FittedTwin,
     fit_stream,
     fit_system_twin,
     new_twin,
+    rows_of_fit,
     task_drives,
 )
 from lab.watching import DriftPoint
@@ -49,9 +52,17 @@ _EVENTS = {AuditPoint: "audit", DriftPoint: "drift"}
 def do(assignment: Assignment, desk: Desk) -> dict[str, Any]:
     """Do a job; see `lab.jobs.desk.Work`."""
     desk.check()
-    if isinstance(assignment.config, FitConfig):
-        return _fit_only(assignment, assignment.config, desk)
-    return _train(assignment, assignment.config, desk)
+    config = assignment.config
+    match config:
+        case TrainConfig():
+            return _train(assignment, config, desk)
+        case FitConfig():
+            return _fit_only(assignment, config, desk)
+        case CalibrateConfig():
+            return calibrate_at(desk, assignment, config, _apparatus(assignment, desk))
+        case EvaluateConfig():
+            dataset = partial(load, uploads=DeskFiles(desk, UPLOADS))
+            return evaluate_at(desk, assignment, config, _apparatus(assignment, desk), dataset)
 
 
 def _train(assignment: Assignment, config: TrainConfig, desk: Desk) -> dict[str, Any]:
@@ -89,11 +100,17 @@ def _fit_only(assignment: Assignment, config: FitConfig, desk: Desk) -> dict[str
         return {"twin": done.id, "report": done.report}
     apparatus = _apparatus(assignment, desk)
     dataset = None if config.task is None else load(config.task, uploads=DeskFiles(desk, UPLOADS))
-    like = TrainConfig(system=config.system, seed=config.seed)
-    if config.task is not None:
-        like = completed(like.model_copy(update={"task": config.task}), assignment.family)
-    record, _ = _fit(assignment, apparatus, dataset, like, desk)
+    like = training_like(config, assignment.family)
+    record, _ = _fit(assignment, config, apparatus, dataset, like, desk)
     return {"twin": record.id, "report": record.report}
+
+
+def training_like(config: FitConfig, family: str) -> TrainConfig:
+    """Return the training on whose drives the error of a fit's task is measured."""
+    like = TrainConfig(system=config.system, seed=config.seed)
+    if config.task is None:
+        return like
+    return completed(like.model_copy(update={"task": config.task}), family)
 
 
 def _apparatus(assignment: Assignment, desk: Desk) -> Apparatus:
@@ -123,22 +140,23 @@ def _twin_for(
         known = desk.find_or_begin_twin(config.system, t.kind, t.rows, t.seed)
     if known is not None:
         return known, _load_twin(assignment, known, config, desk)
-    return _fit(assignment, apparatus, dataset, config, desk)
+    return _fit(assignment, config, apparatus, dataset, config, desk)
 
 
 def _fit(
     assignment: Assignment,
+    config: TrainConfig | FitConfig,
     apparatus: Apparatus,
     dataset: Dataset | None,
     like: TrainConfig,
     desk: Desk,
 ) -> tuple[TwinRecord, FittedTwin]:
     """Fit the job's twin and keep it; its task error, if any, is on the drives of `like`."""
-    config, t = assignment.config, assignment.config.twin
+    t = config.twin
     drives: Drives | None = None
     if dataset is not None:
         drives = task_drives(like, dataset, apparatus.description)
-    desk.plan_rows(t.rows + HELD_OUT_ROWS + (0 if drives is None else len(drives[0])))
+    desk.plan_rows(rows_of_fit(t, like, dataset))
     fitted = fit_system_twin(
         t,
         new_twin(apparatus.description, assignment.family, t.kind, t.seed),

@@ -16,6 +16,7 @@ from lab.jobs.records import JobRecord, JobState, MetricRecord
 from lab.jobs.state_files import checkpoint_file
 from server.arrays import JSON
 from server.routes.access import JobOrder, Lab, Tag, problems
+from server.routes.submitting import ANSWERS, Dry, submitted
 from server.views import JobChanges
 
 _JOBS = TypeAdapter(list[JobRecord])
@@ -32,13 +33,20 @@ Job = Annotated[JobRecord, Depends(_existing_job)]
 Since = Annotated[int, Query(ge=0, le=2**31 - 1, description="metrics after this step only")]
 
 
-@router.post("", status_code=202, responses=problems(404, 409, 413, 422, 503, 504))
-async def submit_job(lab: Lab, config: TrainConfig, order: JobOrder) -> JobRecord:
+@router.post(
+    "",
+    status_code=202,
+    response_model=JobRecord,
+    responses=ANSWERS | problems(404, 409, 413, 422, 503, 504),
+)
+async def submit_job(
+    lab: Lab, config: TrainConfig, order: JobOrder, dry_run: Dry = False
+) -> JobRecord | Response:
     """Start a training job; the body is the training config.
 
     The same Idempotency-Key answers with the same job; with another config it is a conflict.
     """
-    return await lab.jobs.submit(config, order)
+    return await submitted(lab, config, order, dry_run)
 
 
 @router.get("", response_model=list[JobRecord])

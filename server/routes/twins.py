@@ -3,18 +3,26 @@
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from lab.jobs.records import FitConfig, JobRecord, TwinRecord
 from server.routes.access import JobOrder, Lab, problems
+from server.routes.submitting import ANSWERS, Dry, submitted
 
 router = APIRouter(prefix="/twins", tags=["twins"])
 
 
-@router.post("", status_code=202, responses=problems(404, 409, 413, 422, 503, 504))
-async def fit_twin(lab: Lab, config: FitConfig, order: JobOrder) -> JobRecord:
+@router.post(
+    "",
+    status_code=202,
+    response_model=JobRecord,
+    responses=ANSWERS | problems(404, 409, 413, 422, 503, 504),
+)
+async def fit_twin(
+    lab: Lab, config: FitConfig, order: JobOrder, dry_run: Dry = False
+) -> JobRecord | Response:
     """Start a job that measures random rows and fits a twin; its result names the twin."""
-    return await lab.jobs.submit(config, order)
+    return await submitted(lab, config, order, dry_run)
 
 
 @router.get("")

@@ -31,10 +31,13 @@ from drivers.shapers.waveshaper import WaveShaperA
 from drivers.spectrometers.ocean import OceanSpectrometer
 from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from lab.bench_config import BenchConfig
+from lab.calibration import CalibrationResult
 from lab.client import Client
 from lab.comparison.plan import Outcome, plan_comparison, summarise
 from lab.config import CONTROLS, TrainConfig
 from lab.datasets.own import DatasetInfo
+from lab.jobs.configs import CalibrateConfig, EvaluateConfig
+from lab.jobs.dry_run import DryRun
 from lab.jobs.records import FitConfig, JobEstimate
 from lab.measurement import Measurement
 from lab.network_config import (
@@ -49,6 +52,7 @@ from lab.network_config import (
     Windows,
 )
 from lab.problems import PREFIX, problem_type
+from lab.retest import EvaluateResult
 from lab.scheduling.reservations import Reservation
 from lab.scheduling.status import QueuedPass, SystemStatus
 from lab.train_result import EpochMetric, TrainResult
@@ -109,6 +113,8 @@ def as_shown(default: Any) -> str:
         ("[systems.NAME]", defaults(lab.bench_config.SystemConfig)),
         ("Training config", defaults(TrainConfig)),
         ("Twin config", defaults(FitConfig)),
+        ("Calibration config", defaults(CalibrateConfig)),
+        ("Evaluation config", defaults(EvaluateConfig)),
         ("WaveShaperA", settings(WaveShaperA)),
         ("YokogawaAQ6370", settings(YokogawaAQ6370)),
         ("AudioPlate", settings(AudioPlate)),
@@ -164,6 +170,7 @@ def test_a_comparisons_json_is_listed() -> None:
         ("Queue", QueuedPass),
         ("Reservation", Reservation),
         ("Estimate of a job", JobEstimate),
+        ("Dry run", DryRun),
     ],
 )
 def test_every_member_of_an_answer_is_listed(heading: str, kind: type) -> None:
@@ -239,7 +246,8 @@ def test_every_route_is_listed_with_its_statuses() -> None:
         for method, operation in operations.items()
     }
     shown = {
-        route: sorted([done, *failed.split()]) for route, (done, failed, _) in table("REST").items()
+        route: sorted([*done.split(), *failed.split()])
+        for route, (done, failed, _) in table("REST").items()
     }
     assert shown == routes
 
@@ -281,5 +289,8 @@ def test_results_and_row_keys_are_listed() -> None:
     metrics = re.search(r"An epoch's metric:\n\n((?:\|.*\n)+)", REFERENCE)[1]
     listed = re.findall(r"^\| `(\w+)`", metrics, re.MULTILINE)
     assert list(table("Results")) == [*kept, "twin"]
+    calibration = [f.name for f in fields(CalibrationResult)]
+    assert list(table("A calibration")) == [*calibration, "name", "applied"]
+    assert list(table("An evaluation")) == [f.name for f in fields(EvaluateResult)]
     assert listed == ["kind", *(f.name for f in fields(EpochMetric))]
     assert list(table("Row keys")) == [f.name for f in fields(RowKey)]

@@ -17,7 +17,7 @@ from lab.rigs import with_rigs
 from lab.train_result import TrainResult
 from lab.trainer import train
 from lab.twins import FittedTwin
-from lab.watching import ARMING_ROWS, ROWS, DriftPoint, look_every
+from lab.watching import ARMING_ROWS, ROWS, DriftPoint, look_every, rows_of_watch
 from twins.fitting import TwinError
 from twins.optics import OpticsTwin
 
@@ -48,7 +48,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.onlookers.look_every", lambda c: 4 if c.sentinels else None)
 
 
-def test_a_drift_is_told_and_a_quiet_device_is_not() -> None:
+def test_a_drift_is_told_and_a_quiet_device_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     quiet, nothing = run(CONFIG, 0.0)
     drifting, events = run(CONFIG, 1.0)  # of the range an hour; the run takes a quarter of one
     assert nothing == [] == quiet.drifts
@@ -57,6 +57,10 @@ def test_a_drift_is_told_and_a_quiet_device_is_not() -> None:
     looks = (quiet.curve[-1].of - 1) // 4 - 1  # the first only arms
     assert quiet.ledger["sentinels"] == ARMING_ROWS + looks * ROWS
     assert drifting.ledger["sentinels"] > quiet.ledger["sentinels"]  # armed anew after an event
+    monkeypatch.setattr("lab.watching.look_every", lambda c: 4)
+    expected, at_most = rows_of_watch(CONFIG, quiet.curve[-1].of)
+    assert quiet.ledger["sentinels"] == expected
+    assert expected < drifting.ledger["sentinels"] <= at_most
 
 
 def test_sentinels_leave_the_training_as_it_is() -> None:

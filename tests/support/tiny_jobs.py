@@ -45,6 +45,12 @@ def small_dataset(task: str, **places: Any) -> Dataset:
     return Dataset(task, rng.random((40, features)), labels, names, None, "made up")
 
 
+def sixty_samples(task: str, **_: object) -> Dataset:
+    """Return 60 samples with the features and classes of the vowels."""
+    rng = np.random.default_rng(0)
+    return Dataset(task, rng.random((60, 12)), np.arange(60) % 7, tuple("abcdefg"), None, "made up")
+
+
 def have_done(monkeypatch: "pytest.MonkeyPatch", work: Work) -> None:
     """Let jobs do this work, a function of a module, from now on."""
     monkeypatch.setattr("lab.jobs.runner.do", work)
@@ -68,6 +74,11 @@ def tiny_with_slow_fit(assignment: Assignment, desk: Desk) -> Any:
 def small(assignment: Assignment, desk: Desk) -> Any:
     """Do as `tiny`, on data as wide as the task's own."""
     return tiny(assignment, desk, load=small_dataset)
+
+
+def sixty(assignment: Assignment, desk: Desk) -> Any:
+    """Do as `tiny`, on a few more samples."""
+    return tiny(assignment, desk, load=sixty_samples)
 
 
 def real_data(assignment: Assignment, desk: Desk) -> Any:

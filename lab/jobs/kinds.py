@@ -3,9 +3,13 @@
 Imports neither torch nor drivers.
 """
 
-from pydantic import BaseModel
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 from lab.config import TrainConfig
+from lab.errors import ConfigError
 from lab.jobs.records import FitConfig, JobKind
 
 JobConfig = TrainConfig | FitConfig
@@ -19,3 +23,12 @@ def kind_of(config: BaseModel) -> JobKind:
         if type(config) is config_type:
             return kind
     raise TypeError(f"no kind of job has a {type(config).__name__}")
+
+
+def read_job_config(kind: JobKind, fields: Mapping[str, Any]) -> JobConfig:
+    """Return the config of a kind of job from its fields; raise ConfigError that names the key."""
+    try:
+        return KINDS[kind].model_validate(dict(fields))
+    except ValidationError as error:
+        reasons = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError("; ".join(reasons)) from error

@@ -11,7 +11,17 @@ from lab.bench_config import BenchConfig
 from server.doorkeeper import Doorkeeper
 from server.errors import add_error_handlers
 from server.lifespan import open_lab
-from server.routes import datasets, health, jobs, passes, reservations, stop, systems, twins
+from server.routes import (
+    datasets,
+    health,
+    jobs,
+    passes,
+    reservations,
+    schedules,
+    stop,
+    systems,
+    twins,
+)
 from server.routes.access import problems
 from server.shared_secret import SharedSecret
 
@@ -58,7 +68,7 @@ def create_app(
     app.add_middleware(SharedSecret, secret=secret)
     app.add_middleware(Doorkeeper, local_only=local_only, max_body_bytes=max_body_bytes)
     add_error_handlers(app)
-    for part in (systems, stop, reservations, passes, datasets, twins, jobs):
+    for part in (systems, stop, reservations, passes, datasets, twins, jobs, schedules):
         app.include_router(part.router, prefix=PREFIX, responses=problems(422))
     app.include_router(health.router)
     return app

@@ -4,6 +4,7 @@
     mock                               cli_mock: put its simulated instruments on sockets
     submit, jobs, watch, cancel        cli_jobs: talk to a running service
     upload                             cli_data: give it data of one's own
+    schedules                          cli_schedules: start jobs by the clock
     queue, reserve, release,           cli_queue: share the systems of one
     recover, stop
     compare                            cli_compare: several methods, here or on a service
@@ -19,7 +20,16 @@ from typer.core import TyperGroup
 
 from drivers.errors import reason
 from lab.traces import trace_of
-from server import cli_bench, cli_compare, cli_data, cli_demo, cli_jobs, cli_mock, cli_queue
+from server import (
+    cli_bench,
+    cli_compare,
+    cli_data,
+    cli_demo,
+    cli_jobs,
+    cli_mock,
+    cli_queue,
+    cli_schedules,
+)
 
 
 class _OneLineErrors(TyperGroup):
@@ -52,6 +62,7 @@ app.command("jobs")(cli_jobs.jobs)
 app.command("watch")(cli_jobs.watch)
 app.command("cancel")(cli_jobs.cancel)
 app.command("upload")(cli_data.upload)
+app.add_typer(cli_schedules.app, name="schedules")
 app.command("queue")(cli_queue.queue)
 app.command("reserve")(cli_queue.reserve)
 app.command("release")(cli_queue.release)

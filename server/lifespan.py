@@ -13,6 +13,9 @@ from lab.bench_config import BenchConfig
 from lab.errors import DatabaseAway
 from lab.jobs.data_folder import hold_folder
 from lab.jobs.runner import JobRunner
+from lab.jobs.schedules.clock import ScheduleClock
+from lab.jobs.schedules.service import ScheduleService
+from lab.jobs.schedules.store import ScheduleStore
 from lab.jobs.service import JobService
 from lab.jobs.store import Store
 from lab.scheduling.scheduler import HardwareScheduler
@@ -32,6 +35,7 @@ class RunningLab:
     scheduler: HardwareScheduler
     store: Store
     jobs: JobService
+    schedules: ScheduleService
 
     async def stop(self) -> None:
         """End jobs and passes and bring the instruments to their safe state; idempotent."""
@@ -56,11 +60,24 @@ async def open_lab(
         first = await asyncio.to_thread(store.reserve_shots, bench.systems)
         scheduler = await stack.enter_async_context(bench.scheduler(first))
         jobs = JobService(JobRunner(bench, scheduler, store), store, workers)
-        lab = RunningLab(bench, scheduler, store, jobs)
+        schedules = ScheduleStore(store.engine)
+        lab = RunningLab(bench, scheduler, store, jobs, ScheduleService(schedules, jobs))
         stack.push_async_callback(_release_shots, lab)
         stack.push_async_callback(lab.stop)
         await jobs.open()
+        await stack.enter_async_context(_running(ScheduleClock(schedules, jobs)))
         yield lab
+
+
+@asynccontextmanager
+async def _running(clock: ScheduleClock) -> AsyncIterator[None]:
+    """Let the clock run until the end of the block; what it had claimed by then stays claimed."""
+    task = asyncio.create_task(clock.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 def _open(

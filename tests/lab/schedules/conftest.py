@@ -106,6 +106,12 @@ def jobs() -> KeyedJobs:
 
 
 @pytest.fixture(scope="session")
+def jobs_and_wall() -> Callable[[], tuple[KeyedJobs, HandClock]]:
+    """Return what makes new ones, for a test with many examples."""
+    return lambda: (KeyedJobs(), HandClock())
+
+
+@pytest.fixture(scope="session")
 def postgresql(tmp_path_factory) -> Iterator[sa.Engine]:
     """Return the engine of a PostgreSQL database with the tables, or skip the test."""
     if not os.environ.get(POSTGRESQL):
@@ -142,7 +148,7 @@ def store(engine: sa.Engine) -> ScheduleStore:
     return ScheduleStore(engine)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def schedule() -> Callable[..., ScheduleRecord]:
     """Return what makes the record of a schedule that fits a twin at every full hour."""
 

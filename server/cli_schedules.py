@@ -14,7 +14,10 @@ from lab.recipes import merged
 from server.cli_jobs import DEFAULT_URL, AsJson, Url
 from server.config_files import read_config, read_settings
 
-app = typer.Typer(help="Start jobs by the clock: add, list, show, pause, continue, run, remove.")
+app = typer.Typer(
+    help="Start jobs by the clock: add, list, show, pause, continue, run, remove.",
+    no_args_is_help=True,
+)
 
 Name = Annotated[str, typer.Argument(help="Name of the schedule.")]
 

@@ -4,5 +4,5 @@
 hands it to `performing`, which works on it: `runner` does one job's work, `live_job` is a job while
 it runs, `going_on` brings it to where it goes on. `sweeping` looks after jobs that nobody works on.
 `store` keeps jobs, metrics and twins in a database (`tables`, `records`), tensors in files
-(`state_files`) under one `data_folder`.
+(`state_files`) under one `data_folder`. `schedules` starts jobs by the clock.
 """

@@ -15,6 +15,7 @@ Key = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
+        min_length=1,
         max_length=_KEY_LENGTH,
         description="the same key is answered with the same job",
     ),
@@ -59,7 +60,7 @@ async def continue_schedule(lab: Lab, name: str) -> ScheduleRecord:
     return await lab.schedules.go_on(name)
 
 
-@router.post("/{name}/run", status_code=202, responses=problems(404, 503, 504))
+@router.post("/{name}/run", status_code=202, responses=problems(404, 409, 503, 504))
 async def run_schedule(lab: Lab, name: str, key: Key = None) -> JobRecord:
     """Start the schedule's job now, beside its ticks."""
     return await lab.schedules.run(name, key)

@@ -4,11 +4,14 @@ import asyncio
 import json
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from lab.errors import ConfigError, Conflict, UnknownName
+from lab.jobs import tables
 from lab.jobs.records import FitConfig
 from lab.jobs.schedules.store import ScheduleStore
 from lab.jobs.store import Store
@@ -83,49 +86,77 @@ async def test_one_that_is_removed_is_gone(http):
         assert response.json()["detail"] == "no schedule 'refit'"
 
 
+REFUSED = [
+    ({"cron": "0 25 * * *"}, 422, "cron: '0 25 * * *' cannot be read (Bad hour)"),
+    ({"cron": "0 6 * *"}, 422, "has 4 fields, not five"),
+    ({"time_zone": "Europe/Zurch"}, 422, "did you mean Europe/Zurich"),
+    ({"config": {"rows": 3}}, 422, "config: rows: "),
+    ({"config": {"row": 300}}, 422, "config: row: "),
+    ({"config": {"deadline_s": 9e9}}, 422, "deadline_s: one moment cannot be"),
+    ({"config": {"system": "nowhere"}}, 404, "nowhere"),
+    ({"kind": "dance"}, 422, "kind"),
+    ({"name": "a/b"}, 422, "name"),
+    ({"missed": "twice"}, 422, "missed"),
+    ({"tags": ["two words"]}, 422, "tags"),
+]
+
+
 @pytest.mark.anyio
-@pytest.mark.parametrize(
-    ("fields", "status", "reason"),
-    [
-        ({"cron": "0 25 * * *"}, 422, "cron: '0 25 * * *' cannot be read (Bad hour)"),
-        ({"cron": "0 6 * *"}, 422, "has 4 fields, not five"),
-        ({"time_zone": "Europe/Zurch"}, 422, "did you mean Europe/Zurich"),
-        ({"config": {"rows": 3}}, 422, "config: rows: "),
-        ({"config": {"row": 300}}, 422, "config: row: "),
-        ({"config": {"deadline_s": 9e9}}, 422, "deadline_s: one moment cannot be"),
-        ({"config": {"system": "nowhere"}}, 404, "nowhere"),
-        ({"kind": "dance"}, 422, "kind"),
-        ({"name": "a/b"}, 422, "name"),
-        ({"missed": "twice"}, 422, "missed"),
-    ],
-)
-async def test_what_cannot_work_is_refused_at_once(http, fields, status, reason):
-    response = await http.post("/schedules", json={**FIT, **fields})
-    assert response.status_code == status
-    assert reason in response.json()["detail"]
+async def test_what_cannot_work_is_refused_at_once(http):
+    for fields, status, reason in REFUSED:
+        response = await http.post("/schedules", json={**FIT, **fields})
+        assert response.status_code == status, fields
+        assert reason in response.json()["detail"]
     assert (await http.get("/schedules")).json() == []
+
+
+async def shown_when(http, done) -> dict[str, Any]:
+    """Return the schedule once `done` says so of it, and let its newest job end."""
+    async with asyncio.timeout(LIMIT_S):
+        while not done(shown := (await http.get("/schedules/refit")).json()):
+            await asyncio.sleep(0.01)
+        await http.get(f"/jobs/{shown['jobs'][0]}/events")
+    return shown
 
 
 @pytest.mark.anyio
 async def test_a_tick_that_came_while_no_service_was_there_runs_once_late(tmp_path, open_http):
-    half_an_hour_ago = datetime.fromtimestamp(time.time() - HOUR_S / 2, UTC)
-    cron = f"{half_an_hour_ago.minute} * * * *"
+    tick = datetime.fromtimestamp(time.time() - HOUR_S / 2, UTC).replace(second=0, microsecond=0)
     async with open_http() as http:
-        config = {**FIT, "cron": cron, "time_zone": "UTC", "config": SMALL}
-        await http.post("/schedules", json=config, headers={"Pnnlab-Client": "ann"})
+        config = {**FIT, "cron": f"{tick.minute} * * * *", "time_zone": "UTC", "tags": ["hourly"]}
+        body = {**config, "config": SMALL}
+        await http.post("/schedules", json=body, headers={"Pnnlab-Client": "ann"})
     with Store(tmp_path) as store:
         schedules = ScheduleStore(store.engine)
         schedules.skip(schedules.get("refit"), time.time() - HOUR_S * 0.9)  # so long an outage
     async with open_http() as http:
-        async with asyncio.timeout(LIMIT_S):
-            while not (shown := (await http.get("/schedules/refit")).json())["jobs"]:
-                await asyncio.sleep(0.01)
-        async with asyncio.timeout(LIMIT_S):
-            await http.get(f"/jobs/{shown['jobs'][0]}/events")
+        shown = await shown_when(http, lambda schedule: schedule["jobs"])
         (job,) = (await http.get("/jobs")).json()
-    assert (job["id"], job["kind"], job["client"]) == (shown["jobs"][0], "fit", "ann")
-    assert job["state"] == "succeeded"
-    assert shown["handled_s"] == half_an_hour_ago.replace(second=0, microsecond=0).timestamp()
+    assert [job["id"]] == shown["jobs"]
+    assert (job["kind"], job["client"], job["tags"]) == ("fit", "ann", ["hourly"])
+    assert job["origin"] == f"schedule refit, tick {tick.isoformat()}"
+    assert (job["state"], shown["handled_s"]) == ("succeeded", tick.timestamp())
+    with Store(tmp_path) as store, store.engine.begin() as database:
+        # as a service leaves it that died when it had submitted the job, and not yet noted it
+        claim = {"launching_s": tick.timestamp(), "claimed_s": tick.timestamp()}
+        database.execute(sa.update(tables.schedules).values(**claim))
+        database.execute(sa.delete(tables.launches))
+    async with open_http() as http:
+        shown = await shown_when(http, lambda schedule: schedule["launching_s"] is None)
+        assert (await http.get("/jobs")).json() == [job]
+    assert (shown["jobs"], shown["error"]) == ([job["id"]], "")
+
+
+@pytest.mark.anyio
+async def test_the_same_key_starts_one_job(http, follow):
+    await http.post("/schedules", json={**FIT, "config": SMALL})
+    headers = {"Idempotency-Key": "now"}
+    first, second = [
+        (await http.post("/schedules/refit/run", headers=headers)).json() for _ in range(2)
+    ]
+    assert first["id"] == second["id"]
+    await follow(first["id"])
+    assert (await http.get("/schedules/refit")).json()["jobs"] == [first["id"]]
 
 
 def test_the_client(client):

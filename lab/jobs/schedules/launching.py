@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from lab.errors import ConfigError
-from lab.jobs.kinds import read_job_config
-from lab.jobs.records import JobConfig, JobRecord, Order
+from lab.jobs.kinds import JobConfig, read_job_config
+from lab.jobs.records import JobRecord, Order
 from lab.jobs.schedules.records import ScheduleRecord
 from lab.jobs.schedules.zones import find_zone
 

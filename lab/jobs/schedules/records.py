@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lab.jobs.records import JobKind
+from lab.jobs.records import JobKind, Tag
 
 Missed = Literal["once", "skip"]
 Overlap = Literal["skip", "queue"]
@@ -30,7 +30,7 @@ class ScheduleConfig(BaseModel):
     config: dict[str, Any] = {}
     missed: Missed = "once"
     overlap: Overlap = "skip"
-    tags: tuple[str, ...] = ()
+    tags: Annotated[tuple[Tag, ...], Field(max_length=16)] = ()
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from lab.errors import UnknownName
-from lab.jobs.kinds import kind_of
-from lab.jobs.records import JobConfig, JobRecord, JobState, Order
+from lab.jobs.kinds import JobConfig, kind_of
+from lab.jobs.records import JobRecord, JobState, Order
 from lab.jobs.schedules.records import ScheduleRecord
 from lab.jobs.schedules.store import ScheduleStore
 from lab.jobs.store import Store

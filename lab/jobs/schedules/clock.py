@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from lab.errors import SystemClosed, UnknownName
+from lab.errors import DatabaseAway, SystemClosed, UnknownName
 from lab.jobs.records import JobRecord
 from lab.jobs.schedules.due import due
 from lab.jobs.schedules.launching import Jobs, job_config, moment, shown, tick_order, utc_now
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 # The clock may be set, and schedules added by another service: nobody tells of either.
 LONGEST_PAUSE_S = 5.0
 TAKEOVER_S = 15.0
+AWAY = (SQLAlchemyError, DatabaseAway)  # no reason to give up a tick
 _SHORTEST_PAUSE_S = 0.01
 
 
@@ -50,7 +51,7 @@ class ScheduleClock:
             pause_s = LONGEST_PAUSE_S
             try:
                 pause_s = await self.look()
-            except SQLAlchemyError as error:  # its message says it all
+            except AWAY as error:  # its message says it all
                 log.warning("schedules: the database cannot be used, looking again: %s", error)
             except Exception:
                 log.exception("schedules: looking again")
@@ -59,13 +60,13 @@ class ScheduleClock:
     async def look(self) -> float:
         """Run what is due on every schedule; return after how many seconds to look again.
 
-        What goes wrong with one schedule is kept as its error. Raises SQLAlchemyError.
+        What goes wrong with one schedule is kept as its error. Raises AWAY.
         """
         pause_s = LONGEST_PAUSE_S
         for schedule in await asyncio.to_thread(self._store.all):
             try:
                 pause_s = min(pause_s, await self._look_at(schedule))
-            except SQLAlchemyError:
+            except AWAY:
                 raise
             except Exception as error:
                 await self._fail(schedule, error)
@@ -124,7 +125,7 @@ class ScheduleClock:
             job = await self._jobs.submit(job_config(schedule), order)
         except SystemClosed:
             return  # the claim stays, for the next service
-        except SQLAlchemyError:
+        except AWAY:
             raise  # likewise
         except Exception as failure:
             log.warning("%s failed: %s", order.origin, failure, exc_info=trace_of(failure))

@@ -1,8 +1,6 @@
 """Schedules in a database of each kind, with a clock that is set by hand and jobs that are none."""
 
 import asyncio
-import os
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+import postgres
 from lab.errors import UnknownName
 from lab.jobs.kinds import JobConfig, kind_of
 from lab.jobs.records import JobRecord, JobState, Order
@@ -19,7 +18,6 @@ from lab.jobs.schedules.store import ScheduleStore
 from lab.jobs.store import Store
 from lab.jobs.tables import schedules
 
-POSTGRESQL = "PNNLAB_TEST_DATABASE_URL"
 START = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
@@ -114,20 +112,11 @@ def jobs_and_wall() -> Callable[[], tuple[KeyedJobs, HandClock]]:
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory) -> Iterator[sa.Engine]:
     """Return the engine of a PostgreSQL database with the tables, or skip the test."""
-    if not os.environ.get(POSTGRESQL):
-        pytest.skip(f"needs a PostgreSQL server: {POSTGRESQL} does not name its address")
-    url = sa.make_url(os.environ[POSTGRESQL]).set(drivername="postgresql+psycopg")
-    schema = f"schedules_{secrets.token_hex(4)}"
-    outside = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
-    with outside.connect() as connection:
-        connection.execute(sa.schema.CreateSchema(schema))
-        try:
-            inside = url.update_query_dict({"options": f"-csearch_path={schema}"})
-            address = inside.render_as_string(hide_password=False)
-            with Store(tmp_path_factory.mktemp("store"), address) as store:
-                yield store.engine
-        finally:
-            connection.execute(sa.schema.DropSchema(schema, cascade=True))
+    if reason := postgres.why_not():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("store")
+    with postgres.open_database() as url, Store(folder, url) as store:
+        yield store.engine
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

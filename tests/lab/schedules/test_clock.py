@@ -2,11 +2,12 @@
 
 import asyncio
 import itertools
+from contextlib import suppress
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from lab.errors import ConfigError, SystemClosed
+from lab.errors import ConfigError, DatabaseAway, SystemClosed
 from lab.jobs.records import FitConfig, Order
 from lab.jobs.schedules.clock import LONGEST_PAUSE_S, TAKEOVER_S, ScheduleClock
 
@@ -218,16 +219,18 @@ async def test_a_clock_that_was_far_ahead_starts_one_job_and_goes_on(
     assert jobs.keys[1:] == [f"schedule:refit:{NOON}"]
 
 
-async def test_a_tick_of_a_stopping_service_is_the_next_ones(
-    clock, other, store, schedule, jobs, wall
+@pytest.mark.parametrize("why", [SystemClosed("it is stopping"), DatabaseAway("full disk", 5.0)])
+async def test_a_tick_that_cannot_be_kept_now_is_not_given_up(
+    clock, other, store, schedule, jobs, wall, why
 ):
     def closed(config: FitConfig) -> None:
-        raise SystemClosed("the service is stopping and takes no more jobs")
+        raise why
 
     store.add(schedule())
     wall.go(hours=1)
     jobs.before = closed
-    await clock.look()
+    with suppress(DatabaseAway):
+        await clock.look()
     assert store.get("refit").error == ""
     jobs.before = lambda config: None
     wall.go(seconds=TAKEOVER_S + 1)

@@ -60,7 +60,7 @@ async def open_lab(
         first = await asyncio.to_thread(store.reserve_shots, bench.systems)
         scheduler = await stack.enter_async_context(bench.scheduler(first))
         jobs = JobService(JobRunner(bench, scheduler, store), store, workers)
-        schedules = ScheduleStore(store.engine)
+        schedules = ScheduleStore(store.database)
         lab = RunningLab(bench, scheduler, store, jobs, ScheduleService(schedules, jobs))
         stack.push_async_callback(_release_shots, lab)
         stack.push_async_callback(lab.stop)

@@ -127,7 +127,7 @@ async def test_a_tick_that_came_while_no_service_was_there_runs_once_late(tmp_pa
         body = {**config, "config": SMALL}
         await http.post("/schedules", json=body, headers={"Pnnlab-Client": "ann"})
     with Store(tmp_path) as store:
-        schedules = ScheduleStore(store.engine)
+        schedules = ScheduleStore(store.database)
         schedules.skip(schedules.get("refit"), time.time() - HOUR_S * 0.9)  # so long an outage
     async with open_http() as http:
         shown = await shown_when(http, lambda schedule: schedule["jobs"])

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from lab.errors import Conflict, UnknownName
+from lab.jobs.database import Database
 from lab.jobs.schedules.records import ScheduleRecord
 from lab.jobs.tables import launches, schedules
 
@@ -21,11 +22,14 @@ _COLUMNS = [f.name for f in fields(ScheduleRecord) if f.name in schedules.c]
 
 
 class ScheduleStore:
-    """The tables `schedules` and `launches` behind an engine, which is its owner's to close."""
+    """The tables `schedules` and `launches` of a database, which is its owner's to close.
 
-    def __init__(self, engine: sa.Engine) -> None:
+    Every method raises DatabaseAway, too.
+    """
+
+    def __init__(self, database: Database) -> None:
         """Use a database that has the tables: whoever owns it has made them."""
-        self._engine = engine
+        self._database = database
 
     def add(self, schedule: ScheduleRecord) -> None:
         """Keep a new schedule; raise Conflict if there is one of its name."""
@@ -85,12 +89,15 @@ class ScheduleStore:
         same = schedules.c.name == seen.name, schedules.c.created_s == seen.created_s
         change = sa.update(schedules).where(*same, schedules.c.launching_s == tick_s)
         values = {"launching_s": None, "claimed_s": None, "note": "", "error": error}
-        with self._engine.begin() as connection:
+
+        def note(connection: sa.Connection) -> bool:
             if not connection.execute(change.values(**values)).rowcount:
                 return False
             if job is not None:
                 connection.execute(sa.insert(launches).values(schedule=seen.name, job=job))
-        return True
+            return True
+
+        return self._database.write(note)
 
     def add_job(self, name: str, job: str) -> None:
         """Note a job that a schedule started beside its ticks; raise UnknownName."""
@@ -108,14 +115,15 @@ class ScheduleStore:
             raise UnknownName(f"no schedule '{name}'")
 
     def _change(self, statement: sa.Insert | sa.Update | sa.Delete) -> int:
-        with self._engine.begin() as connection:
-            return connection.execute(statement).rowcount
+        return self._database.write(lambda connection: connection.execute(statement).rowcount)
 
     def _find(self, *where: sa.ColumnElement[bool]) -> list[ScheduleRecord]:
-        with self._engine.connect() as connection:
+        def find(connection: sa.Connection) -> list[ScheduleRecord]:
             rows = connection.execute(sa.select(schedules).where(*where).order_by("name"))
             found = [_record(row) for row in rows]
             return [replace(s, jobs=_newest_jobs(connection, s.name)) for s in found]
+
+        return self._database.read(find)
 
 
 def _newest_jobs(connection: sa.Connection, name: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 import postgres
 from lab.errors import UnknownName
+from lab.jobs.database import Database
 from lab.jobs.kinds import JobConfig, kind_of
 from lab.jobs.records import JobRecord, JobState, Order
 from lab.jobs.schedules.records import ScheduleRecord
@@ -110,31 +111,31 @@ def jobs_and_wall() -> Callable[[], tuple[KeyedJobs, HandClock]]:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory) -> Iterator[sa.Engine]:
-    """Return the engine of a PostgreSQL database with the tables, or skip the test."""
+def postgresql(tmp_path_factory) -> Iterator[Database]:
+    """Return a PostgreSQL database with the tables, or skip the test."""
     if reason := postgres.why_not():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("store")
     with postgres.open_database() as url, Store(folder, url) as store:
-        yield store.engine
+        yield store.database
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def engine(request: pytest.FixtureRequest, tmp_path) -> Iterator[sa.Engine]:
-    """Return the engine of a database of each kind, without a schedule."""
+def database(request: pytest.FixtureRequest, tmp_path) -> Iterator[Database]:
+    """Return a database of each kind, without a schedule."""
     if request.param == "postgresql":
-        engine = request.getfixturevalue("postgresql")
-        yield engine
-        with engine.begin() as connection:
+        database = request.getfixturevalue("postgresql")
+        yield database
+        with database.engine.begin() as connection:
             connection.execute(sa.delete(schedules))
         return
     with Store(tmp_path) as store:
-        yield store.engine
+        yield store.database
 
 
 @pytest.fixture
-def store(engine: sa.Engine) -> ScheduleStore:
-    return ScheduleStore(engine)
+def store(database: Database) -> ScheduleStore:
+    return ScheduleStore(database)
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,8 @@ class Died(BaseException):
 class Ledger(ScheduleStore):
     """A store that remembers which ticks were claimed, and kills who is about to note a job."""
 
-    def __init__(self, engine: Any) -> None:
-        super().__init__(engine)
+    def __init__(self, database: Any) -> None:
+        super().__init__(database)
         self.claimed: list[float] = []
         self.deadly = False
 
@@ -51,7 +51,7 @@ looks = st.tuples(
 def test_every_claimed_tick_gets_its_one_job(jobs_and_wall, schedule, steps):
     jobs, wall = jobs_and_wall()
     with TemporaryDirectory() as folder, Store(Path(folder)) as store:
-        ledger = Ledger(store.engine)
+        ledger = Ledger(store.database)
         ledger.add(schedule(cron="*/5 * * * *", overlap="queue"))
         for pause_s, hosts, death in [*steps, (20, 1, ""), (20, 1, "")]:
             wall.now += timedelta(seconds=pause_s)

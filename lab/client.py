@@ -14,7 +14,7 @@ import io
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -31,7 +31,9 @@ from lab.events import Event
 from lab.held_reservation import HeldReservation
 from lab.jobs.configs import CalibrateConfig, EvaluateConfig
 from lab.jobs.data_folder import write_whole
-from lab.jobs.records import FitConfig
+from lab.jobs.kinds import JobConfig
+from lab.jobs.records import FitConfig, JobKind
+from lab.jobs.schedules.records import Missed, Overlap
 from lab.secret import checked_secret, secret_of_environment
 from lab.uploading import read_upload
 
@@ -345,6 +347,54 @@ class Client:
         write_whole(Path(path), lambda file: file.write(content))
         return Path(path)
 
+    # schedules
+
+    def add_schedule(
+        self,
+        name: str,
+        cron: str,
+        kind: JobKind = "train",
+        config: Mapping[str, Any] | JobConfig | None = None,
+        *,
+        time_zone: str | None = None,
+        missed: Missed = "once",
+        overlap: Overlap = "skip",
+        tags: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Start a job at every tick of a cron expression, and return the schedule.
+
+        Options as in `lab.jobs.schedules.records.ScheduleConfig`. Raises ConfigError, UnknownName,
+        Conflict if there is a schedule of this name.
+        """
+        plain = _plain(config)
+        body = {"name": name, "cron": cron, "time_zone": time_zone, "kind": kind, "config": plain}
+        options = {"missed": missed, "overlap": overlap, "tags": list(tags)}
+        return self._object("POST", "/schedules", json=body | options)
+
+    def schedules(self) -> list[dict[str, Any]]:
+        """List the schedules, by name."""
+        return self._list("/schedules")
+
+    def schedule(self, name: str) -> dict[str, Any]:
+        """Return a schedule with its next ticks and newest jobs; raise UnknownName."""
+        return self._object("GET", f"/schedules/{name}")
+
+    def pause_schedule(self, name: str) -> dict[str, Any]:
+        """Let no more ticks of a schedule run and return it; raise UnknownName."""
+        return self._object("POST", f"/schedules/{name}/pause")
+
+    def continue_schedule(self, name: str) -> dict[str, Any]:
+        """Let a paused schedule's ticks run from now on and return it; raise UnknownName."""
+        return self._object("POST", f"/schedules/{name}/continue")
+
+    def run_schedule(self, name: str) -> dict[str, Any]:
+        """Start a schedule's job now and return the job; raise what submitting it raises."""
+        return self._object("POST", f"/schedules/{name}/run")
+
+    def remove_schedule(self, name: str) -> None:
+        """Forget a schedule; its jobs stay and go on. Raises UnknownName."""
+        self._calls.call("DELETE", f"/schedules/{name}")
+
     def _another(self) -> "Client":
         return Client(self.url, name=self.name, secret=self._secret)
 
@@ -380,13 +430,14 @@ def _body(
     """Return the JSON body; the service checks it, and says better what is wrong with it."""
     if isinstance(config, BaseModel) and not isinstance(config, kind):
         raise TypeError(f"a {kind.__name__} is needed, not a {type(config).__name__}")
-    # what is left out the service chooses by system and task
-    plain = (
-        config.model_dump(mode="json", exclude_unset=True)
-        if isinstance(config, BaseModel)
-        else config
-    )
-    return {**(plain or {}), **fields}
+    return {**_plain(config), **fields}
+
+
+def _plain(config: Mapping[str, Any] | BaseModel | None) -> dict[str, Any]:
+    """Return what a config sets; what it leaves out the service chooses by system and task."""
+    if isinstance(config, BaseModel):
+        return config.model_dump(mode="json", exclude_unset=True)
+    return dict(config or {})
 
 
 def _unwrapped(array: NDArray[Any]) -> Any:

@@ -19,6 +19,7 @@ from server.routes import (
     jobs,
     passes,
     reservations,
+    schedules,
     stop,
     systems,
     twins,
@@ -70,7 +71,7 @@ def create_app(
     app.add_middleware(Doorkeeper, local_only=local_only, max_body_bytes=max_body_bytes)
     add_error_handlers(app)
     lab_parts = (systems, stop, reservations, passes, datasets)
-    job_parts = (twins, calibrations, evaluations, jobs)
+    job_parts = (twins, calibrations, evaluations, jobs, schedules)
     for part in (*lab_parts, *job_parts):
         app.include_router(part.router, prefix=PREFIX, responses=problems(422))
     app.include_router(health.router)

@@ -5,6 +5,7 @@
     submit, jobs, watch, cancel        cli_jobs: talk to a running service
     calibrate, evaluate                cli_looking: and have it look at a device
     upload                             cli_data: give it data of one's own
+    schedules                          cli_schedules: start jobs by the clock
     queue, reserve, release,           cli_queue: share the systems of one
     recover, stop
     compare                            cli_compare: several methods, here or on a service
@@ -29,6 +30,7 @@ from server import (
     cli_looking,
     cli_mock,
     cli_queue,
+    cli_schedules,
 )
 
 
@@ -64,6 +66,7 @@ app.command("cancel")(cli_jobs.cancel)
 app.command("calibrate")(cli_looking.calibrate)
 app.command("evaluate")(cli_looking.evaluate)
 app.command("upload")(cli_data.upload)
+app.add_typer(cli_schedules.app, name="schedules")
 app.command("queue")(cli_queue.queue)
 app.command("reserve")(cli_queue.reserve)
 app.command("release")(cli_queue.release)

@@ -15,6 +15,9 @@ from lab.jobs.cradle import SLOW_IMPORTS
 from lab.jobs.data_folder import hold_folder
 from lab.jobs.nursery import CAN_FORK, Nursery
 from lab.jobs.runner import JobRunner
+from lab.jobs.schedules.clock import ScheduleClock
+from lab.jobs.schedules.service import ScheduleService
+from lab.jobs.schedules.store import ScheduleStore
 from lab.jobs.service import JobService
 from lab.jobs.store import Store
 from lab.scheduling.scheduler import HardwareScheduler
@@ -30,6 +33,7 @@ class RunningLab:
     scheduler: HardwareScheduler
     store: Store
     jobs: JobService
+    schedules: ScheduleService
 
     async def stop(self) -> None:
         """End jobs and passes and bring the instruments to their safe state; idempotent."""
@@ -55,11 +59,14 @@ async def open_lab(
         bench, store = await asyncio.to_thread(_open, blocking, config, data_dir, database_url)
         first = await asyncio.to_thread(store.reserve_shots, bench.systems)
         scheduler = await stack.enter_async_context(bench.scheduler(first))
-        jobs = JobService(JobRunner(bench, scheduler, store, nursery=nursery), store, workers)
-        lab = RunningLab(bench, scheduler, store, jobs)
+        runner = JobRunner(bench, scheduler, store, nursery=nursery)
+        jobs = JobService(runner, store, workers)
+        schedules = ScheduleStore(store.database)
+        lab = RunningLab(bench, scheduler, store, jobs, ScheduleService(schedules, jobs))
         stack.push_async_callback(_release_shots, lab)
         stack.push_async_callback(lab.stop)
         await jobs.open()
+        await stack.enter_async_context(_running(ScheduleClock(schedules, jobs)))
         yield lab
 
 
@@ -75,6 +82,17 @@ def jobs_compute_in() -> Iterator[Nursery | None]:
     with closing(Nursery()) as nursery:
         nursery.start()  # it imports while the instruments are opened
         yield nursery
+
+
+@asynccontextmanager
+async def _running(clock: ScheduleClock) -> AsyncIterator[None]:
+    """Let the clock run until the end of the block; what it had claimed by then stays claimed."""
+    task = asyncio.create_task(clock.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 def _open(

@@ -3,9 +3,13 @@
 Imports neither torch nor drivers.
 """
 
-from pydantic import BaseModel
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 from lab.config import TrainConfig
+from lab.errors import ConfigError
 from lab.jobs.configs import CalibrateConfig, EvaluateConfig
 from lab.jobs.records import FitConfig, JobKind, JobRecord
 
@@ -30,3 +34,12 @@ def kind_of(config: BaseModel) -> JobKind:
 def config_of(record: JobRecord) -> JobConfig:
     """Return the config that a job was submitted with; raise ValueError if it no longer is one."""
     return KINDS[record.kind].model_validate(record.config)
+
+
+def read_job_config(kind: JobKind, fields: Mapping[str, Any]) -> JobConfig:
+    """Return the config of a kind of job from its fields; raise ConfigError that names the key."""
+    try:
+        return KINDS[kind].model_validate(dict(fields))
+    except ValidationError as error:
+        reasons = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError("; ".join(reasons)) from error

@@ -6,7 +6,7 @@ Imports neither torch nor drivers.
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from lab.config import Task, TwinConfig, TwinKind
 
@@ -16,6 +16,8 @@ ENDED: frozenset[JobState] = frozenset({"succeeded", "failed", "cancelled", "unk
 ACTIVE: frozenset[JobState] = frozenset({"pending", "running"})
 Wish = Literal["", "pause", "cancel", "cancel at once"]
 """What a job that runs has been asked for and has not done yet."""
+
+Tag = Annotated[str, StringConstraints(pattern=r"^[\w.:+-]{1,64}$")]
 
 
 class FitConfig(BaseModel):

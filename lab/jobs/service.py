@@ -72,16 +72,24 @@ class JobService:
         await self._sweep()
         self._sweeper = asyncio.create_task(self._sweep_for_ever())
 
+    async def check(self, config: JobConfig) -> JobConfig:
+        """Return the config as `submit` would run it, with everything set that it leaves open.
+
+        Raises UnknownName (system, twin), ConfigError (what can be known not to work),
+        DeadlineMissed (already).
+        """
+        config = await asyncio.to_thread(self._runner.completed, config)
+        await asyncio.to_thread(self._runner.check, config)
+        return config
+
     async def submit(self, config: JobConfig, order: Order = _NO_ORDER) -> JobRecord:
         """Keep a new job and let it start as soon as there is room for it.
 
-        Where the order's key is known, the job that has it is returned. Raises UnknownName
-        (system, twin, job), ConfigError (what can be known not to work), DeadlineMissed (already),
-        Conflict (the key belongs to another config, or a job has left no network), SystemClosed.
+        Where the order's key is known, the job that has it is returned. Raises what `check` raises,
+        Conflict (the key belongs to another config), SystemClosed.
         """
         self._refuse_when_closed()
-        config = await asyncio.to_thread(self._runner.completed, config)
-        await asyncio.to_thread(self._runner.check, config)
+        config = await self.check(config)
         plain = config.model_dump(mode="json")
         kind, new_id = kind_of(config), secrets.token_hex(6)
         job_id = await asyncio.to_thread(

@@ -19,7 +19,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from lab.errors import Conflict, DatabaseAway, Superseded, UnknownName
-from lab.jobs.database import open_database
+from lab.jobs.database import Database, open_database
 from lab.jobs.files import Files, FolderFiles
 from lab.jobs.patience import Outage
 from lab.jobs.records import (
@@ -114,6 +114,11 @@ class Store:
     def close(self) -> None:
         """Close every connection; idempotent."""
         self._database.engine.dispose()
+
+    @property
+    def database(self) -> Database:
+        """Get the database, for those who keep tables of their own in it."""
+        return self._database
 
     @property
     def engine(self) -> sa.Engine:

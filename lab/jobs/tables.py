@@ -87,6 +87,36 @@ file_parts = sa.Table(
     sa.Column("content", sa.LargeBinary, nullable=False),
 )
 
+schedules = sa.Table(
+    "schedules",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("cron", sa.Text, nullable=False),
+    sa.Column("time_zone", sa.Text, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("config", sa.JSON, nullable=False),
+    sa.Column("missed", sa.String(16), nullable=False),
+    sa.Column("overlap", sa.String(16), nullable=False),
+    sa.Column("client", sa.Text, nullable=False),
+    sa.Column("tags", sa.JSON, nullable=False),
+    sa.Column("created_s", sa.Double, nullable=False),
+    sa.Column("handled_s", sa.Double, nullable=False),
+    sa.Column("paused", sa.Boolean, nullable=False),
+    sa.Column("launching_s", sa.Double),
+    sa.Column("claimed_s", sa.Double),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("error", sa.Text, nullable=False),
+)
+
+launches = sa.Table(
+    "launches",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("schedule", sa.ForeignKey("schedules.name", ondelete="CASCADE"), nullable=False),
+    sa.Column("job", sa.String(64), nullable=False),
+    sa.Index("launches_of_schedule", "schedule", "number"),
+)
+
 
 def upgrade(connection: sa.Connection) -> None:
     """Add to an older version's tables the columns that they lack."""

@@ -3,9 +3,8 @@
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request
-from pydantic import StringConstraints
 
-from lab.jobs.records import Order
+from lab.jobs.records import Order, Tag
 from server.errors import MEDIA_TYPE
 from server.lifespan import RunningLab
 from server.views import CLIENT_LENGTH, Problem
@@ -30,7 +29,6 @@ ClientName = Annotated[
         description="who asks: whose share of the hardware is used; fairness, not security",
     ),
 ]
-Tag = Annotated[str, StringConstraints(pattern=r"^[\w.:+-]{1,64}$")]
 
 
 def _order(

@@ -12,10 +12,10 @@ from pydantic import TypeAdapter
 
 from lab.config import TrainConfig
 from lab.errors import Conflict
-from lab.jobs.records import JobRecord, JobState, MetricRecord
+from lab.jobs.records import JobRecord, JobState, MetricRecord, Tag
 from lab.jobs.state_files import checkpoint_file
 from server.arrays import JSON
-from server.routes.access import JobOrder, Lab, Tag, problems
+from server.routes.access import JobOrder, Lab, problems
 from server.routes.submitting import ANSWERS, Dry, submitted
 from server.views import JobChanges
 

@@ -162,6 +162,27 @@ def test_one_twin_for_several_jobs(url: str, capsys: pytest.CaptureFixture[str])
     assert "shape_r2" in capsys.readouterr().out
 
 
+def test_schedules(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = "Run jobs on a schedule"
+    add, others = blocks("how-to.md", "sh", section)
+    (code,) = blocks("how-to.md", "python", section)
+    (tmp_path / "job.toml").write_text('task = "digits"\n')
+    monkeypatch.chdir(tmp_path)
+    for command in (add + others).splitlines():
+        shown = pnnlab(command, url)
+        if " run " in command:
+            assert "succeeded" in pnnlab(f"pnnlab watch {shown.split()[1]}", url)
+    execute(code, url)
+    assert "T06:00:00+0" in capsys.readouterr().out
+    with Client(url) as client:
+        names = [schedule["name"] for schedule in client.schedules()]
+        assert names == ["hourly", "morning", "sundays"]
+        for name in names:
+            client.remove_schedule(name)
+
+
 def test_rows_without_driver_and_wire(monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = blocks("simulated-bench.md", "python")
     monkeypatch.chdir(ROOT)  # where bench.toml is
@@ -265,6 +286,6 @@ def test_no_python_block_is_left_out() -> None:
     assert {page: n for page, n in count.items() if n} == {
         "simulated-bench.md": 1,
         "tutorial.md": 2,
-        "how-to.md": 8,
+        "how-to.md": 9,
         "fourth-system.md": 7,  # six are parts of its file
     }

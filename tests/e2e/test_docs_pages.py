@@ -89,6 +89,9 @@ def parse(words: list[str]) -> None:
     group = typer.main.get_command(app)
     context = group.make_context("pnnlab", list(words))
     name, command, rest = group.resolve_command(context, words)
+    if hasattr(command, "commands"):
+        context = command.make_context(name, rest, parent=context)
+        name, command, rest = command.resolve_command(context, rest)
     given = command.make_context(name, rest, parent=context).params
     if name == "compare":
         words = {key: given[key] for key in ("methods", "twin_rows", "controls", "gap")}

@@ -39,6 +39,7 @@ from lab.datasets.own import DatasetInfo
 from lab.jobs.configs import CalibrateConfig, EvaluateConfig
 from lab.jobs.dry_run import DryRun
 from lab.jobs.records import FitConfig, JobEstimate
+from lab.jobs.schedules.records import ScheduleConfig, ScheduleRecord
 from lab.measurement import Measurement
 from lab.network_config import (
     BrightnessFree,
@@ -115,6 +116,7 @@ def as_shown(default: Any) -> str:
         ("Twin config", defaults(FitConfig)),
         ("Calibration config", defaults(CalibrateConfig)),
         ("Evaluation config", defaults(EvaluateConfig)),
+        ("Schedule config", defaults(ScheduleConfig)),
         ("WaveShaperA", settings(WaveShaperA)),
         ("YokogawaAQ6370", settings(YokogawaAQ6370)),
         ("AudioPlate", settings(AudioPlate)),
@@ -171,6 +173,7 @@ def test_a_comparisons_json_is_listed() -> None:
         ("Reservation", Reservation),
         ("Estimate of a job", JobEstimate),
         ("Dry run", DryRun),
+        ("Schedule", ScheduleRecord),
     ],
 )
 def test_every_member_of_an_answer_is_listed(heading: str, kind: type) -> None:
@@ -194,7 +197,17 @@ def test_every_request_of_the_admin_interface_is_listed() -> None:
     assert [" ".join(request) for request in told] == list(answers)
 
 
-CLI = typer.main.get_command(app).commands
+def leaves(group: Any, before: str = "") -> dict[str, Any]:
+    """Return the commands of a group by their words, those of its groups among them."""
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        words = before + name
+        below = hasattr(command, "commands")
+        found |= leaves(command, words + " ") if below else {words: command}
+    return found
+
+
+CLI = leaves(typer.main.get_command(app))
 
 
 @pytest.mark.parametrize("name", CLI)
@@ -236,7 +249,7 @@ def test_every_limit_is_listed() -> None:
 
 def test_no_other_command_is_named() -> None:
     for text in TEXT.values():
-        assert set(re.findall(r"`pnnlab ([a-z]+)", text)) <= set(CLI)
+        assert set(re.findall(r"`pnnlab ([a-z]+)", text)) <= {words.split()[0] for words in CLI}
 
 
 def test_every_route_is_listed_with_its_statuses() -> None:

@@ -1,8 +1,15 @@
 """Jobs: what is kept of them, and the service that runs them.
 
 `service` takes, watches, pauses and cancels jobs. `engine` decides when a run of one begins and
-hands it to `performing`, which works on it: `runner` does one job's work, `live_job` is a job while
-it runs, `going_on` brings it to where it goes on. `sweeping` looks after jobs that nobody works on.
+hands it to `performing`, which works on it: `runner` checks jobs and has their work done,
+`live_job` is a job while it runs, `going_on` brings it to where it goes on. `sweeping` looks after
+jobs that nobody works on.
+
+What a job computes is `work`, which knows of the lab only its `desk`. It runs in a process that is
+forked from the `cradle`, of which the `nursery` is the service's end. `supervision` serves that
+process at its `job_desk` and starts another when it dies; `pipe_desk` is the desk as the process
+sees it, `told_errors` brings errors across.
+
 `store` keeps jobs, metrics and twins in a database (`tables`, `records`), tensors in files
 (`state_files`) under one `data_folder`.
 """

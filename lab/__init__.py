@@ -17,5 +17,5 @@
 
 May import drivers and twins; never server. `client`, `config` and `bench_config` import neither
 torch nor drivers. Asyncio lives in the scheduler and the jobs; training code is plain blocking
-PyTorch in threads.
+PyTorch, in processes of its own (`jobs`) or in whoever's thread calls it.
 """

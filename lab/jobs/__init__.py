@@ -1,9 +1,16 @@
 """Jobs: what is kept of them, and the service that runs them.
 
-`service` takes, watches, pauses and cancels jobs. `engine` decides when a run of one begins and
-hands it to `performing`, which works on it: `runner` does one job's work, `live_job` is a job while
-it runs, `going_on` brings it to where it goes on. `sweeping` looks after jobs that nobody works on.
-`kinds` lists the kinds of job with their configs (`configs`); `looking` does those that only look
-at a device; `dry_run` says what a job would cost; `schedules` starts jobs by the clock. `store`
-keeps jobs, metrics and twins in a database (`tables`, `records`), tensors in files (`state_files`).
+`service` takes, watches, pauses and cancels jobs; `kinds` lists the kinds with their configs
+(`configs`), `dry_run` says what one would cost, `schedules` starts them by the clock. `engine`
+decides when a run of a job begins and hands it to `performing`, which works on it: `runner` checks
+jobs and has their work done, `live_job` is a job while it runs, `going_on` brings it to where it
+goes on. `sweeping` looks after jobs that nobody works on.
+
+What a job computes is `work` (`looking`: that which only looks at a device), which knows of the lab
+only its `desk`. It runs in a process that is forked from the `cradle`, of which the `nursery` is
+the service's end. `supervision` serves that process at its `job_desk` and starts another when it
+dies; `pipe_desk` is the desk as the process sees it, `told_errors` brings errors across.
+
+`store` keeps jobs, metrics and twins in a `database` (`tables`, `records`), waited for with
+`patience`; tensors are `files` (`state_files`), in a `data_folder` or in tables (`table_files`).
 """

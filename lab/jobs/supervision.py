@@ -181,6 +181,7 @@ class Session:
             return
         if number is None:
             self._calls[what](*arguments)  # what fails here fails the job
+            self._news_s = time.monotonic()  # it may have waited for the disk
             return
         try:
             answer = self._calls[what](*arguments)

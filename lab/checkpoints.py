@@ -11,7 +11,7 @@ import io
 import logging
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,19 @@ class CheckpointFolder:
     """The checkpoints of one run; for one thread.
 
     about: what must be the same for a run to go on from one of these, plain values by name (what
-    the run itself adds: its config, data and twin).
+    the run itself adds: its config, data and twin). before: called before each checkpoint is
+    written, to keep what the run will not do again.
     """
 
-    def __init__(self, files: Path | Files, about: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        files: Path | Files,
+        about: Mapping[str, Any] | None = None,
+        before: Callable[[], object] | None = None,
+    ) -> None:
         """Use a folder, which is made when the first checkpoint is kept, or what is like one."""
         self.files = FolderFiles(files) if isinstance(files, Path) else files
+        self._before = before
         self.about = {"format": FORMAT, **(about or {})}
 
     def newest(self) -> Checkpoint | None:
@@ -71,6 +78,8 @@ class CheckpointFolder:
 
         A disk that is full, say, is told in the log: the training can go on without.
         """
+        if self._before is not None:
+            self._before()
         content = io.BytesIO()
         torch.save({"step": step, "about": {**self.about, **about}, "state": dict(state)}, content)
         data = content.getbuffer()

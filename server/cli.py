@@ -3,7 +3,7 @@
     serve, check                       cli_bench: open a bench on this machine
     mock                               cli_mock: put its simulated instruments on sockets
     submit, jobs, watch, cancel        cli_jobs: talk to a running service
-    upload                             cli_data: give it data of one's own
+    upload, data                       cli_data: give it data of one's own, take out a job's
     queue, reserve, release,           cli_queue: share the systems of one
     recover, stop
     compare                            cli_compare: several methods, here or on a service
@@ -52,6 +52,7 @@ app.command("jobs")(cli_jobs.jobs)
 app.command("watch")(cli_jobs.watch)
 app.command("cancel")(cli_jobs.cancel)
 app.command("upload")(cli_data.upload)
+app.command("data")(cli_data.data)
 app.command("queue")(cli_queue.queue)
 app.command("reserve")(cli_queue.reserve)
 app.command("release")(cli_queue.release)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from lab.bench import Bench, open_bench
 from lab.bench_config import BenchConfig
-from lab.errors import DatabaseAway
+from lab.errors import DatabaseAway, UnknownName
 from lab.jobs.data_folder import hold_folder
 from lab.jobs.runner import JobRunner
 from lab.jobs.service import JobService
 from lab.jobs.store import Store
+from lab.recording.recorder import BUDGET_GB, RowRecorder
 from lab.scheduling.scheduler import HardwareScheduler
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class RunningLab:
     scheduler: HardwareScheduler
     store: Store
     jobs: JobService
+    recorder: RowRecorder | None = None
 
     async def stop(self) -> None:
         """End jobs and passes and bring the instruments to their safe state; idempotent."""
@@ -42,12 +44,18 @@ class RunningLab:
 
 @asynccontextmanager
 async def open_lab(
-    config: BenchConfig | Path, data_dir: Path, *, database_url: str | None = None, workers: int = 2
+    config: BenchConfig | Path,
+    data_dir: Path,
+    *,
+    database_url: str | None = None,
+    workers: int = 2,
+    rows_budget_gb: float = BUDGET_GB,
 ) -> AsyncIterator[RunningLab]:
     """Open bench, store, scheduler and jobs; close them in any case at the end.
 
-    A system that does not start is faulted and the others work. Raises ConfigError for a bench
-    that cannot be opened or a data folder that cannot be used.
+    A system that does not start is faulted and the others work. rows_budget_gb: how much of the
+    disk the jobs' measured rows may take; 0: none are recorded. Raises ConfigError for a bench that
+    cannot be opened or a data folder that cannot be used.
     """
     blocking = ExitStack()
     async with AsyncExitStack() as stack:
@@ -55,8 +63,9 @@ async def open_lab(
         bench, store = await asyncio.to_thread(_open, blocking, config, data_dir, database_url)
         first = await asyncio.to_thread(store.reserve_shots, bench.systems)
         scheduler = await stack.enter_async_context(bench.scheduler(first))
-        jobs = JobService(JobRunner(bench, scheduler, store), store, workers)
-        lab = RunningLab(bench, scheduler, store, jobs)
+        recorder = await asyncio.to_thread(_open_recorder, blocking, bench, store, rows_budget_gb)
+        jobs = JobService(JobRunner(bench, scheduler, store, recorder), store, workers)
+        lab = RunningLab(bench, scheduler, store, jobs, recorder)
         stack.push_async_callback(_release_shots, lab)
         stack.push_async_callback(lab.stop)
         await jobs.open()
@@ -72,6 +81,30 @@ def _open(
     store = stack.enter_context(Store(folder, database_url))
     bench = stack.enter_context(open_bench(config, start=False, guard_log=folder / "guard.log"))
     return bench, store
+
+
+def _open_recorder(
+    stack: ExitStack, bench: Bench, store: Store, budget_gb: float
+) -> RowRecorder | None:
+    if not budget_gb:
+        return None
+
+    def ended(job_id: str) -> bool:
+        try:
+            return store.job(job_id).ended
+        except UnknownName:  # of another database: nobody goes on with it
+            return True
+        except DatabaseAway:  # then nothing is deleted
+            return False
+
+    recorder = RowRecorder(
+        store.folder / "rows",
+        lambda name: bench.system(name).description,
+        bench=bench.config.measurement_digest(),
+        ended=ended,
+        budget_bytes=int(budget_gb * 1e9),
+    )
+    return stack.enter_context(recorder)
 
 
 async def _release_shots(lab: RunningLab) -> None:

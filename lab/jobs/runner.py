@@ -31,6 +31,7 @@ from lab.jobs.state_files import (
 from lab.jobs.store import Store
 from lab.measure import Run
 from lab.recipes import completed, completed_fit
+from lab.recording.recorder import RowRecorder
 from lab.rules.choose import refuse_impossible
 from lab.scheduling.scheduled_run import ScheduledRun
 from lab.scheduling.scheduler import HardwareScheduler
@@ -54,20 +55,38 @@ _EVENTS = {AuditPoint: "audit", DriftPoint: "drift"}
 class JobRunner:
     """Run jobs on one bench through its scheduler; thread-safe, any thread but the loop's."""
 
-    def __init__(self, bench: Bench, scheduler: HardwareScheduler, store: Store) -> None:
-        """Measure through `scheduler`, which must be running while jobs run."""
+    def __init__(
+        self,
+        bench: Bench,
+        scheduler: HardwareScheduler,
+        store: Store,
+        recorder: RowRecorder | None = None,
+    ) -> None:
+        """Measure through `scheduler`, which must be running while jobs run.
+
+        recorder: keeps the measured rows.
+        """
         self.bench = bench
         self.scheduler = scheduler
         self.store = store
+        self.recorder = recorder
         self.turns = Turns()
         self._bench_digest = bench.config.measurement_digest()
 
     def run(self, job: LiveJob) -> dict[str, Any]:
         """Do the job and return its result as plain data; raise Stopped when it was stopped."""
         job.check()
-        if isinstance(job.config, FitConfig):
-            return self._fit_only(job, job.config)
-        return self._train(job, job.config)
+        try:
+            if isinstance(job.config, FitConfig):
+                return self._fit_only(job, job.config)
+            return self._train(job, job.config)
+        finally:
+            self._flush_rows()
+
+    def _flush_rows(self) -> None:
+        """Have the rows on the disk that are not measured again, should the service die now."""
+        if self.recorder is not None:
+            self.recorder.flush()
 
     def recovered(self, record: JobRecord) -> TrainConfig | FitConfig:
         """Return the config of a job that is to go on; raise what `check` raises, or ValueError."""
@@ -90,7 +109,7 @@ class JobRunner:
 
     def _checkpoints(self, job_id: str, store: Store) -> CheckpointFolder:
         folder = store.files_without_waiting.under(checkpoints_folder(job_id))
-        return CheckpointFolder(folder, {"bench": self._bench_digest})
+        return CheckpointFolder(folder, {"bench": self._bench_digest}, self._flush_rows)
 
     def completed(self, config: TrainConfig | FitConfig) -> TrainConfig | FitConfig:
         """Return the config with what it leaves open as it suits the system; raise UnknownName."""
@@ -246,6 +265,7 @@ class JobRunner:
                 "task_split": None if dataset is None else like.split,
             },
         )
+        self._flush_rows()
         save_state(job.store.files, twin_file(record.id), fitted.twin.state_dict())
         job.store.add_twin(record)
         return record, fitted
@@ -290,13 +310,14 @@ class JobRunner:
 
     def _measurer(self, job: LiveJob, config: TrainConfig | FitConfig) -> Run:
         """Return what executes the job's rows: passes in the scheduler's queue."""
+        record = None if self.recorder is None else self.recorder.add
         return ScheduledRun(
             self.scheduler,
             config.system,
             priority=config.priority,
             stopped=job.stopped,
             pass_ids=job.pass_ids,
-            measure=partial(measure_for, job, self.scheduler),
+            measure=partial(measure_for, job, self.scheduler, record=record),
         )
 
 

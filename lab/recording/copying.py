@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from lab.errors import DataError
 from lab.recording.layout import Column, Layout
 from lab.recording.writer import RowWriter, read_metadata, rows_of
 
@@ -68,16 +69,21 @@ def copy_rows(source: Path, target: Path, notes: Sequence[str] = ()) -> None:
 
 def _blocks(source: Path, layout: Layout, rows: int) -> Iterator[dict[str, NDArray[Any]]]:
     """Yield the newest rows, some chunks of them at a time."""
-    arrays = {
-        column.name: zarr.open_array(source / column.name, mode="r", zarr_format=2)
-        for column in layout.columns
-    }
+    group = zarr.open_consolidated(source, mode="r", zarr_format=2)
+    arrays = {column.name: _array(group, column) for column in layout.columns}
     kept = newest_rows(_read(arrays["stream"], 0, rows), _read(arrays["index"], 0, rows))
     step = _CHUNKS_AT_ONCE * layout.chunk_rows
     for first in range(0, rows, step):
         end = min(rows, first + step)
         chosen = kept[np.searchsorted(kept, first) : np.searchsorted(kept, end)] - first
         yield {name: _read(array, first, end)[chosen] for name, array in arrays.items()}
+
+
+def _array(group: zarr.Group, column: Column) -> zarr.Array[Any]:
+    array = group[column.name]
+    if not isinstance(array, zarr.Array):
+        raise DataError(f"{group.store}: '{column.name}' is no array")
+    return array
 
 
 def _read(array: zarr.Array[Any], first: int, end: int) -> NDArray[Any]:

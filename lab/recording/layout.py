@@ -6,6 +6,7 @@ every row, although it repeats: the compressor finds that, and whoever reads nee
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ FORMAT = 1
 ROW = "row"
 UNKEYED = -1
 """The stream of rows without a key; their index is their shot number."""
-_CHUNK_BYTES = 2**20
-_CHUNK_ROWS = 1024
+_CHUNK_BYTES = 2**22
+_CHUNK_ROWS = 8192
 _BLOCK = 4096  # bytes: of such blocks a disk hands out whole ones
 _CODEC_BYTES = 64  # what compressing may add to a chunk, at most
 
@@ -56,9 +57,9 @@ class Layout:
     columns: tuple[Column, ...]
     attributes: Mapping[str, Any]
 
-    @property
+    @cached_property
     def chunk_rows(self) -> int:
-        """Get how many rows go into one file, a power of 2: about 1 MB of the largest array."""
+        """Get how many rows go into one file, a power of 2: at most 4 MB of the largest array."""
         largest = max(column.row_bytes for column in self.columns)
         fit = max(1, _CHUNK_BYTES // max(1, largest))
         return int(min(_CHUNK_ROWS, 2 ** (fit.bit_length() - 1)))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lab.errors import DataError
 from lab.recording.layout import Column, Layout
-from lab.recording.writer import RowWriter, read_metadata, rows_of
+from lab.recording.writer import RowWriter, chunk_rows_of, read_metadata, rows_of
 
 EXPORT = ".export-"
 """How the folders of copies begin that were being packed."""
@@ -100,4 +100,5 @@ def _layout(metadata: dict[str, Any], notes: Sequence[str]) -> Layout:
         name = key.removesuffix("/.zarray")
         attributes = {k: v for k, v in parts[f"{name}/.zattrs"].items() if k[0] != "_"}
         columns.append(Column(name, tuple(array["shape"][1:]), array["dtype"], attributes))
-    return Layout(tuple(columns), {**parts[".zattrs"], "notes": list(notes)})
+    attributes = {**parts[".zattrs"], "notes": list(notes)}
+    return Layout(tuple(columns), attributes, chunk_rows_of(metadata))

@@ -6,7 +6,6 @@ every row, although it repeats: the compressor finds that, and whoever reads nee
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,17 +51,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Layout:
-    """The arrays of a group, and what is said of all of them."""
+    """The arrays of a group, what is said of all of them, and how many rows go into one file."""
 
     columns: tuple[Column, ...]
     attributes: Mapping[str, Any]
-
-    @cached_property
-    def chunk_rows(self) -> int:
-        """Get how many rows go into one file, a power of 2: at most 4 MB of the largest array."""
-        largest = max(column.row_bytes for column in self.columns)
-        fit = max(1, _CHUNK_BYTES // max(1, largest))
-        return int(min(_CHUNK_ROWS, 2 ** (fit.bit_length() - 1)))
+    chunk_rows: int
 
     def most_bytes(self, rows: int) -> int:
         """Return what the group may grow by, at most, on disk when so many rows are written."""
@@ -93,7 +86,13 @@ def layout_of(description: SystemDescription, job: str, bench: str) -> Layout:
         "drives": description.drives,
         "coordinates": "stream index time_s shot measured calibration",
     }
-    return Layout(columns, attributes)
+    return Layout(columns, attributes, _rows_a_chunk(columns))
+
+
+def _rows_a_chunk(columns: tuple[Column, ...]) -> int:
+    """Return a power of 2: at most 4 MB of the largest array."""
+    fit = max(1, _CHUNK_BYTES // max(1, *(column.row_bytes for column in columns)))
+    return int(min(_CHUNK_ROWS, 2 ** (fit.bit_length() - 1)))
 
 
 def columns_of(
@@ -120,12 +119,19 @@ def columns_of(
         "index": np.array([key.index for key in keys], dtype=np.int64),
         "time_s": np.array([key.time_s for key in keys], dtype=np.float64),
         "shot": measurement.shots,
-        "measured": measurement.row_s,
+        "measured": _nanoseconds(measurement.row_s),
         "saturated": measurement.saturated,
         "retried": measurement.retried,
         "out_of_sync": measurement.out_of_sync,
         "calibration": np.full(rows, calibration, dtype=np.int32),
     }
+
+
+def _nanoseconds(times_s: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return times, s since the epoch, in whole nanoseconds, without rounding before the end."""
+    whole = np.floor(times_s)
+    rest = np.rint((times_s - whole) * 1e9)
+    return whole.astype(np.int64) * 10**9 + rest.astype(np.int64)
 
 
 def _described(spec: ArraySpec) -> dict[str, Any]:
@@ -148,9 +154,9 @@ def _row_columns() -> tuple[Column, ...]:
         column("shot", "int64", "shot number, never reused"),
         column(
             "measured",
-            "float64",
+            "int64",
             "when the instrument call that measured the row began",
-            units="seconds since 1970-01-01",
+            units="nanoseconds since 1970-01-01",
             calendar="proleptic_gregorian",
         ),
         column("saturated", "bool", "the detector reached full scale"),

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,11 @@ class RowWriter:
     def __init__(self, folder: Path, layout: Layout) -> None:
         """Open a group, or make it; raise DataError for one of other arrays, OSError."""
         self.folder = folder
-        self.layout = layout
         if not (folder / METADATA).is_file():
             _create(folder, layout)
         self._metadata = read_metadata(folder)
         _check_same(layout, self._metadata, folder)
+        self.layout = replace(layout, chunk_rows=chunk_rows_of(self._metadata))
         self.rows = rows_of(self._metadata)
         self.bytes = tidied_size(folder)
         self._read_tail()
@@ -134,6 +135,11 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 def rows_of(metadata: Mapping[str, Any]) -> int:
     """Return how many rows a reader sees."""
     return int(metadata["metadata"]["index/.zarray"]["shape"][0])
+
+
+def chunk_rows_of(metadata: Mapping[str, Any]) -> int:
+    """Return how many rows of each array go into one file."""
+    return int(metadata["metadata"]["index/.zarray"]["chunks"][0])
 
 
 def tidied_size(folder: Path) -> int:

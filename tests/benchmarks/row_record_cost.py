@@ -36,7 +36,7 @@ from twins.fitting import TwinError
 
 ROOT = Path(__file__).parents[2]
 CASES = {"vowels": ("bench.toml", "optics"), "mnist": ("bench-circuit.toml", "circuit")}
-ROWS = {"vowels": 6_000, "mnist": 60_000}
+ROWS = {"vowels": 4_000, "mnist": 40_000}
 
 
 @dataclass

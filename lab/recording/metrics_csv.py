@@ -26,7 +26,7 @@ def csv_lines(page: Page, kind: str | None = None) -> Iterator[str]:
         names |= dict.fromkeys(cells)
         last = number
     line = io.StringIO()
-    writer = csv.DictWriter(line, list(names), extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(line, list(names))
     writer.writeheader()
     yield line.getvalue()
     for number, cells in _rows(page, kind):

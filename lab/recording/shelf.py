@@ -60,14 +60,12 @@ class Shelf:
         """Delete what may be until `job` can grow by so many bytes; say whether it can."""
         if self.bytes + size <= self.budget_bytes:
             return True
-        if self._bytes.get(job, 0) + size > self.budget_bytes:
+        going = [other for other in self._oldest() if other != job and self._ended(other)]
+        if self.bytes - sum(self._bytes[other] for other in going) + size > self.budget_bytes:
             return False  # whatever were deleted
-        for other in self._oldest():
-            if other != job and self._ended(other):
-                self._delete(other)
-                if self.bytes + size <= self.budget_bytes:
-                    return True
-        return False
+        while self.bytes + size > self.budget_bytes:
+            self._delete(going.pop(0))
+        return True
 
     def _oldest(self) -> list[str]:
         return sorted(self._bytes, key=lambda job: _written_s(self.path(job)))

@@ -108,7 +108,7 @@ class RowRecorder:
         """
         size = forward_pass.x.nbytes + forward_pass.theta.nbytes + measurement.y.nbytes
         with self._changed:
-            if self._closed:
+            if self._closed or not len(measurement.y):
                 return
             if self._waiting_bytes + size > _WAITING_BYTES:
                 gap = _gap(measurement, "the disk did not keep up")
@@ -164,19 +164,25 @@ class RowRecorder:
     def _run(self) -> None:
         while (passes := self._next()) is not None:
             began_s = time.monotonic()
-            by_job: dict[str, list[tuple[ForwardPass, Measurement]]] = {}
-            for item in passes:
-                by_job.setdefault(item[0].job, []).append(item)
-            for job, items in by_job.items():
-                self._record(job, items)
-            self._close_idle()
-            self._notes.write()
+            try:
+                self._record_all(passes)
+            except Exception:  # whoever flushes must not wait for ever, nor the next rows be lost
+                log.exception("measured rows could not be recorded")
             least, most = _EVERY_S
             self._pause_s = min(most, max(least, _WORTH * (time.monotonic() - began_s)))
             with self._changed:
                 self._written += len(passes)
                 self._changed.notify_all()
         self._close_idle(0.0)
+        self._notes.write()
+
+    def _record_all(self, passes: list[tuple[ForwardPass, Measurement]]) -> None:
+        by_job: dict[str, list[tuple[ForwardPass, Measurement]]] = {}
+        for item in passes:
+            by_job.setdefault(item[0].job, []).append(item)
+        for job, items in by_job.items():
+            self._record(job, items)
+        self._close_idle()
         self._notes.write()
 
     def _next(self) -> list[tuple[ForwardPass, Measurement]] | None:
@@ -214,9 +220,9 @@ class RowRecorder:
         self, job: str, state: _Open, passes: list[tuple[ForwardPass, Measurement]]
     ) -> str:
         """Write passes; return why they are not written, or nothing."""
-        layout = layout_of(self._describe(passes[0][0].system), job, self._bench)
-        rows = sum(len(measurement.y) for _, measurement in passes)
         try:
+            layout = layout_of(self._describe(passes[0][0].system), job, self._bench)
+            rows = sum(len(measurement.y) for _, measurement in passes)
             if not self._shelf.make_room(layout.most_bytes(rows), job):
                 return f"the budget of {self._shelf.budget_bytes} bytes is used up"
             self._forget_deleted()

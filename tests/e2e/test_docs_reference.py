@@ -49,6 +49,7 @@ from lab.network_config import (
     Windows,
 )
 from lab.problems import PREFIX, problem_type
+from lab.recording.recorder import RecordedRows
 from lab.scheduling.reservations import Reservation
 from lab.scheduling.status import QueuedPass, SystemStatus
 from lab.train_result import EpochMetric, TrainResult
@@ -164,6 +165,7 @@ def test_a_comparisons_json_is_listed() -> None:
         ("Queue", QueuedPass),
         ("Reservation", Reservation),
         ("Estimate of a job", JobEstimate),
+        ("Recorded rows", RecordedRows),
     ],
 )
 def test_every_member_of_an_answer_is_listed(heading: str, kind: type) -> None:

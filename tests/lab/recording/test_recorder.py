@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import lab.recording.layout
 import lab.recording.recorder
 import lab.recording.writer
-from lab.errors import Conflict
+from lab.errors import Conflict, UnknownName
 from lab.recording.notes import Gap, NoteBook
 from lab.recording.reading import open_rows
 from lab.recording.recorder import RowRecorder
@@ -116,6 +116,32 @@ def test_an_error_that_nobody_thought_of_is_a_gap_too(tmp_path, caplog):
     assert indices(tmp_path) == [*range(10, 15)]  # what came with it is missing as well
     assert indices(tmp_path, "other") == [*range(5)]
     assert any(record.levelno == logging.ERROR for record in caplog.records)
+
+
+def test_nobody_waits_for_ever_whatever_goes_wrong(tmp_path, monkeypatch, caplog):
+    def wrong(notes: NoteBook) -> None:
+        raise ValueError("never seen before")
+
+    with recorder(tmp_path) as rows:
+        with monkeypatch.context() as patch:
+            patch.setattr(NoteBook, "write", wrong)
+            rows.add(*measured(0, 5))
+            rows.flush()
+        rows.add(*measured(5, 5))
+        rows.flush()
+        assert indices(tmp_path) == list(range(10))
+    assert "measured rows could not be recorded" in caplog.text
+
+
+def test_a_system_that_nobody_knows_is_a_gap(tmp_path):
+    def describe(name: str) -> None:
+        raise UnknownName(f"no system '{name}'")
+
+    with RowRecorder(tmp_path, describe, bench="", ended=lambda job: False) as rows:
+        rows.add(*measured(0, 5))
+        rows.flush()
+        [note] = rows.recorded("job").notes
+    assert note.endswith(": 5 (UnknownName: no system 'rig')")
 
 
 def test_a_disk_that_does_not_keep_up_stops_nobody(tmp_path, monkeypatch):

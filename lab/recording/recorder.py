@@ -104,15 +104,18 @@ class RowRecorder:
     def add(self, forward_pass: ForwardPass, measurement: Measurement) -> None:
         """Take a pass of a job (`forward_pass.job`) that has been measured; its arrays are kept.
 
-        Does nothing after `close`.
+        Does nothing for a pass of no job, nor after `close`. Raises DataError for what is no id.
         """
         size = forward_pass.x.nbytes + forward_pass.theta.nbytes + measurement.y.nbytes
+        job = forward_pass.job
+        if job and not (job.isascii() and job.isalnum()):  # it becomes the name of a file
+            raise DataError(f"'{job}' is no job's id: letters and digits only")
         with self._changed:
-            if self._closed or not len(measurement.y):
+            if self._closed or not job or not len(measurement.y):
                 return
             if self._waiting_bytes + size > _WAITING_BYTES:
                 gap = _gap(measurement, "the disk did not keep up")
-                self._overflown.append((forward_pass.job, gap))
+                self._overflown.append((job, gap))
                 return
             self._waiting.append((forward_pass, measurement))
             self._waiting_bytes += size

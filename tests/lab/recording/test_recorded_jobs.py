@@ -60,7 +60,7 @@ async def service(folder: Path) -> AsyncIterator[JobService]:
         async with HardwareScheduler(bench.systems) as scheduler:
             jobs = JobService(JobRunner(bench, scheduler, store, recorder), store, 1)
             try:
-                await jobs.go_on()
+                await jobs.open()
                 yield jobs
             finally:
                 await jobs.close()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import lab.recording.layout
 import lab.recording.recorder
 import lab.recording.writer
-from lab.errors import Conflict, UnknownName
+from lab.errors import Conflict, DataError, UnknownName
 from lab.recording.notes import Gap, NoteBook
 from lab.recording.reading import open_rows
 from lab.recording.recorder import RowRecorder
@@ -142,6 +142,17 @@ def test_a_system_that_nobody_knows_is_a_gap(tmp_path):
         rows.flush()
         [note] = rows.recorded("job").notes
     assert note.endswith(": 5 (UnknownName: no system 'rig')")
+
+
+def test_a_job_is_no_path(tmp_path):
+    with recorder(tmp_path / "rows") as rows:
+        with pytest.raises(DataError, match=r"'\.\./elsewhere' is no job's id"):
+            rows.add(*measured(0, 5, job="../elsewhere"))
+        rows.add(*measured(0, 5, job=""))  # of no job
+        rows.add(*measured(0, 5))
+        rows.flush()
+    assert [path.name for path in tmp_path.iterdir()] == ["rows"]
+    assert [path.name for path in (tmp_path / "rows").iterdir()] == ["job.zarr"]
 
 
 def test_a_disk_that_does_not_keep_up_stops_nobody(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
 import httpx
 
@@ -60,6 +60,18 @@ class Calls:
         if not response.is_success:
             raise _error(response)
         return response
+
+    def download(self, path: str, file: IO[bytes], **options: Any) -> None:
+        """Write what a GET answers into a file, piece by piece; raise as `call`."""
+        try:
+            with self._http.stream("GET", path, **options) as response:
+                if response.is_error:
+                    response.read()
+                    raise _error(response)
+                for piece in response.iter_bytes():
+                    file.write(piece)
+        except httpx.HTTPError as error:
+            raise self._no_answer(error) from error
 
     def events(self, job_id: str, since: int) -> Iterator[Event]:
         """Yield a job's events after step `since` until the stream ends; raise as `call`."""

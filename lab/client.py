@@ -14,8 +14,10 @@ import io
 import os
 import socket
 import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -394,6 +396,45 @@ class Client:
     def remove_schedule(self, name: str) -> None:
         """Forget a schedule; its jobs stay and go on. Raises UnknownName."""
         self._calls.call("DELETE", f"/schedules/{name}")
+
+    # data out
+
+    def recorded(self, job_id: str) -> dict[str, Any]:
+        """Say what is recorded of a job's rows: `rows`, `bytes`, and `notes` on what is missing."""
+        return self._object("GET", f"/jobs/{job_id}/recorded")
+
+    def rows(self, job_id: str, path: Path | str) -> Path:
+        """Download a job's measured rows so far, for `lab.recording.reading.open_rows`.
+
+        path: a Zarr group, as one file if it ends in .zip, else as a folder, which must not be
+        there. Raises UnknownName, or Conflict where there are none.
+        """
+        target = Path(path)
+        if target.suffix == ".zip":
+            self._download(f"/jobs/{job_id}/rows", target)
+            return target
+        if target.exists():
+            raise ConfigError(f"{target}: is there already")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=target.parent) as temporary:
+            packed = Path(temporary) / "rows.zarr.zip"
+            self._download(f"/jobs/{job_id}/rows", packed)
+            unpacked = Path(temporary) / "rows.zarr"
+            with zipfile.ZipFile(packed) as file:
+                file.extractall(unpacked)
+            unpacked.rename(target)
+        return target
+
+    def metrics_csv(self, job_id: str, path: Path | str, kind: str | None = None) -> Path:
+        """Download a job's metrics so far, of one kind if given, as comma-separated values."""
+        chosen = {} if kind is None else {"kind": kind}
+        self._download(f"/jobs/{job_id}/metrics.csv", Path(path), params=chosen)
+        return Path(path)
+
+    def _download(self, url: str, path: Path, **options: Any) -> None:
+        """Write an answer into a file that is whole or not there."""
+        patient = {"timeout": _PATIENT_TIMEOUT, **options}
+        write_whole(path, lambda file: self._calls.download(url, file, **patient))
 
     def _another(self) -> "Client":
         return Client(self.url, name=self.name, secret=self._secret)

@@ -8,6 +8,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from lab.bench_config import BenchConfig
+from lab.recording.recorder import BUDGET_GB
 from server.doorkeeper import Doorkeeper
 from server.errors import add_error_handlers
 from server.lifespan import open_lab
@@ -37,22 +38,30 @@ def create_app(
     data_dir: Path | str,
     database_url: str | None = None,
     workers: int = 2,
+    rows_budget_gb: float = BUDGET_GB,
     max_body_bytes: int = MAX_BODY_BYTES,
     local_only: bool = False,
     secret: str | None = None,
 ) -> FastAPI:
     """Return the app that serves a bench; its lifespan opens and closes everything.
 
-    bench: the bench, or its file. data_dir: database, uploads, checkpoints and twins; one service
-    at a time. database_url: where the database is, if not there. workers: jobs that run at once.
-    max_body_bytes: of a pass; larger ones get 413. local_only: answer under the loopback's names
-    and addresses only. secret: what every request but for `/healthz` has to show, if there is one.
+    bench: the bench, or its file. data_dir: database, uploads, checkpoints, twins and rows; one
+    service at a time. database_url: where the database is, if not there. workers: jobs that run at
+    once. rows_budget_gb: disk for the jobs' measured rows, 0: record none. max_body_bytes: of a
+    pass; larger ones get 413. local_only: answer under the loopback's names and addresses only.
+    secret: what every request but for `/healthz` has to show, if there is one.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         folder = Path(data_dir)
-        async with open_lab(bench, folder, database_url=database_url, workers=workers) as lab:
+        async with open_lab(
+            bench,
+            folder,
+            database_url=database_url,
+            workers=workers,
+            rows_budget_gb=rows_budget_gb,
+        ) as lab:
             app.state.lab = lab
             yield
 

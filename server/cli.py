@@ -4,7 +4,7 @@
     mock                               cli_mock: put its simulated instruments on sockets
     submit, jobs, watch, cancel        cli_jobs: talk to a running service
     calibrate, evaluate                cli_looking: and have it look at a device
-    upload                             cli_data: give it data of one's own
+    upload, data                       cli_data: give it data of one's own, take out a job's
     schedules                          cli_schedules: start jobs by the clock
     queue, reserve, release,           cli_queue: share the systems of one
     recover, stop
@@ -67,6 +67,7 @@ app.command("calibrate")(cli_looking.calibrate)
 app.command("evaluate")(cli_looking.evaluate)
 app.command("upload")(cli_data.upload)
 app.add_typer(cli_schedules.app, name="schedules")
+app.command("data")(cli_data.data)
 app.command("queue")(cli_queue.queue)
 app.command("reserve")(cli_queue.reserve)
 app.command("release")(cli_queue.release)

@@ -30,10 +30,13 @@ def serve(
     bench: BenchFile = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,
-    data: Annotated[Path, typer.Option(help="Folder of database, checkpoints and twins.")] = Path(
+    data: Annotated[Path, typer.Option(help="Folder of database, checkpoints and rows.")] = Path(
         "pnnlab-data"
     ),
     workers: Annotated[int, typer.Option(min=1, max=64, help="Jobs that run at once.")] = 2,
+    rows_budget: Annotated[
+        float, typer.Option(min=0, help="GB of disk for measured rows; 0: none are recorded.")
+    ] = 10.0,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let other machines drive it without a secret.")
     ] = False,
@@ -56,7 +59,12 @@ def serve(
         typer.echo(line if as_json else f"pnnlab: bench {config.name} ready at {url}")
 
     app = create_app(
-        path, data_dir=data, workers=workers, local_only=is_loopback(host), secret=secret
+        path,
+        data_dir=data,
+        workers=workers,
+        rows_budget_gb=rows_budget,
+        local_only=is_loopback(host),
+        secret=secret,
     )
     run(app, host, port, ready)
 

@@ -1,4 +1,4 @@
-"""The command that gives a service data of one's own: upload."""
+"""The commands that give a service data of one's own, and take out what jobs left: upload, data."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lab.client import Client
-from server.cli_jobs import DEFAULT_URL, AsJson, Url
+from server.cli_jobs import DEFAULT_URL, AsJson, JobId, Url
 
 
 def upload(
@@ -28,3 +28,37 @@ def upload(
         f"{kept['task']}  {kept['name']}: {kept['rows']} rows, {kept['features']} features, "
         f"{len(kept['classes'])} classes"
     )
+
+
+def data(
+    job_id: JobId,
+    rows: Annotated[
+        Path | None,
+        typer.Option(help="Write the measured rows there: a Zarr folder, or one file (.zip)."),
+    ] = None,
+    metrics: Annotated[
+        Path | None, typer.Option(help="Write the metrics there, as comma-separated values.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Metrics of this kind only, such as epoch.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Take out what a job has left so far; without options say what there is."""
+    with Client(url) as lab:
+        recorded = lab.recorded(job_id)
+        if rows is not None:
+            lab.rows(job_id, rows)
+        if metrics is not None:
+            lab.metrics_csv(job_id, metrics, kind)
+    if as_json:
+        typer.echo(json.dumps(recorded))
+        return
+    size = recorded["bytes"] / 1e6
+    typer.echo(f"job {job_id}: {recorded['rows']} measured rows are recorded, {size:.1f} MB")
+    for note in recorded["notes"]:
+        typer.echo(note)
+    for written in (rows, metrics):
+        if written is not None:
+            typer.echo(f"written: {written}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lab.bench import Bench, open_bench
 from lab.bench_config import BenchConfig
-from lab.errors import DatabaseAway
+from lab.errors import DatabaseAway, UnknownName
 from lab.jobs.cradle import SLOW_IMPORTS
 from lab.jobs.data_folder import hold_folder
 from lab.jobs.nursery import CAN_FORK, Nursery
@@ -20,6 +20,7 @@ from lab.jobs.schedules.service import ScheduleService
 from lab.jobs.schedules.store import ScheduleStore
 from lab.jobs.service import JobService
 from lab.jobs.store import Store
+from lab.recording.recorder import BUDGET_GB, RowRecorder
 from lab.scheduling.scheduler import HardwareScheduler
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class RunningLab:
     store: Store
     jobs: JobService
     schedules: ScheduleService
+    recorder: RowRecorder | None = None
 
     async def stop(self) -> None:
         """End jobs and passes and bring the instruments to their safe state; idempotent."""
@@ -45,12 +47,18 @@ class RunningLab:
 
 @asynccontextmanager
 async def open_lab(
-    config: BenchConfig | Path, data_dir: Path, *, database_url: str | None = None, workers: int = 2
+    config: BenchConfig | Path,
+    data_dir: Path,
+    *,
+    database_url: str | None = None,
+    workers: int = 2,
+    rows_budget_gb: float = BUDGET_GB,
 ) -> AsyncIterator[RunningLab]:
     """Open bench, store, scheduler and jobs; close them in any case at the end.
 
-    A system that does not start is faulted and the others work. Raises ConfigError for a bench
-    that cannot be opened or a data folder that cannot be used.
+    A system that does not start is faulted and the others work. rows_budget_gb: how much of the
+    disk the jobs' measured rows may take; 0: none are recorded. Raises ConfigError for a bench that
+    cannot be opened or a data folder that cannot be used.
     """
     blocking = ExitStack()
     async with AsyncExitStack() as stack:
@@ -59,10 +67,11 @@ async def open_lab(
         bench, store = await asyncio.to_thread(_open, blocking, config, data_dir, database_url)
         first = await asyncio.to_thread(store.reserve_shots, bench.systems)
         scheduler = await stack.enter_async_context(bench.scheduler(first))
-        runner = JobRunner(bench, scheduler, store, nursery=nursery)
+        recorder = await asyncio.to_thread(_open_recorder, blocking, bench, store, rows_budget_gb)
+        runner = JobRunner(bench, scheduler, store, recorder=recorder, nursery=nursery)
         jobs = JobService(runner, store, workers)
         schedules = ScheduleStore(store.database)
-        lab = RunningLab(bench, scheduler, store, jobs, ScheduleService(schedules, jobs))
+        lab = RunningLab(bench, scheduler, store, jobs, ScheduleService(schedules, jobs), recorder)
         stack.push_async_callback(_release_shots, lab)
         stack.push_async_callback(lab.stop)
         await jobs.open()
@@ -102,6 +111,30 @@ def _open(
     store = stack.enter_context(Store(folder, database_url))
     bench = stack.enter_context(open_bench(config, start=False, guard_log=folder / "guard.log"))
     return bench, store
+
+
+def _open_recorder(
+    stack: ExitStack, bench: Bench, store: Store, budget_gb: float
+) -> RowRecorder | None:
+    if not budget_gb:
+        return None
+
+    def ended(job_id: str) -> bool:
+        try:
+            return store.job(job_id).ended
+        except UnknownName:  # of another database: nobody goes on with it
+            return True
+        except DatabaseAway:  # then nothing is deleted
+            return False
+
+    recorder = RowRecorder(
+        store.folder / "rows",
+        lambda name: bench.system(name).description,
+        bench=bench.config.measurement_digest(),
+        ended=ended,
+        budget_bytes=int(budget_gb * 1e9),
+    )
+    return stack.enter_context(recorder)
 
 
 async def _release_shots(lab: RunningLab) -> None:

@@ -14,6 +14,8 @@ from lab.jobs.live_job import LiveJob, Turns
 from lab.jobs.records import TwinRecord
 from lab.jobs.state_files import checkpoints_folder, twin_file
 from lab.measure import Run
+from lab.measurement import ForwardPass, Measurement
+from lab.recording.recorder import RowRecorder
 from lab.scheduling.scheduled_run import ScheduledRun
 from lab.scheduling.scheduler import HardwareScheduler
 
@@ -21,13 +23,19 @@ from lab.scheduling.scheduler import HardwareScheduler
 class JobDesk:
     """A `lab.jobs.desk.Desk` for one job, for one thread at a time.
 
-    scheduler: where its passes go, for who measures without `run`.
+    scheduler: where its passes go, for who measures without `run`. recorder: keeps its rows.
     """
 
     def __init__(
-        self, job: LiveJob, scheduler: HardwareScheduler, turns: Turns, bench: str
+        self,
+        job: LiveJob,
+        scheduler: HardwareScheduler,
+        turns: Turns,
+        bench: str,
+        recorder: RowRecorder | None = None,
     ) -> None:
         """Serve `job` on the bench with this digest; `turns` are those of all jobs."""
+        self.recorder = recorder
         self.job, self.scheduler = job, scheduler
         self._store, self._turns, self._bench = job.store, turns, bench
         self._turn = ExitStack()
@@ -49,6 +57,8 @@ class JobDesk:
     def close(self) -> None:
         """Let others have the turn that the job has, if it has one; idempotent."""
         self._turn.close()
+        if self.recorder is not None:
+            self.recorder.flush()
 
     def run(self) -> Run:
         """Return what executes rows: passes in the scheduler's queue."""
@@ -58,8 +68,13 @@ class JobDesk:
             priority=self.job.config.priority,
             stopped=self.job.stopped,
             pass_ids=self.job.pass_ids,
-            measure=partial(measure_for, self.job, self.scheduler),
+            measure=partial(measure_for, self.job, self.scheduler, record=self.record),
         )
+
+    def record(self, forward_pass: ForwardPass, measurement: Measurement) -> None:
+        """Keep measured rows, without waiting for a disk."""
+        if self.recorder is not None:
+            self.recorder.add(forward_pass, measurement)
 
     def stopped(self) -> bool:
         """Say whether the job is to end."""
@@ -122,6 +137,8 @@ class JobDesk:
         """Keep a file; raise OSError, or Superseded if another process works on the job."""
         if not self._store.holds(self.job.id, self.job.attempt):
             raise Superseded(f"job {self.job.id}: another process has taken it over")
+        if self.recorder is not None:
+            self.recorder.flush()  # the rows that this tells of are not measured again
         self._files(name).write(name, data)
         folder, _, file = name.rpartition("/")
         if folder == checkpoints_folder(self.job.id):

@@ -14,9 +14,11 @@ def measure_for(
     scheduler: HardwareScheduler,
     forward_pass: ForwardPass,
     stopped: Callable[[], bool],
+    record: Callable[[ForwardPass, Measurement], None] | None = None,
 ) -> Measurement:
     """Queue a pass of a job and return its measurement; while the queue is full, wait and retry.
 
+    record: what keeps the measured rows, without waiting for a disk.
     Raises what `HardwareScheduler.submit` raises but QueueFull, and Stopped.
     """
     ours = replace(forward_pass, client=job.client, job=job.id, deadline_s=job.config.deadline_s)
@@ -27,4 +29,6 @@ def measure_for(
             job.pause(full.retry_after_s)
         else:
             job.rows.count(len(measurement.y))
+            if record is not None:
+                record(ours, measurement)
             return measurement

@@ -28,6 +28,7 @@ from lab.jobs.supervision import Patience, supervise
 from lab.jobs.work import do, training_like
 from lab.oracle import Simulation, simulation
 from lab.recipes import completed, completed_fit
+from lab.recording.recorder import RowRecorder
 from lab.rules.choose import refuse_impossible
 from lab.scheduling.scheduler import HardwareScheduler
 
@@ -44,16 +45,19 @@ class JobRunner:
         scheduler: HardwareScheduler,
         store: Store,
         *,
+        recorder: RowRecorder | None = None,
         nursery: Nursery | None = None,
         patience: Patience = Patience(),  # noqa: B008 - it is frozen
     ) -> None:
         """Measure through `scheduler`, which must be running while jobs run.
 
-        nursery: where their processes come from; None: jobs compute in the calling thread.
+        recorder: keeps the measured rows. nursery: where their processes come from; None: jobs
+        compute in the calling thread.
         """
         self.bench = bench
         self.scheduler = scheduler
         self.store = store
+        self.recorder = recorder
         self.turns = Turns()
         self.nursery = nursery
         self.trainers: dict[str, Trainer] = {}
@@ -70,7 +74,7 @@ class JobRunner:
 
     def _worked(self, job: LiveJob) -> dict[str, Any]:
         assignment = self._assignment(job)
-        desk = JobDesk(job, self.scheduler, self.turns, self._bench_digest)
+        desk = JobDesk(job, self.scheduler, self.turns, self._bench_digest, self.recorder)
         if self.nursery is None:
             with closing(desk):
                 return do(assignment, desk)

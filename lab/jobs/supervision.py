@@ -217,17 +217,20 @@ class Session:
             self._answers.put((number, False, tell(error)))
             return
         self._passes[pass_id] = measuring
-        measuring.add_done_callback(partial(self._measured, number, pass_id))
+        measuring.add_done_callback(partial(self._measured, number, forward_pass))
 
-    def _measured(self, number: int | None, pass_id: str, ended: Future[Measurement]) -> None:
-        self._passes.pop(pass_id, None)
-        self._job.pass_ids.discard(pass_id)
+    def _measured(
+        self, number: int | None, forward_pass: ForwardPass, ended: Future[Measurement]
+    ) -> None:
+        self._passes.pop(forward_pass.pass_id, None)
+        self._job.pass_ids.discard(forward_pass.pass_id)
         error = ended.exception()
         if error is not None:
             self._answers.put((number, False, tell(error)))
             return
         measurement = ended.result()
         self._job.rows.count(len(measurement.y))
+        self._desk.record(forward_pass, measurement)
         seconds = measurement.finished_s - measurement.started_s
         self._answers.put((number, True, (measurement.y, seconds)))
 

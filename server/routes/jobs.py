@@ -2,18 +2,23 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.responses import FileResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import TypeAdapter
+from starlette.background import BackgroundTask
 
 from lab.config import TrainConfig
 from lab.errors import Conflict
 from lab.jobs.records import JobRecord, JobState, MetricRecord, Tag
 from lab.jobs.state_files import checkpoint_file
+from lab.recording.metrics_csv import csv_lines
+from lab.recording.recorder import RecordedRows
 from server.arrays import JSON
 from server.routes.access import JobOrder, Lab, problems
 from server.routes.submitting import ANSWERS, Dry, submitted
@@ -23,6 +28,8 @@ _JOBS = TypeAdapter(list[JobRecord])
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 _CHECKPOINT_TYPE = "application/octet-stream"
+_CSV_TYPE = "text/csv"
+_ZIP_TYPE = "application/zip"
 
 
 async def _existing_job(lab: Lab, job_id: str) -> JobRecord:
@@ -78,6 +85,44 @@ async def list_metrics(
 ) -> list[MetricRecord]:
     """List a job's metrics after a step, in order."""
     return await lab.jobs.metrics(job.id, since, limit)
+
+
+@router.get(
+    "/{job_id}/metrics.csv",
+    response_class=StreamingResponse,
+    responses={200: {"content": {_CSV_TYPE: {}}}, **problems(404)},
+)
+async def download_metrics(lab: Lab, job: Job, kind: str | None = None) -> StreamingResponse:
+    """Download a job's metrics so far, of one kind if given, as comma-separated values."""
+    lines = csv_lines(lambda since: lab.store.metrics(job.id, since), kind)
+    return StreamingResponse(lines, media_type=_CSV_TYPE)
+
+
+@router.get("/{job_id}/recorded", responses=problems(404))
+async def read_recorded(lab: Lab, job: Job) -> RecordedRows:
+    """Say how many of a job's measured rows are recorded, and what is missing, and why."""
+    if lab.recorder is None:
+        return RecordedRows()
+    await asyncio.to_thread(lab.recorder.flush)
+    return await asyncio.to_thread(lab.recorder.recorded, job.id)
+
+
+@router.get(
+    "/{job_id}/rows",
+    response_class=FileResponse,
+    responses={200: {"content": {_ZIP_TYPE: {}}}, **problems(404, 409)},
+)
+async def download_rows(lab: Lab, job: Job) -> FileResponse:
+    """Download a job's measured rows so far: a zipped Zarr group, for `xarray.open_zarr`."""
+    if lab.recorder is None:
+        raise Conflict(f"job {job.id} has no rows: this service records none")
+    path = await asyncio.to_thread(lab.recorder.pack, job.id)
+    return FileResponse(
+        path,
+        media_type=_ZIP_TYPE,
+        filename=f"{job.id}.zarr.zip",
+        background=BackgroundTask(shutil.rmtree, path.parent),
+    )
 
 
 @router.get("/{job_id}/events", response_class=EventSourceResponse, responses=problems(404))

@@ -183,6 +183,26 @@ def test_schedules(
             client.remove_schedule(name)
 
 
+def test_taking_the_data_out(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = blocks("how-to.md", "python", "Take the data out")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    execute(code, url)
+    *_, labelled, numbers = capsys.readouterr().out.splitlines()
+    assert labelled.startswith("('row', 'y_channel') W ")
+    assert len(numbers.split("[")[1].split()) == 3  # epochs
+    (commands,) = blocks("how-to.md", "sh", "Take the data out")
+    monkeypatch.chdir(tmp_path)
+    with Client(url) as client:
+        (job,) = client.jobs(limit=1)
+    said, written = (
+        pnnlab(command.replace("JOB_ID", job["id"]), url) for command in commands.splitlines()
+    )
+    assert "measured rows are recorded" in said
+    assert "written: rows.zarr" in written
+
+
 def test_rows_without_driver_and_wire(monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = blocks("simulated-bench.md", "python")
     monkeypatch.chdir(ROOT)  # where bench.toml is

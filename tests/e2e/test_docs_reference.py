@@ -53,6 +53,7 @@ from lab.network_config import (
     Windows,
 )
 from lab.problems import PREFIX, problem_type
+from lab.recording.recorder import RecordedRows
 from lab.retest import EvaluateResult
 from lab.scheduling.reservations import Reservation
 from lab.scheduling.status import QueuedPass, SystemStatus
@@ -174,6 +175,7 @@ def test_a_comparisons_json_is_listed() -> None:
         ("Estimate of a job", JobEstimate),
         ("Dry run", DryRun),
         ("Schedule", ScheduleRecord),
+        ("Recorded rows", RecordedRows),
     ],
 )
 def test_every_member_of_an_answer_is_listed(heading: str, kind: type) -> None:

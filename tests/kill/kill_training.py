@@ -4,11 +4,12 @@
 
 One service runs the jobs in peace. Another, with a data folder of its own, is sent SIGKILL (now and
 then SIGTERM) in the midst of the same jobs and started again, until each job has ended. Parameters,
-twin, metrics, ledger and result must be equal bit for bit, but for seconds; each job must end once,
-and shot numbers must only rise. Exit code 1 on any difference.
+twin, metrics, ledger, result and recorded rows must be equal bit for bit, but for seconds; each job
+must end once, and shot numbers must only rise. Exit code 1 on any difference.
 """
 
 import argparse
+import hashlib
 import itertools
 import random
 import signal
@@ -24,9 +25,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import numpy as np
 import torch
 
 from lab.client import Client
+from lab.recording.reading import open_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 120.0  # nothing takes so long unless it hangs
@@ -164,7 +167,19 @@ def outcome(client: Client, folder: Path, job: str) -> dict[str, Any]:
         "result": result | {"seconds": 0, "twin": ""},
         "parameters": {name: value.tolist() for name, value in kept["network"].items()},
         "parameters of the twin": {name: value.tolist() for name, value in kept["twin"].items()},
+        "measured rows": rows(client, folder, job),
     }
+
+
+def rows(client: Client, folder: Path, job: str) -> tuple[int, str]:
+    """Return how many rows of a job are recorded, and a digest of them in the order of keys."""
+    with TemporaryDirectory(dir=folder) as parent:
+        measured = open_rows(client.rows(job, Path(parent, "rows.zarr"))).load()
+    order = np.lexsort((measured["index"].values, measured["stream"].values))
+    digest = hashlib.sha256()
+    for name in ("stream", "index", "time_s", "x", "theta", "y", "saturated"):
+        digest.update(measured[name].values[order].tobytes())
+    return len(order), digest.hexdigest()
 
 
 def kill_jobs(kills: int, seed: int, task: str, names: Sequence[str] = ()) -> Iterator[Tally]:

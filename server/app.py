@@ -37,6 +37,7 @@ def create_app(
     *,
     data_dir: Path | str,
     database_url: str | None = None,
+    host_name: str | None = None,
     workers: int = 2,
     rows_budget_gb: float = BUDGET_GB,
     max_body_bytes: int = MAX_BODY_BYTES,
@@ -46,7 +47,8 @@ def create_app(
     """Return the app that serves a bench; its lifespan opens and closes everything.
 
     bench: the bench, or its file. data_dir: database, uploads, checkpoints, twins and rows; one
-    service at a time. database_url: where the database is, if not there. workers: jobs that run at
+    service at a time. database_url: where the database is, if not there. host_name: the lasting name
+    of this service among those that share it. workers: jobs that run at
     once. rows_budget_gb: disk for the jobs' measured rows, 0: record none. max_body_bytes: of a
     pass; larger ones get 413. local_only: answer under the loopback's names and addresses only.
     secret: what every request but for `/healthz` has to show, if there is one.
@@ -59,6 +61,7 @@ def create_app(
             bench,
             folder,
             database_url=database_url,
+            host_name=host_name,
             workers=workers,
             rows_budget_gb=rows_budget_gb,
         ) as lab:

@@ -37,6 +37,17 @@ def serve(
     rows_budget: Annotated[
         float, typer.Option(min=0, help="GB of disk for measured rows; 0: none are recorded.")
     ] = 10.0,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PNNLAB_DATABASE_URL",
+            help="PostgreSQL that several machines share, postgresql://...; default: in the folder.",
+        ),
+    ] = None,
+    host_name: Annotated[
+        str | None,
+        typer.Option(help="Lasting name among those that share the database (the machine's)."),
+    ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let other machines drive it without a secret.")
     ] = False,
@@ -61,6 +72,8 @@ def serve(
     app = create_app(
         path,
         data_dir=data,
+        database_url=database,
+        host_name=host_name,
         workers=workers,
         rows_budget_gb=rows_budget,
         local_only=is_loopback(host),

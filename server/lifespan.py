@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import logging
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
@@ -51,12 +52,13 @@ async def open_lab(
     data_dir: Path,
     *,
     database_url: str | None = None,
+    host_name: str | None = None,
     workers: int = 2,
     rows_budget_gb: float = BUDGET_GB,
 ) -> AsyncIterator[RunningLab]:
     """Open bench, store, scheduler and jobs; close them in any case at the end.
 
-    A system that does not start is faulted and the others work. rows_budget_gb: how much of the
+    A system that does not start is faulted and the others work. host_name: see `create_app`. rows_budget_gb: how much of the
     disk the jobs' measured rows may take; 0: none are recorded. Raises ConfigError for a bench that
     cannot be opened or a data folder that cannot be used.
     """
@@ -69,7 +71,7 @@ async def open_lab(
         scheduler = await stack.enter_async_context(bench.scheduler(first))
         recorder = await asyncio.to_thread(_open_recorder, blocking, bench, store, rows_budget_gb)
         runner = JobRunner(bench, scheduler, store, recorder=recorder, nursery=nursery)
-        jobs = JobService(runner, store, workers)
+        jobs = JobService(runner, store, workers, host_name or _own_name(store))
         schedules = ScheduleStore(store.database)
         lab = RunningLab(bench, scheduler, store, jobs, ScheduleService(schedules, jobs), recorder)
         stack.push_async_callback(_release_shots, lab)
@@ -111,6 +113,11 @@ def _open(
     store = stack.enter_context(Store(folder, database_url))
     bench = stack.enter_context(open_bench(config, start=False, guard_log=folder / "guard.log"))
     return bench, store
+
+
+def _own_name(store: Store) -> str:
+    """Return this machine's name where others may use the database too."""
+    return "local" if store.database.on_one_machine else socket.gethostname()
 
 
 def _open_recorder(

@@ -47,10 +47,10 @@ def create_app(
     """Return the app that serves a bench; its lifespan opens and closes everything.
 
     bench: the bench, or its file. data_dir: database, uploads, checkpoints, twins and rows; one
-    service at a time. database_url: where the database is, if not there. host_name: the lasting name
-    of this service among those that share it. workers: jobs that run at
-    once. rows_budget_gb: disk for the jobs' measured rows, 0: record none. max_body_bytes: of a
-    pass; larger ones get 413. local_only: answer under the loopback's names and addresses only.
+    service at a time. database_url: where the database is, if not there. host_name: the lasting
+    name of this service among those that share it. workers: jobs that run at once. rows_budget_gb:
+    disk for the jobs' measured rows, 0: record none. max_body_bytes: of a pass; larger ones get
+    413. local_only: answer under the loopback's names and addresses only.
     secret: what every request but for `/healthz` has to show, if there is one.
     """
 

@@ -41,7 +41,7 @@ def serve(
         str | None,
         typer.Option(
             envvar="PNNLAB_DATABASE_URL",
-            help="PostgreSQL that several machines share, postgresql://...; default: in the folder.",
+            help="A PostgreSQL that several machines share, postgresql://...",
         ),
     ] = None,
     host_name: Annotated[

@@ -58,9 +58,8 @@ async def open_lab(
 ) -> AsyncIterator[RunningLab]:
     """Open bench, store, scheduler and jobs; close them in any case at the end.
 
-    A system that does not start is faulted and the others work. host_name: see `create_app`. rows_budget_gb: how much of the
-    disk the jobs' measured rows may take; 0: none are recorded. Raises ConfigError for a bench that
-    cannot be opened or a data folder that cannot be used.
+    A system that does not start is faulted and the others work; see `create_app`. Raises
+    ConfigError for a bench that cannot be opened or a data folder that cannot be used.
     """
     blocking = ExitStack()
     async with AsyncExitStack() as stack:

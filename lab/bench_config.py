@@ -203,6 +203,10 @@ class BenchConfig(_Strict):
         return hashlib.sha256(self.model_dump_json(exclude=no_matter).encode()).hexdigest()
 
 
+NO_BENCH = BenchConfig(name="none", instruments={}, systems={})
+"""Of a service that has no instruments, beside others that have."""
+
+
 def load_bench(path: Path | str) -> BenchConfig:
     """Read and check a bench file; raise ConfigError that names file, key and reason."""
     path = Path(path)

@@ -20,6 +20,7 @@ class ForwardPass:
     priority:    higher goes first; equal priorities share the hardware fairly between clients.
     client:      whose share of the hardware it uses.
     job:         what the pass is part of, if anything; one client's jobs take turns.
+    attempt:     which attempt at that job measures, for a service that fences old ones off.
     depth:       of one job's passes the deepest goes first: the layer, in a training step whose
                  micro-batches overlap.
     keys:        one RowKey a row, or None to let the simulated plant use its own counter.
@@ -39,6 +40,7 @@ class ForwardPass:
     client: str = "local"
     pass_id: str = field(default="")
     job: str = ""
+    attempt: int = 0
     depth: int = 0
     deadline_s: float | None = None
     timeout_s: float | None = None

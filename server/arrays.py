@@ -54,7 +54,7 @@ def _pass(
     options: PassOptions,
     client: str,
 ) -> ForwardPass:
-    plain = options.model_dump(include=set(PassOptions.model_fields) - {"attempt"})
+    plain = options.model_dump(include=set(PassOptions.model_fields))
     plain["client"] = options.client or client
     return ForwardPass(system, x, theta, keys, **plain)
 

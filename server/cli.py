@@ -57,6 +57,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("serve")(cli_bench.serve)
+app.command("worker")(cli_bench.worker)
 app.command("check")(cli_bench.check)
 app.command("mock")(cli_mock.mock)
 app.command("submit")(cli_jobs.submit)

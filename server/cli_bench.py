@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from lab.bench_config import BenchConfig, load_bench
+from lab.bench_config import NO_BENCH, BenchConfig, load_bench
 from lab.errors import ConfigError
 from lab.loopback import is_loopback
 from lab.secret import secret_of_environment
@@ -26,6 +26,19 @@ BenchFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
+Database = Annotated[
+    str | None,
+    typer.Option(
+        envvar="PNNLAB_DATABASE_URL",
+        help="A PostgreSQL that several machines share, postgresql://...",
+    ),
+]
+HostName = Annotated[
+    str | None,
+    typer.Option(help="Lasting name among those that share the database (the machine's)."),
+]
+
+
 def serve(
     bench: BenchFile = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -37,25 +50,24 @@ def serve(
     rows_budget: Annotated[
         float, typer.Option(min=0, help="GB of disk for measured rows; 0: none are recorded.")
     ] = 10.0,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            envvar="PNNLAB_DATABASE_URL",
-            help="A PostgreSQL that several machines share, postgresql://...",
-        ),
+    database: Database = None,
+    host_name: HostName = None,
+    advertise: Annotated[
+        str | None, typer.Option(help="Where the others that share the database reach this one.")
     ] = None,
-    host_name: Annotated[
-        str | None,
-        typer.Option(help="Lasting name among those that share the database (the machine's)."),
-    ] = None,
+    no_bench: Annotated[
+        bool, typer.Option("--no-bench", help="Only take requests; benches are elsewhere.")
+    ] = False,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let other machines drive it without a secret.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Serve a bench over HTTP until SIGINT or SIGTERM; the instruments end in their safe state."""
-    path = find_bench(bench)
-    config = load_bench(path)
+    path = NO_BENCH if no_bench else find_bench(bench)
+    config = load_bench(path) if isinstance(path, Path) else path
+    if no_bench and database is None:
+        raise typer.BadParameter("--no-bench: needs the --database of those that have one")
     secret = secret_of_environment()
     if secret is None and not is_loopback(host):
         _refuse_strangers(host, insecure)
@@ -79,7 +91,31 @@ def serve(
         local_only=is_loopback(host),
         secret=secret,
     )
-    run(app, host, port, ready)
+    run(app, host, port, ready, advertise)
+
+
+def worker(
+    database: Database = None,
+    host_name: HostName = None,
+    data: Annotated[Path, typer.Option(help="Folder of its own.")] = Path("pnnlab-worker"),
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Jobs that run at once.")] = 2,
+) -> None:
+    """Work on fits and parts of comparisons of every service that shares a database.
+
+    Rows are measured where the instruments are; PNNLAB_SECRET has to be that service's.
+    """
+    if database is None:
+        raise typer.BadParameter("--database (or PNNLAB_DATABASE_URL) is needed")
+    from server.work import work
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    work(
+        data,
+        database,
+        host_name=host_name,
+        workers=workers,
+        on_ready=lambda: typer.echo("pnnlab: worker ready"),
+    )
 
 
 def _refuse_strangers(host: str, insecure: bool) -> None:

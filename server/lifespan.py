@@ -3,6 +3,8 @@
 import asyncio
 import importlib
 import logging
+import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
@@ -14,6 +16,10 @@ from lab.bench_config import BenchConfig
 from lab.errors import DatabaseAway, UnknownName
 from lab.jobs.cradle import SLOW_IMPORTS
 from lab.jobs.data_folder import hold_folder
+from lab.jobs.directory import Directory
+from lab.jobs.fence import Fence
+from lab.jobs.hosts import HostBook
+from lab.jobs.identity import hold_identity
 from lab.jobs.nursery import CAN_FORK, Nursery
 from lab.jobs.runner import JobRunner
 from lab.jobs.schedules.clock import ScheduleClock
@@ -36,6 +42,7 @@ class RunningLab:
     store: Store
     jobs: JobService
     schedules: ScheduleService
+    fence: Fence
     recorder: RowRecorder | None = None
 
     async def stop(self) -> None:
@@ -69,10 +76,19 @@ async def open_lab(
         first = await asyncio.to_thread(store.reserve_shots, bench.systems)
         scheduler = await stack.enter_async_context(bench.scheduler(first))
         recorder = await asyncio.to_thread(_open_recorder, blocking, bench, store, rows_budget_gb)
-        runner = JobRunner(bench, scheduler, store, recorder=recorder, nursery=nursery)
-        jobs = JobService(runner, store, workers, host_name or _own_name(store))
+        shared = not store.database.on_one_machine
+        name = host_name or (socket.gethostname() if shared else "local")
+        await asyncio.to_thread(blocking.enter_context, hold_identity(store.database, name, _lost))
+        directory = Directory(bench, name, HostBook(store.database) if shared else None)
+        runner = JobRunner(
+            bench, scheduler, store, directory=directory, recorder=recorder, nursery=nursery
+        )
+        jobs = JobService(runner, store, workers, name)
         schedules = ScheduleStore(store.database)
-        lab = RunningLab(bench, scheduler, store, jobs, ScheduleService(schedules, jobs), recorder)
+        fence = Fence(store, scheduler, recorder)
+        lab = RunningLab(
+            bench, scheduler, store, jobs, ScheduleService(schedules, jobs), fence, recorder
+        )
         stack.push_async_callback(_release_shots, lab)
         stack.push_async_callback(lab.stop)
         await jobs.open()
@@ -114,9 +130,10 @@ def _open(
     return bench, store
 
 
-def _own_name(store: Store) -> str:
-    """Return this machine's name where others may use the database too."""
-    return "local" if store.database.on_one_machine else socket.gethostname()
+def _lost(reason: str) -> None:
+    """End this process as a signal would: its instruments are another's by now."""
+    log.error("%s: this one stops", reason)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _open_recorder(

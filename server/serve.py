@@ -18,21 +18,35 @@ from lab.errors import ConfigError
 
 # Threads that compute hold the interpreter for at most so long while the event loop waits for it.
 SWITCH_INTERVAL_S = 0.001
+_EVERY_ADDRESS = ("0.0.0.0", "::")
 _GOODBYE_S = 10  # for connections to end once jobs and passes have ended
 
 _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
-def serve(app: FastAPI, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+def serve(
+    app: FastAPI,
+    host: str,
+    port: int,
+    on_ready: Callable[[str], None],
+    advertise: str | None = None,
+) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP; return when the instruments are safe.
 
-    on_ready(url) is called when requests are answered. Port 0 takes a free one. Raises ConfigError
-    if the address cannot be used or the bench cannot be opened.
+    on_ready(url) is called when requests are answered. Port 0 takes a free one. advertise: where
+    the other services of the same database reach this one (default: by the machine's name). Raises
+    ConfigError if the address cannot be used or the bench cannot be opened.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with listen(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
-        server = LabServer(app, lambda: on_ready(f"http://{shown}:{listener.getsockname()[1]}"))
+        port = listener.getsockname()[1]
+        named = socket.gethostname() if host in _EVERY_ADDRESS else shown
+        server = LabServer(
+            app,
+            lambda: on_ready(f"http://{shown}:{port}"),
+            advertise or f"http://{named}:{port}",
+        )
         with _stopped_by_signals(server):
             asyncio.run(run(server, app, listener))
 
@@ -62,7 +76,7 @@ def listen(host: str, port: int) -> socket.socket:
 class LabServer(uvicorn.Server):
     """uvicorn, but it ends jobs and passes before it waits for connections to end."""
 
-    def __init__(self, app: FastAPI, on_ready: Callable[[], None]) -> None:
+    def __init__(self, app: FastAPI, on_ready: Callable[[], None], url: str = "") -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -74,10 +88,12 @@ class LabServer(uvicorn.Server):
         )
         self._app = app
         self._on_ready = on_ready
+        self._url = url
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
         await super().startup(sockets)
+        await self._app.state.lab.jobs.reached_at(self._url)
         self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

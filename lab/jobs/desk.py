@@ -6,6 +6,7 @@ the desk stands the job in its service (`lab.jobs.job_desk`), here or at the oth
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,12 +20,22 @@ from lab.systems.base import SystemDescription
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """Where a job's system is, if not on this service's bench: at `url`; the rest says who asks."""
+
+    url: str
+    client: str
+    attempt: int
+
+
+@dataclass(frozen=True)
 class Assignment:
     """One job's work, all of it plain data.
 
     description, family, simulation: of the system that it measures on; family is its name in
     SYSTEMS. bench: digest of the bench. Of a calibration, rows: those of a round; before: the last
     one's job and result. Of an evaluation, trained: the result of the training that it tests.
+    elsewhere: how the rows are measured, if not at the desk.
     """
 
     job: str
@@ -36,6 +47,7 @@ class Assignment:
     rows: CalibrationRows | None = None
     before: tuple[str, dict[str, Any]] | None = None
     trained: dict[str, Any] | None = None
+    elsewhere: Elsewhere | None = None
 
 
 class Desk(Protocol):
@@ -55,6 +67,12 @@ class Desk(Protocol):
 
     def plan_rows(self, rows: int) -> None:
         """Expect so many rows more than planned so far."""
+
+    def count_rows(self, rows: int) -> None:
+        """Count rows that were measured elsewhere."""
+
+    def when_stopped(self, call: Callable[[], object]) -> AbstractContextManager[None]:
+        """Have something called when the job is to end, inside the block; it must not block."""
 
     def start_pace(self) -> None:
         """Take the job's pace from here on."""

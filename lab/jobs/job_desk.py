@@ -1,7 +1,7 @@
 """A job's desk in the service: store, files, scheduler and the turns that jobs wait for."""
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Any
 
@@ -91,6 +91,14 @@ class JobDesk:
     def plan_rows(self, rows: int) -> None:
         """Expect so many rows more than planned so far."""
         self.job.rows.plan(rows)
+
+    def count_rows(self, rows: int) -> None:
+        """Count rows that were measured elsewhere."""
+        self.job.rows.count(rows)
+
+    def when_stopped(self, call: Callable[[], object]) -> AbstractContextManager[None]:
+        """Have something called when the job is to end, inside the block."""
+        return self.job.when_stopped(call)
 
     def start_pace(self) -> None:
         """Take the job's pace from here on."""

@@ -12,8 +12,9 @@ import pickle
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, cast
 
@@ -47,6 +48,7 @@ class PipeDesk:
         self._waiting: dict[int, Future[Any]] = {}
         self._stop = threading.Event()
         self._reason = ""
+        self._on_stop: list[Callable[[], object]] = []
         self._asked = self._shown = 0
         threading.Thread(target=self._listen, name="line", daemon=True).start()
 
@@ -76,6 +78,21 @@ class PipeDesk:
     def plan_rows(self, rows: int) -> None:
         """Expect so many rows more than planned so far."""
         self.say("plan_rows", rows)
+
+    def count_rows(self, rows: int) -> None:
+        """Count rows that were measured elsewhere."""
+        self.say("count_rows", rows)
+
+    @contextmanager
+    def when_stopped(self, call: Callable[[], object]) -> Iterator[None]:
+        """Have something called when the job is to end, inside the block; maybe twice."""
+        self._on_stop.append(call)
+        try:
+            if self._stop.is_set():
+                call()
+            yield
+        finally:
+            self._on_stop.remove(call)
 
     def start_pace(self) -> None:
         """Take the job's pace from here on."""
@@ -168,6 +185,8 @@ class PipeDesk:
         if number is None:
             self._reason = value
             self._stop.set()
+            for call in tuple(self._on_stop):
+                call()
         elif well:
             self._waiting.pop(number).set_result(value)
         else:

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,9 +15,11 @@ from lab.datasets.own import FILE, UPLOAD, UPLOADS, find_upload
 from lab.errors import ConfigError, DeadlineMissed, UnknownName
 from lab.jobs.calibration_in_force import put_in_force
 from lab.jobs.configs import CalibrateConfig, EvaluateConfig
-from lab.jobs.desk import Assignment
+from lab.jobs.desk import Assignment, Elsewhere
+from lab.jobs.directory import Directory
 from lab.jobs.dry_run import DryRun, JobsAhead, Known, dry_run
 from lab.jobs.evaluated import evaluated_training
+from lab.jobs.hosts import KnownSystem
 from lab.jobs.job_desk import JobDesk
 from lab.jobs.kinds import JobConfig, config_of
 from lab.jobs.live_job import LiveJob, Turns
@@ -29,8 +32,10 @@ from lab.jobs.work import do, training_like
 from lab.oracle import Simulation, simulation
 from lab.recipes import completed, completed_fit
 from lab.recording.recorder import RowRecorder
+from lab.remote import RemoteRun
 from lab.rules.choose import refuse_impossible
 from lab.scheduling.scheduler import HardwareScheduler
+from lab.systems.base import SystemDescription
 
 
 class JobRunner:
@@ -45,13 +50,15 @@ class JobRunner:
         scheduler: HardwareScheduler,
         store: Store,
         *,
+        directory: Directory | None = None,
         recorder: RowRecorder | None = None,
         nursery: Nursery | None = None,
         patience: Patience = Patience(),  # noqa: B008 - it is frozen
     ) -> None:
         """Measure through `scheduler`, which must be running while jobs run.
 
-        recorder: keeps the measured rows. nursery: where their processes come from; None: jobs
+        directory: of the systems on other benches too. recorder: keeps the measured rows.
+        nursery: where their processes come from; None: jobs
         compute in the calling thread.
         """
         self.bench = bench
@@ -62,7 +69,7 @@ class JobRunner:
         self.nursery = nursery
         self.trainers: dict[str, Trainer] = {}
         self._patience = patience
-        self._bench_digest = bench.config.measurement_digest()
+        self.directory = directory or Directory(bench)
 
     def run(self, job: LiveJob) -> dict[str, Any]:
         """Do the job and return its result as plain data; raise Stopped when it was stopped."""
@@ -74,7 +81,7 @@ class JobRunner:
 
     def _worked(self, job: LiveJob) -> dict[str, Any]:
         assignment = self._assignment(job)
-        desk = JobDesk(job, self.scheduler, self.turns, self._bench_digest, self.recorder)
+        desk = JobDesk(job, self.scheduler, self.turns, assignment.bench, self.recorder)
         if self.nursery is None:
             with closing(desk):
                 return do(assignment, desk)
@@ -111,8 +118,7 @@ class JobRunner:
         if isinstance(config, EvaluateConfig):
             like = evaluated_training(config, self.store)
             config = config.model_copy(update={"system": like.system})
-        self.bench.system(config.system)
-        family = self._family(config.system)
+        family = self.directory.system(config.system).family
         match config:
             case TrainConfig():
                 return completed(config, family)
@@ -126,35 +132,38 @@ class JobRunner:
         known = Known(
             load=partial(self._load, self.store),
             find_twin=partial(self._known_twin, self.store),
-            like=lambda fit: training_like(fit, self._family(fit.system)),
+            like=lambda fit: training_like(fit, self.directory.system(fit.system).family),
             trained=lambda wanted: evaluated_training(wanted, self.store),
         )
-        return dry_run(config, self.bench.system(config.system).description, known, ahead)
+        description = self._description(self.directory.system(config.system))
+        return dry_run(config, description, known, ahead)
 
     def check(self, config: JobConfig) -> None:
         """Raise what can be known not to work before it starts.
 
         UnknownName, ConfigError, Conflict; DeadlineMissed for a deadline that has passed.
         """
-        system = self.bench.system(config.system)
+        known = self.directory.system(config.system)
         if config.deadline_s is not None and config.deadline_s <= time.time():
             raise DeadlineMissed("the job's deadline has passed before it was submitted")
         if isinstance(config, EvaluateConfig):
             evaluated_training(config, self.store)
-        elif isinstance(config, CalibrateConfig):
-            calibration_rows(system)
-        else:
-            self._check_learning(config)
+        elif not isinstance(config, CalibrateConfig):
+            self._check_learning(config, known)
+        elif self.directory.is_here(known.name):
+            calibration_rows(self.bench.system(known.name))
 
-    def _check_learning(self, config: TrainConfig | FitConfig) -> None:
+    def _check_learning(self, config: TrainConfig | FitConfig, known: KnownSystem) -> None:
         self._check_task(config.task)
         if isinstance(config, TrainConfig):
             refuse_impossible(config)
-            if config.method == "ideal" and self.bench.plant(config.system) is None:
+            if config.method == "ideal" and not known.simulated:
                 raise ConfigError("method: 'ideal' needs a simulated bench")
             if config.twin.id is not None:
-                self._check_twin(config.system, self.store.twin(config.twin.id))
+                self._check_twin(known, self.store.twin(config.twin.id))
                 return
+        if not self.directory.is_here(known.name):
+            return  # what its kind of twin cannot do is seen where the system is
         try:
             self.bench.new_twin(config.system, config.twin.kind)
         except ValueError as error:
@@ -174,12 +183,13 @@ class JobRunner:
     def _load(self, store: Store, task: str) -> Dataset:
         return load(task, uploads=store.files.under(UPLOADS))
 
-    def _check_twin(self, system: str, record: TwinRecord) -> None:
-        if record.system != system:
+    def _check_twin(self, known: KnownSystem, record: TwinRecord) -> None:
+        if record.system != known.name:
             raise ConfigError(
-                f"twin.id: twin '{record.id}' belongs to system '{record.system}', not '{system}'"
+                f"twin.id: twin '{record.id}' belongs to system '{record.system}', "
+                f"not '{known.name}'"
             )
-        if record.bench != self._bench_digest:
+        if record.bench != known.bench:
             raise ConfigError(
                 f"twin.id: twin '{record.id}' was fitted on another bench, or before the bench "
                 "file was changed; fit one on this bench"
@@ -190,35 +200,47 @@ class JobRunner:
         t = config.twin
         if t.id is not None:
             return store.twin(t.id)
+        bench = self.directory.system(config.system).bench
         return store.find_twin(
-            system=config.system, kind=t.kind, rows=t.rows, seed=t.seed, bench=self._bench_digest
+            system=config.system, kind=t.kind, rows=t.rows, seed=t.seed, bench=bench
         )
 
-    def _family(self, system: str) -> str:
-        return self.bench.config.systems[system].system
-
     def _assignment(self, job: LiveJob) -> Assignment:
-        config, name = job.config, job.config.system
-        system, rig = self.bench.system(name), self.bench.rig_name(name)
-        physics = Simulation(name, None, None, None)
-        if isinstance(config, TrainConfig) and config.method == "ideal" and rig is not None:
-            physics = simulation(system, self.bench.config.rigs[rig])
-        rows = before = trained = None
-        if isinstance(config, CalibrateConfig):
-            rows = calibration_rows(system)
-            # the newest that had ended when this one first started
-            before = job.store.last_calibration(name, job.started_s)
+        config = job.config
+        known = self.directory.system(config.system)
+        trained = None
         if isinstance(config, EvaluateConfig):
             evaluated_training(config, job.store)
             trained = job.store.result(config.job)
-        return Assignment(
+        assignment = Assignment(
             job=job.id,
             config=config,
-            description=system.description,
-            family=self._family(name),
-            simulation=physics,
-            bench=self._bench_digest,
-            rows=rows,
-            before=before,
+            description=self._description(known),
+            family=known.family,
+            simulation=Simulation(known.name, None, None, None),
+            bench=known.bench,
             trained=trained,
         )
+        if not self.directory.is_here(known.name):
+            return replace(assignment, elsewhere=Elsewhere(known.url, job.client, job.attempt))
+        return replace(assignment, **self._on_this_bench(job, known.name))
+
+    def _on_this_bench(self, job: LiveJob, name: str) -> dict[str, Any]:
+        """Return what of an assignment only the service can give that has the instruments."""
+        config, system, rig = job.config, self.bench.system(name), self.bench.rig_name(name)
+        if isinstance(config, CalibrateConfig):
+            # the newest that had ended when this one first started
+            before = job.store.last_calibration(name, job.started_s)
+            return {"rows": calibration_rows(system), "before": before}
+        if isinstance(config, TrainConfig) and config.method == "ideal" and rig is not None:
+            return {"simulation": simulation(system, self.bench.config.rigs[rig])}
+        return {}
+
+    def _description(self, known: KnownSystem) -> SystemDescription:
+        if self.directory.is_here(known.name):
+            return self.bench.system(known.name).description
+        with RemoteRun(known.url, known.name) as run:
+            found = run.describe()
+        if found.bench != known.bench:
+            raise ConfigError(f"{known.name}: its bench at {known.url} has changed meanwhile")
+        return found.description

@@ -15,23 +15,36 @@ import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from lab.config import TrainConfig
 from lab.errors import ConfigError, Conflict, DatabaseAway, SystemClosed
 from lab.jobs.dry_run import DryRun, JobsAhead
 from lab.jobs.engine import Engine, engine_url
+from lab.jobs.hosts import BEAT_EVERY_S, HostBook, KnownSystem, Watch
 from lab.jobs.kinds import KINDS, JobConfig, kind_of
 from lab.jobs.news import NewsBoard, wait_for_news
 from lab.jobs.performing import Performer
-from lab.jobs.records import ACTIVE, JobEstimate, JobRecord, JobState, MetricRecord, Order, Wish
+from lab.jobs.records import (
+    ACTIVE,
+    FitConfig,
+    JobEstimate,
+    JobRecord,
+    JobState,
+    MetricRecord,
+    Order,
+    Wish,
+)
 from lab.jobs.runner import JobRunner
 from lab.jobs.store import Store
-from lab.jobs.sweeping import SWEEP_EVERY_S, queue_run, sweep
+from lab.jobs.sweeping import SWEEP_EVERY_S, queue_run, sweep, take_over
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+ANYWHERE = "anywhere"  # the queue of what any service may work on
 _METRICS_AT_ONCE = 1000
 _LOOK_AGAIN_S = 1.0  # for who follows a job while the database is out of reach
 _QUEUE_WITHIN_S = 3.0
@@ -45,7 +58,8 @@ class JobService:
     """Take, run, watch and stop jobs; its methods are for the event loop it was made on.
 
     workers: how many jobs run at once; they share the hardware pass by pass. host: this process's
-    lasting name, which no other living service of the same store has.
+    lasting name, which no other living service of the same store has. Where several services share
+    a database, what any of them may work on (fits, parts of comparisons) is queued for all.
     """
 
     def __init__(
@@ -58,7 +72,12 @@ class JobService:
         self._worker_count = workers
         self._board = NewsBoard()
         self._performer = Performer(runner, store, self._board, host)
-        self._queue = f"host {host}"
+        self._host = host
+        self._directory = runner.directory
+        self._queue = _queue_of(host)
+        self._queues = [self._queue] if self._directory.book is None else [self._queue, ANYWHERE]
+        self._watch = Watch()
+        self._heart: asyncio.Task[None] | None = None
         self._engine = Engine(
             engine_url(store.folder, store.engine.url), host, self._performer.perform
         )
@@ -68,9 +87,18 @@ class JobService:
     async def open(self) -> None:
         """Take jobs from now on, and go on with those that an earlier service left unfinished."""
         await asyncio.to_thread(self._runner.tidy)
-        await asyncio.to_thread(self._engine.open, {self._queue: self._worker_count})
+        await self.reached_at("")
+        await asyncio.to_thread(self._engine.open, dict.fromkeys(self._queues, self._worker_count))
+        self._heart = asyncio.create_task(self._beat_for_ever())
         await self._sweep()
         self._sweeper = asyncio.create_task(self._sweep_for_ever())
+
+    async def reached_at(self, url: str) -> None:
+        """Tell the other services where this one is reached, if there are others."""
+        self._directory.url = url
+        if self._directory.book is not None:
+            own = self._directory.own()
+            await asyncio.to_thread(self._directory.book.enter, self._host, own, url)
 
     async def check(self, config: JobConfig) -> JobConfig:
         """Return the config as `submit` would run it, with everything set that it leaves open.
@@ -92,8 +120,10 @@ class JobService:
         config = await self.check(config)
         plain = config.model_dump(mode="json")
         kind, new_id = kind_of(config), secrets.token_hex(6)
+        known = await asyncio.to_thread(self._directory.system, config.system)
+        queue = _queue_for(config, order, known) if len(self._queues) > 1 else self._queue
         job_id = await asyncio.to_thread(
-            self._store.add_job, new_id, kind, plain, order, queue=self._queue
+            self._store.add_job, new_id, kind, plain, order, queue=queue
         )
         record = await self.get(job_id)
         if job_id == new_id:
@@ -312,7 +342,8 @@ class JobService:
         """Stop every job, to go on in the next service, and wait for it; idempotent."""
         await self.stop_all()
         if self._sweeper is not None:
-            tasks = [task for task in (self._sweeper, self._cancelling) if task is not None]
+            beside = (self._sweeper, self._cancelling, self._heart)
+            tasks = [task for task in beside if task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -329,8 +360,10 @@ class JobService:
         live = list(self._performer.live)
         try:
             await asyncio.to_thread(
-                sweep, self._store, self._engine, [self._queue], self._board.tell
+                sweep, self._store, self._engine, self._queues, self._board.tell
             )
+            if self._directory.book is not None:
+                await asyncio.to_thread(self._look_after_others, self._directory.book)
             asked = await asyncio.to_thread(self._store.wishes, live)
         except DatabaseAway:
             return  # which is in the log already
@@ -339,6 +372,36 @@ class JobService:
             return
         for job_id, (wish, reason) in asked.items():
             await self._grant(job_id, wish, reason)
+
+    def _look_after_others(self, book: HostBook) -> None:
+        """Take over what dead services were working on that any service may work on."""
+        running = [job for job in self._store.unfinished_jobs([ANYWHERE]) if job.state == "running"]
+        others = {job.host for job in running} - {self._host}
+        dead = self._watch.look(book.beats(), others)
+        take_over(self._store, self._engine, running, dead)
+
+    async def _beat_for_ever(self) -> None:
+        """Say every few seconds that this service is alive; see `lab.jobs.hosts`."""
+        while self._directory.book is not None:
+            with suppress(DatabaseAway):
+                await asyncio.to_thread(self._directory.book.beat, self._host)
+            await asyncio.sleep(BEAT_EVERY_S)
+
+
+def _queue_of(host: str) -> str:
+    return f"host {host}"
+
+
+def _queue_for(config: JobConfig, order: Order, known: KnownSystem) -> str:
+    """Return the queue of a job's own host, or that of all where any may do it."""
+    match config:
+        case FitConfig():
+            goes_anywhere = True
+        case TrainConfig():  # the physics are where the system is
+            goes_anywhere = order.parent is not None and config.method != "ideal"
+        case _:
+            goes_anywhere = False
+    return ANYWHERE if goes_anywhere and known.url else _queue_of(known.host)
 
 
 def _changed(record: JobRecord, changes: Mapping[str, Any]) -> JobConfig:

@@ -253,6 +253,17 @@ class Store:
         change = _active(job_id).where(jobs.c.run == run)
         return self._write(change.values(run=run + 1)) > 0
 
+    def take_over(self, job_id: str, run: int, host: str) -> bool:
+        """Count a new run of a job that a dead host was working on; say whether it still was.
+
+        Should that host wake, its attempt does not count any more.
+        """
+        change = _active(job_id).where(
+            jobs.c.run == run, jobs.c.host == host, jobs.c.state == "running"
+        )
+        again = {"run": run + 1, "attempt": jobs.c.attempt + 1, "state": "pending"}
+        return self._write(change.values(**again)) > 0
+
     def end_job(
         self,
         job_id: str,

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 1.0
 _ASKED = (
-    *("metric", "plan_rows", "start_pace", "go_back"),
+    *("metric", "plan_rows", "count_rows", "start_pace", "go_back"),
     *("twin", "own_twin", "find_or_begin_twin", "add_twin"),
     *("read", "write", "names", "delete"),
 )

@@ -6,7 +6,7 @@ died between two writes, a disk was full, a service was stopped), the sweep queu
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from lab.jobs.engine import Engine
 from lab.jobs.performing import MISSED
@@ -34,6 +34,16 @@ def sweep(
             queue_run(engine, record)
         elif state == "over" and store.next_run(record.id, record.run):
             log.info("job %s goes on", record.id)
+            queue_run(engine, store.job(record.id))
+
+
+def take_over(
+    store: Store, engine: Engine, records: Iterable[JobRecord], dead: Collection[str]
+) -> None:
+    """Queue again what dead hosts were working on; blocking, safe on several hosts at once."""
+    for record in records:
+        if record.host in dead and store.take_over(record.id, record.run, record.host):
+            log.warning("job %s is taken over: host '%s' is dead", record.id, record.host)
             queue_run(engine, store.job(record.id))
 
 

@@ -55,6 +55,16 @@ twins = sa.Table(
     sa.Column("report", sa.JSON, nullable=False),
 )
 
+hosts = sa.Table(
+    "hosts",
+    metadata,
+    sa.Column("name", sa.String(255), primary_key=True),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("systems", sa.JSON, nullable=False),
+    sa.Column("beats", sa.BigInteger, nullable=False),
+    sa.Column("since_s", sa.Double, nullable=False),
+)
+
 shots = sa.Table(
     "shots",
     metadata,

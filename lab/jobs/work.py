@@ -20,6 +20,7 @@ from lab.errors import DataError
 from lab.jobs.configs import CalibrateConfig, EvaluateConfig
 from lab.jobs.desk import Assignment, Desk
 from lab.jobs.desk_files import DeskFiles
+from lab.jobs.elsewhere import open_run
 from lab.jobs.looking import calibrate_at, evaluate_at
 from lab.jobs.records import FitConfig, TwinRecord
 from lab.jobs.state_files import (
@@ -29,7 +30,7 @@ from lab.jobs.state_files import (
     state_bytes,
     twin_file,
 )
-from lab.measure import DeviceMeasure
+from lab.measure import DeviceMeasure, Run
 from lab.recipes import completed
 from lab.train_result import TrainResult
 from lab.trainer import rows_measured, rows_to_measure, train
@@ -52,22 +53,28 @@ _EVENTS = {AuditPoint: "audit", DriftPoint: "drift"}
 def do(assignment: Assignment, desk: Desk) -> dict[str, Any]:
     """Do a job; see `lab.jobs.desk.Work`."""
     desk.check()
+    with open_run(assignment, desk) as run:
+        return _done(assignment, desk, _apparatus(assignment, run))
+
+
+def _done(assignment: Assignment, desk: Desk, apparatus: Apparatus) -> dict[str, Any]:
     config = assignment.config
     match config:
         case TrainConfig():
-            return _train(assignment, config, desk)
+            return _train(assignment, config, apparatus, desk)
         case FitConfig():
-            return _fit_only(assignment, config, desk)
+            return _fit_only(assignment, config, apparatus, desk)
         case CalibrateConfig():
-            return calibrate_at(desk, assignment, config, _apparatus(assignment, desk))
+            return calibrate_at(desk, assignment, config, apparatus)
         case EvaluateConfig():
             dataset = partial(load, uploads=DeskFiles(desk, UPLOADS))
-            return evaluate_at(desk, assignment, config, _apparatus(assignment, desk), dataset)
+            return evaluate_at(desk, assignment, config, apparatus, dataset)
 
 
-def _train(assignment: Assignment, config: TrainConfig, desk: Desk) -> dict[str, Any]:
+def _train(
+    assignment: Assignment, config: TrainConfig, apparatus: Apparatus, desk: Desk
+) -> dict[str, Any]:
     dataset = load(config.task, uploads=DeskFiles(desk, UPLOADS))
-    apparatus = _apparatus(assignment, desk)
     desk.plan_rows(rows_to_measure(config, dataset))
     checkpoints = CheckpointFolder(
         DeskFiles(desk, checkpoints_folder(assignment.job)), {"bench": assignment.bench}
@@ -93,12 +100,13 @@ def _train(assignment: Assignment, config: TrainConfig, desk: Desk) -> dict[str,
     return {**result.as_dict(), "twin": record.id}
 
 
-def _fit_only(assignment: Assignment, config: FitConfig, desk: Desk) -> dict[str, Any]:
+def _fit_only(
+    assignment: Assignment, config: FitConfig, apparatus: Apparatus, desk: Desk
+) -> dict[str, Any]:
     desk.go_back(0, 0)
     done = desk.own_twin()
     if done is not None:
         return {"twin": done.id, "report": done.report}
-    apparatus = _apparatus(assignment, desk)
     dataset = None if config.task is None else load(config.task, uploads=DeskFiles(desk, UPLOADS))
     like = training_like(config, assignment.family)
     record, _ = _fit(assignment, config, apparatus, dataset, like, desk)
@@ -113,8 +121,8 @@ def training_like(config: FitConfig, family: str) -> TrainConfig:
     return completed(like.model_copy(update={"task": config.task}), family)
 
 
-def _apparatus(assignment: Assignment, desk: Desk) -> Apparatus:
-    run, description = desk.run(), assignment.description
+def _apparatus(assignment: Assignment, run: Run) -> Apparatus:
+    description = assignment.description
     return Apparatus(
         description=description,
         open_device=lambda stream, first: DeviceMeasure(

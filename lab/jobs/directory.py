@@ -1,0 +1,45 @@
+"""Which systems there are, on this bench and on those of other services of the same database."""
+
+from lab.bench import Bench
+from lab.errors import UnknownName
+from lab.jobs.hosts import HostBook, KnownSystem
+
+
+class Directory:
+    """The systems that a job of this service may name.
+
+    host: this service's name. url: where others reach it; empty: they do not. book: of the services
+    that share the database, None where there is only this one.
+    """
+
+    def __init__(self, bench: Bench, host: str = "local", book: HostBook | None = None) -> None:
+        """Start without an address."""
+        self.host, self.book, self.url = host, book, ""
+        self._bench = bench
+        digest = bench.config.measurement_digest()
+        self._here = {
+            name: (config.system, digest, bench.rig(name) is not None)
+            for name, config in bench.config.systems.items()
+        }
+
+    def own(self) -> dict[str, KnownSystem]:
+        """Return the systems of this bench, by name."""
+        return {
+            name: KnownSystem(name, self.host, self.url, *facts)
+            for name, facts in self._here.items()
+        }
+
+    def system(self, name: str) -> KnownSystem:
+        """Return a system; raise UnknownName with the names there are. Blocking."""
+        own = self.own()
+        if name in own:
+            return own[name]
+        others = {} if self.book is None else self.book.systems()
+        if name not in others:
+            there = ", ".join(sorted({*own, *others})) or "none"
+            raise UnknownName(f"no system '{name}' (there are: {there})")
+        return others[name]
+
+    def is_here(self, name: str) -> bool:
+        """Say whether a system is on this bench."""
+        return name in self._here

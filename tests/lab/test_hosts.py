@@ -1,0 +1,197 @@
+"""Services that share a database: who has died, whose name it is, whose rows count."""
+
+import threading
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.errors import ConfigError, Superseded
+from lab.jobs.database import open_database
+from lab.jobs.fence import Fence
+from lab.jobs.hosts import DEAD_AFTER_S, HostBook, KnownSystem, Watch
+from lab.jobs.identity import hold_identity
+from lab.jobs.records import Order
+from lab.jobs.store import Store
+from lab.measurement import ForwardPass
+
+LIMIT_S = 30.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def watched(looks: list[tuple[float, dict[str, int]]], wanted: str = "a") -> list[bool]:
+    """Return after each look (seconds since the one before, beats) whether `wanted` is dead."""
+    clock = Clock()
+    watch, dead = Watch(clock=clock), []
+    for seconds, beats in looks:
+        clock.now_s += seconds
+        dead.append(wanted in watch.look(beats, {wanted}))
+    return dead
+
+
+def test_who_stands_still_is_dead_after_a_while():
+    still = [(2.0, {"a": 7})] * 8
+    assert watched(still) == [False] * 6 + [True] * 2
+
+
+def test_who_is_not_in_the_book_is_dead_after_the_same_while():
+    assert watched([(2.0, {})] * 8) == [False] * 6 + [True] * 2
+
+
+def test_who_beats_again_is_alive():
+    assert watched([(2.0, {"a": 7})] * 8 + [(2.0, {"a": 8})] * 3)[-3:] == [False] * 3
+
+
+def test_who_was_blind_for_a_while_starts_anew():
+    """The database was away: nobody's number could move."""
+    looks = [(2.0, {"a": 7})] * 3 + [(60.0, {"a": 7})] + [(2.0, {"a": 7})] * 5
+    assert not any(watched(looks))
+
+
+@given(st.lists(st.tuples(st.floats(0.5, 5.9), st.integers(0, 1)), max_size=60))
+def test_nobody_who_beats_often_enough_is_ever_dead(steps):
+    """Whatever the rhythm of looks, as long as the number moves within DEAD_AFTER_S."""
+    looks, number, since_s = [], 0, 0.0
+    for seconds, beat in steps:
+        since_s += seconds
+        if beat or since_s + 6.0 >= DEAD_AFTER_S:
+            number, since_s = number + 1, 0.0
+        looks.append((seconds, {"a": number}))
+    assert not any(watched(looks))
+
+
+def system(**fields) -> KnownSystem:
+    values = {"name": "optics", "host": "a", "url": "http://a:1", "family": "optics"}
+    return KnownSystem(**{**values, "bench": "b" * 64, "simulated": True, **fields})
+
+
+def test_services_find_each_others_systems(tmp_path, database_url):
+    with Store(tmp_path, database_url) as store:
+        book = HostBook(store.database)
+        book.enter("a", {"optics": system()}, "")
+        assert book.systems()["optics"].url == ""
+        book.enter("a", {"optics": system()}, "http://a:2")
+        book.enter("b", {"plate": system(name="plate", host="b")}, "http://b:1")
+        assert {name: (s.host, s.url) for name, s in book.systems().items()} == {
+            "optics": ("a", "http://a:2"),
+            "plate": ("b", "http://b:1"),
+        }
+        book.beat("a")
+        assert book.beats() == {"a": 1, "b": 0}
+
+
+def test_a_name_has_one_living_service(tmp_path, postgres_url):
+    first, second = (open_database(tmp_path, postgres_url) for _ in range(2))
+    with hold_identity(first, "bench", pytest.fail):
+        with (
+            pytest.raises(ConfigError, match="host name 'bench': another service"),
+            hold_identity(second, "bench", pytest.fail),
+        ):
+            pass
+        with hold_identity(second, "other", pytest.fail):
+            pass
+    with hold_identity(second, "bench", pytest.fail):
+        pass
+    for database in (first, second):
+        database.engine.dispose()
+
+
+def cut_connections(url: str, name: str) -> None:
+    """End the connections with advisory locks, as a restart of the server would."""
+    engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+        )
+    engine.dispose()
+
+
+def test_a_name_that_was_lost_with_the_connection_is_taken_again(
+    tmp_path, postgres_url, monkeypatch, caplog
+):
+    monkeypatch.setattr("lab.jobs.identity._LOOK_EVERY_S", 0.05)
+    first, second = (open_database(tmp_path, postgres_url) for _ in range(2))
+    with hold_identity(first, "bench", pytest.fail):
+        cut_connections(postgres_url, "bench")
+        until = threading.Event()
+        while "it is ours again" not in caplog.text:
+            assert not until.wait(0.02)
+        with (
+            pytest.raises(ConfigError, match="another service"),
+            hold_identity(second, "bench", pytest.fail),
+        ):
+            pass
+    for database in (first, second):
+        database.engine.dispose()
+
+
+def test_who_finds_its_name_taken_is_told(tmp_path, postgres_url, monkeypatch):
+    monkeypatch.setattr("lab.jobs.identity._LOOK_EVERY_S", 0.5)
+    first, second = (open_database(tmp_path, postgres_url) for _ in range(2))
+    told = threading.Event()
+    with hold_identity(first, "bench", lambda reason: told.set()):
+        cut_connections(postgres_url, "bench")
+        with hold_identity(second, "bench", pytest.fail):  # before the first looks again
+            assert told.wait(LIMIT_S)
+    for database in (first, second):
+        database.engine.dispose()
+
+
+class Noted:
+    """A scheduler that notes what it is given, and lets nothing end before it is cancelled."""
+
+    def __init__(self) -> None:
+        self.given: list[ForwardPass] = []
+        self.cancelled: list[str] = []
+
+    async def submit(self, forward_pass: ForwardPass) -> None:
+        self.given.append(forward_pass)
+
+    async def cancel(self, pass_id: str) -> None:
+        self.cancelled.append(pass_id)
+
+
+@pytest.mark.anyio
+async def test_rows_of_an_attempt_that_does_not_count_reach_no_instrument(tmp_path, database_url):
+    rows = np.zeros((1, 2))
+    with Store(tmp_path, database_url) as store:
+        store.add_job("a", "train", {}, Order())
+        first = store.claim_job("a", 1, "w1")
+        scheduler = Noted()
+        fence = Fence(store, scheduler)
+        old = ForwardPass("optics", rows, rows, job="a", attempt=first.attempt)
+        await fence.measure(old)
+        assert store.take_over("a", 1, "w1")
+        with pytest.raises(Superseded, match="attempt 1 does not count"):
+            await fence.measure(old)
+        second = store.claim_job("a", 2, "w2")
+        await fence.measure(ForwardPass("optics", rows, rows, job="a", attempt=second.attempt))
+        await fence.measure(ForwardPass("optics", rows, rows, job="a"))  # no job of the service's
+        assert [p.attempt for p in scheduler.given] == [1, second.attempt, 0]
+
+
+def test_a_job_is_taken_over_once_and_only_from_its_host(tmp_path, database_url):
+    with Store(tmp_path, database_url) as store:
+        store.add_job("a", "train", {}, Order())
+        record = store.claim_job("a", 1, "w1")
+        assert not store.take_over("a", 1, "w2")
+        assert store.take_over("a", 1, "w1")
+        assert not store.take_over("a", 1, "w1")
+        assert store.claim_job("a", 1, "w1") is None  # the run that the dead one had
+        with pytest.raises(Superseded):
+            store.add_metric("a", 1, {}, record.attempt)
+        with pytest.raises(Superseded):
+            store.end_job("a", "succeeded", result={}, attempt=record.attempt)
+        assert store.job("a").state == "pending"

@@ -1,0 +1,88 @@
+"""Several services that share a PostgreSQL, as processes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+ROOT = Path(__file__).parents[2]
+PNNLAB = [sys.executable, "-m", "server"]
+SECRET = "a-secret-of-the-tests-alone"
+
+
+class Cluster:
+    """The services of one database; all are killed at the end."""
+
+    def __init__(self, database_url: str, folder: Path) -> None:
+        """Start none yet."""
+        self.database_url, self.folder = database_url, folder
+        self.processes: dict[str, subprocess.Popen[str]] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for name in list(self.processes):
+            self.kill(name)
+        self._stack.close()
+
+    def bench(self, name: str = "bench", file: Path = ROOT / "bench.toml") -> str:
+        """Start a service with a bench and return its URL."""
+        return self._start(name, "serve", "--bench", str(file), "--port", "0").split()[-1]
+
+    def front(self, name: str = "front") -> str:
+        """Start a service without one and return its URL."""
+        return self._start(name, "serve", "--no-bench", "--port", "0").split()[-1]
+
+    def worker(self, name: str) -> None:
+        """Start a worker."""
+        self._start(name, "worker")
+
+    def launch(self, name: str, command: str, *options: str) -> subprocess.Popen[str]:
+        """Start a process, without waiting for it to be ready."""
+        where = self.folder / name
+        log = self._stack.enter_context((self.folder / f"{name}.log").open("a"))
+        return subprocess.Popen(
+            [*PNNLAB, command, "--data", str(where), "--host-name", name, *options],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "PNNLAB_DATABASE_URL": self.database_url,
+                "PNNLAB_SECRET": SECRET,
+                "OMP_NUM_THREADS": "1",
+            },
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+
+    def kill(self, name: str) -> None:
+        """Kill a process, frozen or not, and wait for its end."""
+        process = self.processes.pop(name)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+    def log(self, name: str) -> str:
+        """Return what a process has logged."""
+        return (self.folder / f"{name}.log").read_text()
+
+    def _start(self, name: str, command: str, *options: str) -> str:
+        process = self.processes[name] = self.launch(name, command, *options)
+        if process.stdout is None:
+            raise TypeError("a process has no output")
+        ready = process.stdout.readline()
+        if "ready" not in ready:
+            raise RuntimeError(f"{name} did not start: {self.log(name)}")
+        return ready

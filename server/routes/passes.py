@@ -5,6 +5,7 @@ from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
+from starlette.requests import ClientDisconnect
 
 from drivers.errors import LimitError
 from lab.measurement import ForwardPass, Measurement
@@ -66,7 +67,10 @@ async def measure_rows(
 
 async def _read(request: Request, name: str, options: PassOptions, client: str) -> ForwardPass:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    body = await request.body()
+    try:
+        body = await request.body()
+    except ClientDisconnect:
+        raise _gone_away() from None
     if kind == NPZ:
         limit = request.app.state.max_body_bytes
         return await asyncio.to_thread(pass_from_npz, name, body, options, client, limit)

@@ -67,6 +67,13 @@ def checked_name(name: str | None) -> str:
     return name
 
 
+def checked_key(key: str) -> str:
+    """Return an idempotency key; raise ConfigError unless printable ASCII."""
+    if not (key and key.isascii() and key.isprintable()):
+        raise ConfigError(f"a key is printable ASCII, at least one character, not {key!r}")
+    return key
+
+
 class Client:
     """A lab service at `url`; blocking, for one thread at a time. Close it, or use `with`."""
 
@@ -243,13 +250,16 @@ class Client:
         config: Mapping[str, Any] | FitConfig | None = None,
         *,
         dry_run: bool = False,
+        key: str | None = None,
+        tags: Sequence[str] = (),
         **fields: Any,
     ) -> dict[str, Any]:
         """Start a fit (system, kind, rows, seed, task) and return its job.
 
-        The job's result has the twin's id (`twin`) and its `report`. dry_run: as in `submit`.
+        The job's result has the twin's id (`twin`) and its `report`. dry_run, key, tags: as in
+        `submit`.
         """
-        return self._submit("/twins", _body(FitConfig, config, fields), dry_run)
+        return self._submit("/twins", _body(FitConfig, config, fields), dry_run, key, tags)
 
     def twins(self, limit: int = 100) -> list[dict[str, Any]]:
         """List the newest twins, newest first."""
@@ -266,37 +276,51 @@ class Client:
         config: Mapping[str, Any] | TrainConfig | None = None,
         *,
         dry_run: bool = False,
+        key: str | None = None,
+        tags: Sequence[str] = (),
         **fields: Any,
     ) -> dict[str, Any]:
         """Start a training job from a config, fields of it, or both; return the job.
 
         dry_run: start nothing, and return what it would cost: `rows` by purpose, `seconds`, ...
+        key: the same key answers with the same job, however often it is asked for. tags: to find it
+        by. Raises Conflict where the key belongs to a job with another config.
         """
-        return self._submit("/jobs", _body(TrainConfig, config, fields), dry_run)
+        return self._submit("/jobs", _body(TrainConfig, config, fields), dry_run, key, tags)
 
     def calibrate(
         self,
         config: Mapping[str, Any] | CalibrateConfig | None = None,
         *,
         dry_run: bool = False,
+        key: str | None = None,
+        tags: Sequence[str] = (),
         **fields: Any,
     ) -> dict[str, Any]:
         """Start a calibration (system, rows, name, apply, ...) and return its job."""
-        return self._submit("/calibrations", _body(CalibrateConfig, config, fields), dry_run)
+        return self._submit(
+            "/calibrations", _body(CalibrateConfig, config, fields), dry_run, key, tags
+        )
 
     def evaluate(
         self,
         config: Mapping[str, Any] | EvaluateConfig | None = None,
         *,
         dry_run: bool = False,
+        key: str | None = None,
+        tags: Sequence[str] = (),
         **fields: Any,
     ) -> dict[str, Any]:
         """Start a test of a training job's network (job, samples, ...) and return its job."""
-        return self._submit("/evaluations", _body(EvaluateConfig, config, fields), dry_run)
+        return self._submit(
+            "/evaluations", _body(EvaluateConfig, config, fields), dry_run, key, tags
+        )
 
-    def jobs(self, state: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
-        """List the newest jobs, newest first, of one state if given."""
-        chosen = {} if state is None else {"state": state}
+    def jobs(
+        self, state: str | None = None, limit: int = 100, tag: str | None = None
+    ) -> list[dict[str, Any]]:
+        """List the newest jobs, newest first, of one state or with one tag if given."""
+        chosen = {name: x for name, x in (("state", state), ("tag", tag)) if x is not None}
         return self._list("/jobs", limit=limit, **chosen)
 
     def job(self, job_id: str) -> dict[str, Any]:
@@ -335,9 +359,25 @@ class Client:
                     raise
                 time.sleep(_FIRST_PAUSE_S * 2**lost)
 
-    def cancel(self, job_id: str) -> dict[str, Any]:
-        """Cancel a job and return it as it is now; raise UnknownName, Conflict if it has ended."""
-        return self._object("POST", f"/jobs/{job_id}/cancel")
+    def pause(self, job_id: str) -> dict[str, Any]:
+        """Pause a job and return it as it is now; raise UnknownName, Conflict if it has ended."""
+        return self._object("POST", f"/jobs/{job_id}/pause")
+
+    def go_on(self, job_id: str, **changes: Any) -> dict[str, Any]:
+        """Continue a job that was paused, failed or was cancelled, from its last checkpoint.
+
+        changes: epochs, rows, rate_theta, rate_digital, priority, deadline_s; what is left out
+        stays. Raises UnknownName, ConfigError, Conflict (it is in another state).
+        """
+        return self._object("POST", f"/jobs/{job_id}/continue", json=changes)
+
+    def cancel(self, job_id: str, *, at_once: bool = False) -> dict[str, Any]:
+        """Cancel a job and return it as it is now; raise UnknownName, Conflict if it has ended.
+
+        at_once: what it computes is broken off, without a checkpoint of where it stopped.
+        """
+        params = {"at_once": "true"} if at_once else {}
+        return self._object("POST", f"/jobs/{job_id}/cancel", params=params)
 
     def result(self, job_id: str) -> dict[str, Any]:
         """Return a job's result; raise UnknownName, Conflict while there is none."""
@@ -450,9 +490,20 @@ class Client:
                     raise
                 time.sleep(full.retry_after_s)
 
-    def _submit(self, path: str, body: dict[str, Any], dry_run: bool) -> dict[str, Any]:
-        params = {"dry_run": "true"} if dry_run else {}
-        return self._object("POST", path, json=body, params=params, timeout=_PATIENT_TIMEOUT)
+    def _submit(
+        self,
+        path: str,
+        body: dict[str, Any],
+        dry_run: bool,
+        key: str | None,
+        tags: Sequence[str],
+    ) -> dict[str, Any]:
+        options: dict[str, Any] = {"params": {"tag": list(tags)}, "timeout": _PATIENT_TIMEOUT}
+        if dry_run:
+            options["params"]["dry_run"] = "true"
+        if key is not None:
+            options["headers"] = {"Idempotency-Key": checked_key(key)}
+        return self._object("POST", path, json=body, **options)
 
     def _list(self, path: str, **params: Any) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._calls.call("GET", path, params=params).json()

@@ -2,7 +2,8 @@
 
     serve, check                       cli_bench: open a bench on this machine
     mock                               cli_mock: put its simulated instruments on sockets
-    submit, jobs, watch, cancel        cli_jobs: talk to a running service
+    submit                             cli_submit: start a training on a running service
+    jobs, watch, cancel                cli_jobs: see and steer its jobs
     calibrate, evaluate                cli_looking: and have it look at a device
     upload, data                       cli_data: give it data of one's own, take out a job's
     schedules                          cli_schedules: start jobs by the clock
@@ -31,6 +32,7 @@ from server import (
     cli_mock,
     cli_queue,
     cli_schedules,
+    cli_submit,
 )
 
 
@@ -60,8 +62,8 @@ app.command("serve")(cli_bench.serve)
 app.command("worker")(cli_bench.worker)
 app.command("check")(cli_bench.check)
 app.command("mock")(cli_mock.mock)
-app.command("submit")(cli_jobs.submit)
-app.command("jobs")(cli_jobs.jobs)
+app.command("submit")(cli_submit.submit)
+app.add_typer(cli_jobs.app, name="jobs")
 app.command("watch")(cli_jobs.watch)
 app.command("cancel")(cli_jobs.cancel)
 app.command("calibrate")(cli_looking.calibrate)

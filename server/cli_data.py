@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lab.client import Client
-from server.cli_jobs import DEFAULT_URL, AsJson, JobId, Url
+from server.cli_options import DEFAULT_URL, AsJson, JobId, Url
 
 
 def upload(

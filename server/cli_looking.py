@@ -5,7 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from lab.client import Client
-from server.cli_jobs import DEFAULT_URL, AsJson, DryRun, Url, Watching, show_submitted
+from server.cli_options import DEFAULT_URL, AsJson, DryRun, Key, Tags, Url, Watching
+from server.cli_submit import show_submitted
 
 Wait = Annotated[
     float, typer.Option("--wait", min=0, help="Of a simulated device: so much older, s.")
@@ -24,6 +25,8 @@ def calibrate(
     ] = True,
     wait_s: Wait = 0.0,
     seed: Seed = 0,
+    key: Key = None,
+    tags: Tags = None,
     watching: Watching = False,
     dry_run: DryRun = False,
     url: Url = DEFAULT_URL,
@@ -33,7 +36,7 @@ def calibrate(
     fields: dict[str, Any] = {"system": system, "rows": rows, "apply": apply}
     fields |= {"name": name or "", "wait_s": wait_s, "seed": seed}
     with Client(url) as lab:
-        answer = lab.calibrate(fields, dry_run=dry_run)
+        answer = lab.calibrate(fields, dry_run=dry_run, key=key, tags=tags or ())
         show_submitted(lab, answer, watching=watching, dry_run=dry_run, as_json=as_json)
 
 
@@ -47,6 +50,8 @@ def evaluate(
     ] = 0.0,
     wait_s: Wait = 0.0,
     seed: Seed = 0,
+    key: Key = None,
+    tags: Tags = None,
     watching: Watching = False,
     dry_run: DryRun = False,
     url: Url = DEFAULT_URL,
@@ -56,5 +61,5 @@ def evaluate(
     fields: dict[str, Any] = {"job": job_id, "samples": samples, "span_s": span_s}
     fields |= {"wait_s": wait_s, "seed": seed}
     with Client(url) as lab:
-        answer = lab.evaluate(fields, dry_run=dry_run)
+        answer = lab.evaluate(fields, dry_run=dry_run, key=key, tags=tags or ())
         show_submitted(lab, answer, watching=watching, dry_run=dry_run, as_json=as_json)

@@ -9,7 +9,7 @@ import typer
 
 from lab.client import Client
 from lab.held_reservation import HeldReservation
-from server.cli_jobs import DEFAULT_URL, AsJson, Url
+from server.cli_options import DEFAULT_URL, AsJson, Url
 from server.interrupts import ended_by_signals
 
 System = Annotated[str, typer.Argument(help="Physical system.")]

@@ -11,7 +11,7 @@ from lab.jobs.kinds import KINDS
 from lab.jobs.records import JobKind
 from lab.jobs.schedules.records import Missed, Overlap
 from lab.recipes import merged
-from server.cli_jobs import DEFAULT_URL, AsJson, Url
+from server.cli_options import DEFAULT_URL, AsJson, Url
 from server.config_files import read_config, read_settings
 
 app = typer.Typer(

@@ -72,7 +72,37 @@ def test_jobs_watch_and_cancel(url, job_body, tmp_path):
     [listed] = json.loads(pnnlab("jobs", "--json", "--state", "cancelled").stdout)
     assert listed["id"] == job
     again = pnnlab("cancel", job, code=1)
-    assert again.stderr == f"pnnlab: job {job} has ended: it is cancelled\n"
+    assert again.stderr == f"pnnlab: job {job} cannot be cancelled: it is cancelled\n"
+
+
+def test_a_job_is_submitted_once_by_its_key_and_found_by_its_tag(url, job_body, tmp_path):
+    config = small(tmp_path, job_body, epochs=10_000)
+    submit = ("submit", "--config", config, "--json", "--key", "night", "--tag", "a", "--tag", "b")
+    first, second = (json.loads(pnnlab(*submit).stdout) for _ in range(2))
+    assert first["id"] == second["id"]
+    assert first["tags"] == ["a", "b"]
+    assert first["id"] in pnnlab("jobs", "--tag", "b").stdout
+    assert pnnlab("jobs", "--tag", "c").stdout == ""
+    pnnlab("cancel", first["id"])
+
+
+def test_a_job_is_paused_continued_with_changes_and_cancelled(url, client, job_body, tmp_path):
+    config = small(tmp_path, job_body, epochs=10_000)
+    job = json.loads(pnnlab("submit", "--config", config, "--json").stdout)["id"]
+    pnnlab("jobs", "pause", job)
+    events = client.watch(job)
+    assert any(e.kind == "state" and e.data["state"] == "paused" for e in events)
+    assert "it is paused" in pnnlab("jobs", "pause", job, code=1).stderr
+    changed = pnnlab("jobs", "continue", job, "--priority", "5", "--epochs", "9999", "--json")
+    config = json.loads(changed.stdout)["config"]
+    assert (config["priority"], config["epochs"]) == (5, 9999)
+    assert "cancelled" in pnnlab("jobs", "cancel", job, "--at-once").stdout
+    pnnlab("watch", job, code=1)
+
+
+def test_options_of_the_list_are_not_taken_for_another_commands(url):
+    told = pnnlab("jobs", "--url", "http://127.0.0.1:9", "pause", "nope", code=2).stderr
+    assert "it comes after 'pause'" in told
 
 
 @pytest.mark.parametrize(

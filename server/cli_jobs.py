@@ -74,6 +74,7 @@ def pause(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> Non
 def go_on(
     job_id: JobId,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Hardware rows of the training.")] = None,
     rate_theta: Annotated[
         float | None, typer.Option(help="Learning rate of physical parameters.")
     ] = None,
@@ -86,8 +87,9 @@ def go_on(
     as_json: AsJson = False,
 ) -> None:
     """Continue a job that was paused, failed or was cancelled, from its last checkpoint."""
-    fields = {"epochs": epochs, "rate_theta": rate_theta, "rate_digital": rate_digital}
-    fields |= {"priority": priority, "deadline_s": time_s(deadline)}
+    fields: dict[str, Any] = {"epochs": epochs, "rows": rows, "priority": priority}
+    fields |= {"rate_theta": rate_theta, "rate_digital": rate_digital}
+    fields |= {"deadline_s": time_s(deadline)}
     with Client(url) as lab:
         job = lab.go_on(job_id, **given(fields))
     typer.echo(json.dumps(job) if as_json else f"job {job_id} is {job['state']}")

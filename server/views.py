@@ -215,6 +215,7 @@ class JobChanges(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     epochs: int | None = None
+    rows: int | None = None
     rate_theta: float | None = None
     rate_digital: float | None = None
     priority: int | None = None

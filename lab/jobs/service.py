@@ -50,7 +50,7 @@ _LOOK_AGAIN_S = 1.0  # for who follows a job while the database is out of reach
 _QUEUE_WITHIN_S = 3.0
 _CANCELLED = "cancelled by request"
 _PAUSED = "paused by request"
-_CHANGEABLE = {"epochs", "rate_theta", "rate_digital", "priority", "deadline_s"}
+_CHANGEABLE = {"epochs", "rows", "rate_theta", "rate_digital", "priority", "deadline_s"}
 _NO_ORDER = Order()
 
 
@@ -249,7 +249,7 @@ class JobService:
     async def go_on(self, job_id: str, changes: Mapping[str, Any] | None = None) -> JobRecord:
         """Continue a job that was paused, has failed or was cancelled, from its last checkpoint.
 
-        changes: of its config: epochs, rate_theta, rate_digital, priority, deadline_s. Raises
+        changes: of its config: epochs, rows, rate_theta, rate_digital, priority, deadline_s. Raises
         UnknownName, ConfigError, DeadlineMissed, Conflict (it is in another state), SystemClosed.
         """
         self._refuse_when_closed()

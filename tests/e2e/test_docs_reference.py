@@ -200,12 +200,15 @@ def test_every_request_of_the_admin_interface_is_listed() -> None:
 
 
 def leaves(group: Any, before: str = "") -> dict[str, Any]:
-    """Return the commands of a group by their words, those of its groups among them."""
+    """Return what can be run of a group by its words, the commands of its groups among it."""
     found: dict[str, Any] = {}
     for name, command in group.commands.items():
         words = before + name
         below = hasattr(command, "commands")
-        found |= leaves(command, words + " ") if below else {words: command}
+        if not below or command.invoke_without_command:
+            found[words] = command
+        if below:
+            found |= leaves(command, words + " ")
     return found
 
 
@@ -214,7 +217,7 @@ CLI = leaves(typer.main.get_command(app))
 
 @pytest.mark.parametrize("name", CLI)
 def test_every_option_is_listed_with_its_default(name: str) -> None:
-    (heading,) = re.findall(rf"^### (pnnlab {name}\b.*)$", REFERENCE, re.MULTILINE)
+    (heading,) = re.findall(rf"^### (pnnlab {name}(?: [A-Z[].*)?)$", REFERENCE, re.MULTILINE)
     options = {p.opts[0]: p for p in CLI[name].params if p.param_type_name == "option"}
     shown = table(heading)
     assert shown.keys() == options.keys()

@@ -17,7 +17,7 @@ from drivers.instrument import Instrument
 from drivers.transport import Rig, open_rigs
 from drivers.wires.recording import Recorder
 from drivers.wires.tap import Tap, TappedRigs
-from lab.bench_config import BenchConfig, SystemConfig, load_bench
+from lab.bench_config import BenchConfig, SystemConfig, read_bench
 from lab.config import TwinKind
 from lab.errors import ConfigError, LabError, UnknownName
 from lab.guarding import BenchGuard, launch_guard
@@ -35,7 +35,10 @@ T = TypeVar("T")
 
 
 class Bench:
-    """The opened bench: its systems by name, and the simulated rigs where there are any."""
+    """The opened bench: its systems by name, and the simulated rigs where there are any.
+
+    text: of the bench file, None where it was not opened from one.
+    """
 
     def __init__(
         self,
@@ -43,8 +46,10 @@ class Bench:
         systems: dict[str, PhysicalSystem],
         rigs: Mapping[str, Rig],
         protection: Protection = UNPROTECTED,
+        text: str | None = None,
     ) -> None:
         self.config = config
+        self.text = text
         self.digest = config.measurement_digest()
         self.systems = systems
         self.rigs = rigs
@@ -116,7 +121,7 @@ def open_bench(
     Raises ConfigError that names file, key and reason, the DriverError of an instrument that does
     not answer, or NotPermitted while the interlock is open or without a guard.
     """
-    config = bench if isinstance(bench, BenchConfig) else load_bench(bench)
+    config, text = (bench, None) if isinstance(bench, BenchConfig) else read_bench(bench)
     source = "bench" if isinstance(bench, BenchConfig) else str(bench)
     times_s = {part.address: part.row_time_s for part in config.instruments.values()}
     with ExitStack() as stack:
@@ -149,7 +154,7 @@ def open_bench(
             protection.listen(system.abort)
         if start:
             _start(stack, systems.values(), protection)
-        yield Bench(config, systems, rigs, protection)
+        yield Bench(config, systems, rigs, protection, text)
 
 
 def _start(stack: ExitStack, systems: Collection[PhysicalSystem], protection: Protection) -> None:

@@ -209,15 +209,21 @@ NO_BENCH = BenchConfig(name="none", instruments={}, systems={})
 
 def load_bench(path: Path | str) -> BenchConfig:
     """Read and check a bench file; raise ConfigError that names file, key and reason."""
+    return read_bench(path)[0]
+
+
+def read_bench(path: Path | str) -> tuple[BenchConfig, str]:
+    """Do as `load_bench`, and return the file's text too."""
     path = Path(path)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML ({error})") from error
     try:
-        return BenchConfig.model_validate(data)
+        return BenchConfig.model_validate(data), text
     except ValidationError as error:
         reasons = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()

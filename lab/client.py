@@ -379,6 +379,17 @@ class Client:
         params = {"at_once": "true"} if at_once else {}
         return self._object("POST", f"/jobs/{job_id}/cancel", params=params)
 
+    def provenance(self, job_id: str) -> dict[str, Any]:
+        """Return where a job's numbers come from; raise UnknownName, Conflict before its start."""
+        return self._object("GET", f"/jobs/{job_id}/provenance")
+
+    def rerun(self, job_id: str) -> dict[str, Any]:
+        """Start the same job again; return the new `job`, and its `differences` in words.
+
+        Raises UnknownName, and what submitting it raises.
+        """
+        return self._object("POST", f"/jobs/{job_id}/rerun", timeout=_PATIENT_TIMEOUT)
+
     def result(self, job_id: str) -> dict[str, Any]:
         """Return a job's result; raise UnknownName, Conflict while there is none."""
         return self._object("GET", f"/jobs/{job_id}/result")

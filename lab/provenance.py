@@ -26,30 +26,30 @@ _EXTRA = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _SECRET = re.compile(r"password|passwd|secret|token|api_?key|credential", re.IGNORECASE)
 _HIDDEN = "(not kept)"
+_NO_MATTER = {"priority", "deadline_s"}
 _WHOLE = ("code", "python", "platform", "host")
 
 
 def provenance(
-    bench: BenchConfig,
+    bench: Mapping[str, Any],
     config: BaseModel,
     *,
     calibrations: Mapping[str, str] | None = None,
     twins: Mapping[str, str] | None = None,
-    bench_text: str | None = None,
     started_s: float | None = None,
     finished_s: float | None = None,
     software: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return where the numbers of a job come from.
 
-    calibrations: those in force at its start, by system. twins: digests by id. bench_text: of the
-    bench file, as it was read. started_s, finished_s: seconds since the epoch. software: what
+    bench: the `bench_record` of what measures it. calibrations: those in force at its start, by
+    system. twins: digests by id. started_s, finished_s: seconds since the epoch. software: what
     `software_of_process` returned; it asks git, which takes some milliseconds (default: now).
     """
     plain = config.model_dump(mode="json")
     return {
         **(software_of_process() if software is None else software),
-        "bench": bench_record(bench, bench_text),
+        "bench": bench,
         "config": public(plain),
         "seeds": dict(sorted(seeds(plain, bench))),
         "calibrations": dict(calibrations or {}),
@@ -143,12 +143,15 @@ def bench_record(bench: BenchConfig, text: str | None = None) -> dict[str, Any]:
     }
 
 
-def seeds(config: Mapping[str, Any], bench: BenchConfig) -> Iterator[tuple[str, int]]:
-    """Yield every seed by its dotted name: of the config, and of the bench's simulated rigs."""
+def seeds(config: Mapping[str, Any], bench: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield every seed by its dotted name: of the config, and of the bench's simulated rigs.
+
+    bench: its `bench_record`.
+    """
     yield from _seeds(config, "")
-    for name, rig in bench.rigs.items():
-        yield f"rigs.{name}.seed", rig.seed
-        yield f"rigs.{name}.device_seed", rig.device_seed
+    for name, rig in bench["config"].get("rigs", {}).items():
+        yield f"rigs.{name}.seed", rig["seed"]
+        yield f"rigs.{name}.device_seed", rig["device_seed"]
 
 
 def _seeds(part: Mapping[str, Any], path: str) -> Iterator[tuple[str, int]]:
@@ -194,6 +197,16 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         *_changed("calibration of ", then.get("calibrations"), now.get("calibrations")),
         *_changed("twin ", then.get("twins"), now.get("twins")),
     ]
+
+
+def config_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return in words which keys of the job's own config differ, in order; [] if none.
+
+    Those that change no number, when it runs and until when, are not compared.
+    """
+    a, b = (dict(_leaves(part.get("config") or {}, "")) for part in (then, now))
+    seen = {*a, *b} - _NO_MATTER
+    return list(_changed("", {k: a.get(k) for k in seen}, {k: b.get(k) for k in seen}))
 
 
 def _changed(what: str, then: Any, now: Any) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from drivers.row_key import KEY_NUMBERS
 from drivers.spec import ArraySpec
+from lab.jobs.records import JobRecord
 from lab.measurement import OnFault
 from lab.scheduling.reservations import TTL_S
 from lab.scheduling.safe_state import SystemStop
@@ -220,6 +221,13 @@ class JobChanges(BaseModel):
     rate_digital: float | None = None
     priority: int | None = None
     deadline_s: float | None = None
+
+
+class Rerun(BaseModel):
+    """A job that was started as another one was; differences: what it has other, in words."""
+
+    job: JobRecord
+    differences: list[str]
 
 
 class Problem(BaseModel):

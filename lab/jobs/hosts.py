@@ -8,6 +8,7 @@ without power. No wall clock is compared with another.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -42,13 +43,29 @@ class HostBook:
         """Use a database whose tables are there."""
         self._database = database
 
-    def enter(self, name: str, systems: Mapping[str, KnownSystem], url: str) -> None:
-        """Keep what a service is that has just started, or is reached at another address."""
+    def enter(
+        self,
+        name: str,
+        systems: Mapping[str, KnownSystem],
+        url: str,
+        bench: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keep what a service is that has just started, or is reached at another address.
+
+        bench: its `lab.provenance.bench_record`.
+        """
         plain = {system: asdict(known) for system, known in systems.items()}
         row = {"name": name, "url": url, "systems": plain, "beats": 0, "since_s": time.time()}
-        replaced = ["url", "systems", "since_s"]
+        row["bench"] = bench
+        replaced = ["url", "systems", "since_s", "bench"]
         statement = self._database.insertion(hosts, row, replaced)
         self._database.write(lambda connection: connection.execute(statement))
+
+    def bench(self, name: str) -> dict[str, Any] | None:
+        """Return the bench record of a service, None where it has told none."""
+        query = sa.select(hosts.c.bench).where(hosts.c.name == name)
+        rows = self._database.read(lambda connection: list(connection.execute(query)))
+        return rows[0].bench if rows else None
 
     def beat(self, name: str) -> None:
         """Say that a service is alive."""

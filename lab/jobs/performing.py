@@ -17,6 +17,7 @@ from lab.errors import (
     SystemStopped,
     UnknownName,
 )
+from lab.jobs.lineage import keep_attempt
 from lab.jobs.live_job import LiveJob
 from lab.jobs.news import NewsBoard
 from lab.jobs.records import JobRecord, JobState
@@ -97,7 +98,7 @@ class Performer:
                 job.stop("the service stopped", None)
             job.on_loop(lambda: self._watch_deadline(job))
             job.tell()
-            self._end(job, self._outcome(job))
+            self._end(job, self._outcome(job, record))
         finally:
             self.live.pop(job_id, None)
             job.on_loop(lambda: _forget_deadline(job))
@@ -130,8 +131,9 @@ class Performer:
         self._store.end_job(record.id, state or "unknown", error=error, attempt=record.attempt)
         return None
 
-    def _outcome(self, job: LiveJob) -> dict[str, Any]:
+    def _outcome(self, job: LiveJob, record: JobRecord) -> dict[str, Any]:
         try:
+            keep_attempt(job.store, record, self._runner.provenance(job.config, record.started_s))
             return {"state": "succeeded", "result": self._runner.run(job)}
         except Superseded:
             raise

@@ -3,7 +3,7 @@
 import time
 from contextlib import closing, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from lab.bench import Bench
@@ -30,6 +30,7 @@ from lab.jobs.store import Store
 from lab.jobs.supervision import Patience, supervise
 from lab.jobs.work import do, training_like
 from lab.oracle import Simulation, simulation
+from lab.provenance import provenance, software_of_process
 from lab.recipes import completed, completed_fit
 from lab.recording.recorder import RowRecorder
 from lab.remote import RemoteRun
@@ -90,6 +91,24 @@ class JobRunner:
             return supervise(self.nursery, do, assignment, desk, self._patience, watch)
         finally:
             self.trainers.pop(job.id, None)
+
+    def provenance(self, config: JobConfig, started_s: float | None = None) -> dict[str, Any]:
+        """Return where the numbers of a job come from that starts now; see `lab.provenance`."""
+        name, calibrations = config.system, {}
+        if self.directory.is_here(name):
+            calibrations[name] = self.scheduler.calibration(name)
+        return provenance(
+            self.directory.bench_of(name),
+            config,
+            calibrations=calibrations,
+            started_s=started_s,
+            software=self.software,
+        )
+
+    @cached_property
+    def software(self) -> dict[str, Any]:
+        """Get what this process is made of, as it was when it was asked first."""
+        return software_of_process()
 
     def recovered(self, record: JobRecord) -> JobConfig:
         """Return the config of a job that is to go on; raise what `check` raises, or ValueError."""

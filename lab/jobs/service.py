@@ -25,6 +25,7 @@ from lab.jobs.dry_run import DryRun, JobsAhead
 from lab.jobs.engine import Engine, engine_url
 from lab.jobs.hosts import BEAT_EVERY_S, HostBook, KnownSystem, Watch
 from lab.jobs.kinds import KINDS, JobConfig, kind_of
+from lab.jobs.lineage import changed_since, same_again, told_provenance
 from lab.jobs.news import NewsBoard, wait_for_news
 from lab.jobs.performing import Performer
 from lab.jobs.records import (
@@ -87,6 +88,7 @@ class JobService:
     async def open(self) -> None:
         """Take jobs from now on, and go on with those that an earlier service left unfinished."""
         await asyncio.to_thread(self._runner.tidy)
+        await asyncio.to_thread(lambda: self._runner.software)  # before the files may change
         await self.reached_at("")
         await asyncio.to_thread(self._engine.open, dict.fromkeys(self._queues, self._worker_count))
         self._heart = asyncio.create_task(self._beat_for_ever())
@@ -97,8 +99,9 @@ class JobService:
         """Tell the other services where this one is reached, if there are others."""
         self._directory.url = url
         if self._directory.book is not None:
-            own = self._directory.own()
-            await asyncio.to_thread(self._directory.book.enter, self._host, own, url)
+            own, bench = self._directory.own(), self._directory.record
+            enter = self._directory.book.enter
+            await asyncio.to_thread(enter, self._host, own, url, bench)
 
     async def check(self, config: JobConfig) -> JobConfig:
         """Return the config as `submit` would run it, with everything set that it leaves open.
@@ -209,6 +212,24 @@ class JobService:
         if result is None:
             raise Conflict(f"job {job_id} has no result: it is {record.state}")
         return result
+
+    async def provenance(self, job_id: str) -> dict[str, Any]:
+        """Return where a job's numbers come from; raise UnknownName, Conflict before its start."""
+        record = await self.get(job_id)
+        return await asyncio.to_thread(told_provenance, self._store, record)
+
+    async def rerun(self, job_id: str, order: Order = _NO_ORDER) -> tuple[JobRecord, list[str]]:
+        """Start the same job again; return the new one, and in words what it has other.
+
+        Its tags are the job's where the order has none. Raises UnknownName, ConfigError, and what
+        `submit` raises.
+        """
+        record = await self.get(job_id)
+        config = same_again(record)
+        now = await asyncio.to_thread(self._runner.provenance, config)
+        changed = await asyncio.to_thread(changed_since, self._store, record, now)
+        origin, tags = f"rerun of {job_id}", order.tags or record.tags
+        return await self.submit(config, replace(order, origin=origin, tags=tags)), changed
 
     async def cancel(self, job_id: str, *, at_once: bool = False) -> JobRecord:
         """Cancel a job: at once while it is pending or paused, else between rows and steps.

@@ -331,6 +331,18 @@ class Store:
         result: dict[str, Any] | None = row.result
         return result
 
+    def provenance(self, job_id: str) -> dict[str, Any] | None:
+        """Return what is kept of where a job's numbers come from; raise UnknownName."""
+        query = sa.select(jobs.c.provenance).where(jobs.c.id == job_id)
+        found: dict[str, Any] | None = self._one(query, f"no job '{job_id}'").provenance
+        return found
+
+    def keep_provenance(self, job_id: str, attempt: int, provenance: Mapping[str, Any]) -> None:
+        """Keep where a job's numbers come from; raise Superseded if the attempt does not count."""
+        change = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.attempt == attempt)
+        if not self._write(change.values(provenance=_plain(provenance))):
+            self._refuse_superseded(job_id, attempt)
+
     def last_calibration(
         self, system: str, until_s: float | None = None
     ) -> tuple[str, dict[str, Any]] | None:

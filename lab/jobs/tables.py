@@ -31,6 +31,7 @@ jobs = sa.Table(
     sa.Column("deaths", sa.Integer, nullable=False, server_default="0"),
     sa.Column("wish", sa.String(16), nullable=False, server_default=""),
     sa.Column("last_step", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("provenance", sa.JSON(none_as_null=True)),
 )
 
 metrics = sa.Table(
@@ -63,6 +64,7 @@ hosts = sa.Table(
     sa.Column("systems", sa.JSON, nullable=False),
     sa.Column("beats", sa.BigInteger, nullable=False),
     sa.Column("since_s", sa.Double, nullable=False),
+    sa.Column("bench", sa.JSON(none_as_null=True)),
 )
 
 shots = sa.Table(

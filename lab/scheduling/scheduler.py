@@ -275,6 +275,10 @@ class HardwareScheduler:
         """End a reservation and the passes under it; raise UnknownName, ReservationLost."""
         self._queue(system).reserved.release(number)
 
+    def calibration(self, system: str) -> str:
+        """Return the name of the calibration in force, empty for none; for any thread."""
+        return self._queue(system).calibration
+
     def set_calibration(self, system: str, name: str) -> None:
         """Name the calibration that is in force from now on; measurements carry it."""
         self._queue(system).calibration = name

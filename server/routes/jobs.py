@@ -22,7 +22,7 @@ from lab.recording.recorder import RecordedRows
 from server.arrays import JSON
 from server.routes.access import JobOrder, Lab, problems
 from server.routes.submitting import ANSWERS, Dry, submitted
-from server.views import JobChanges
+from server.views import JobChanges, Rerun
 
 _JOBS = TypeAdapter(list[JobRecord])
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -175,6 +175,22 @@ async def continue_job(lab: Lab, job: Job, changes: JobChanges | None = None) ->
     """
     given = {} if changes is None else changes.model_dump(exclude_unset=True)
     return await lab.jobs.go_on(job.id, given)
+
+
+@router.get("/{job_id}/provenance", response_model=dict[str, Any], responses=problems(404, 409))
+async def read_provenance(lab: Lab, job: Job) -> dict[str, Any]:
+    """Return where a job's numbers come from: code, packages, bench, seeds, attempts, ..."""
+    return await lab.jobs.provenance(job.id)
+
+
+@router.post("/{job_id}/rerun", status_code=202, responses=problems(404, 409, 413, 422, 503, 504))
+async def rerun_job(lab: Lab, job: Job, order: JobOrder) -> Rerun:
+    """Start the same job again: its config with all seeds, without its deadline.
+
+    Its tags are the job's where none are given.
+    """
+    again, differences = await lab.jobs.rerun(job.id, order)
+    return Rerun(job=again, differences=differences)
 
 
 @router.get("/{job_id}/result", response_model=dict[str, Any], responses=problems(404, 409))

@@ -29,11 +29,10 @@ BENCH = load_bench(Path(__file__).parents[2] / "bench.toml")
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     return provenance(
-        BENCH,
+        bench_record(BENCH, "name = 'x'"),
         TrainConfig(seed=4),
         calibrations={"optics": "monday"},
         twins={"abc": "0" * 64},
-        bench_text="name = 'x'",
         started_s=1.0,
         finished_s=2.0,
     )
@@ -156,7 +155,8 @@ def test_what_a_rerun_has_other_is_told(found: dict[str, Any]) -> None:
 
 def test_another_bench_is_told_by_its_keys(found: dict[str, Any]) -> None:
     rig = BENCH.rigs["optics"].model_copy(update={"gap": 2.0})
-    other = provenance(BENCH.model_copy(update={"rigs": {"optics": rig}}), TrainConfig(seed=4))
+    bench = BENCH.model_copy(update={"rigs": {"optics": rig}})
+    other = provenance(bench_record(bench), TrainConfig(seed=4))
     assert "bench changed: rigs.optics.gap" in differences(found, other)
 
 
@@ -167,4 +167,4 @@ def test_a_bench_that_measures_the_same_is_no_difference(found: dict[str, Any]) 
 
 
 def test_other_kinds_of_job_have_seeds_too() -> None:
-    assert provenance(BENCH, CalibrateConfig(seed=7), software={})["seeds"]["seed"] == 7
+    assert provenance(bench_record(BENCH), CalibrateConfig(seed=7), software={})["seeds"]["seed"] == 7

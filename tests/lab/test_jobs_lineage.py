@@ -1,0 +1,207 @@
+"""Where a job's numbers come from is kept with it, and the same job starts again from that."""
+
+import asyncio
+import functools
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny_jobs
+from lab.bench import open_bench
+from lab.bench_config import BenchConfig, load_bench
+from lab.config import TrainConfig
+from lab.errors import Conflict, UnknownName
+from lab.jobs.configs import CalibrateConfig, EvaluateConfig
+from lab.jobs.kinds import JobConfig
+from lab.jobs.records import FitConfig, JobRecord, MetricRecord, Order
+from lab.jobs.runner import JobRunner
+from lab.jobs.service import JobService
+from lab.jobs.store import Store
+from lab.scheduling.scheduler import HardwareScheduler
+from tiny_jobs import have_done
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks", "tiny")]
+
+FILE = Path(__file__).parents[2] / "bench.toml"
+BENCH = load_bench(FILE)
+LIMIT_S = 60.0  # no wait in these tests lasts so long unless something hangs
+TIMES = {"seconds": 0, "twin": "", "curve": []}
+
+
+@pytest.fixture
+def tiny(monkeypatch, nursery):
+    """Let jobs train on 24 made-up samples, in processes."""
+    have_done(monkeypatch, tiny_jobs.tiny)
+    runner = functools.partial(JobRunner, nursery=nursery)
+    monkeypatch.setitem(globals(), "JobRunner", runner)
+
+
+@asynccontextmanager
+async def service(
+    folder: Path, bench: BenchConfig | Path = FILE, host: str = "lab1"
+) -> AsyncIterator[JobService]:
+    with Store(folder) as store, open_bench(bench, start=False) as opened:
+        async with HardwareScheduler(opened.systems) as scheduler:
+            scheduler.set_calibration("optics", "monday")
+            jobs = JobService(JobRunner(opened, scheduler, store), store, 1, host)
+            try:
+                await jobs.open()
+                yield jobs
+            finally:
+                await jobs.close()
+
+
+def training(**fields: Any) -> TrainConfig:
+    small = {"task": "vowels", "epochs": 2, "network": {"layers": 1}, "seed": 5}
+    return TrainConfig.model_validate({**small, "twin": {"rows": 20}, **fields})
+
+
+async def ended(jobs: JobService, job_id: str) -> JobRecord:
+    async with asyncio.timeout(LIMIT_S):
+        seen = [item async for item in jobs.watch(job_id)]
+    assert isinstance(seen[-1], JobRecord)
+    return seen[-1]
+
+
+async def done(jobs: JobService, config: JobConfig, order: Order = Order()) -> JobRecord:  # noqa: B008
+    record = await ended(jobs, (await jobs.submit(config, order)).id)
+    assert (record.state, record.error) == ("succeeded", "")
+    return record
+
+
+async def in_training(jobs: JobService, job_id: str) -> None:
+    """Wait for a job's first epoch."""
+    async with asyncio.timeout(LIMIT_S):
+        async for item in jobs.watch(job_id):
+            if isinstance(item, MetricRecord) and item.metric["kind"] == "epoch":
+                return
+
+
+async def paused(jobs: JobService, job_id: str) -> None:
+    await jobs.pause(job_id)
+    async with asyncio.timeout(LIMIT_S):
+        async for item in jobs.watch(job_id):
+            if isinstance(item, JobRecord) and item.state == "paused":
+                return
+
+
+async def test_a_job_keeps_all_that_its_numbers_come_from(tmp_path):
+    async with service(tmp_path) as jobs:
+        job = await done(jobs, training())
+        found = await jobs.provenance(job.id)
+        result = await jobs.result(job.id)
+    assert found["config"] == job.config
+    assert found["bench"]["config"] == BENCH.model_dump(mode="json")
+    assert len(found["bench"]["text_digest"]) == 64
+    assert found["packages"]["torch"]
+    assert found["seeds"]["seed"] == 5
+    assert found["calibrations"] == {"optics": "monday"}
+    assert (found["started_s"], found["finished_s"]) == (job.started_s, job.finished_s)
+    assert found["twins"] == {result["twin"]: result["twin_digest"]}
+    [attempt] = found["attempts"]
+    assert (attempt["attempt"], attempt["run"], attempt["host"]) == (1, 1, "lab1")
+    assert attempt["changed"] == []
+
+
+async def test_it_says_who_worked_on_the_job_and_what_had_changed(tmp_path):
+    async with service(tmp_path) as jobs:
+        job = await jobs.submit(training(epochs=100))
+        await in_training(jobs, job.id)
+    slower = BENCH.model_copy(update={"watchdog_s": 99.0})  # measures the same
+    async with service(tmp_path, slower) as jobs:
+        jobs._runner.software["packages"]["torch"] = "99.0"
+        await ended(jobs, job.id)
+        found = await jobs.provenance(job.id)
+    first, second = found["attempts"]
+    assert (first["attempt"], second["attempt"]) == (1, 2)
+    [change] = second["changed"]
+    assert change.startswith("torch ")
+    assert change.endswith(" → 99.0")
+    assert found["packages"]["torch"] != "99.0"
+    assert found["bench"]["config"]["watchdog_s"] == BENCH.watchdog_s
+
+
+async def test_a_training_and_a_fit_end_again_as_they_did(tmp_path):
+    async with service(tmp_path) as jobs:
+        late = time.time() + 3600
+        trained = await done(jobs, training(deadline_s=late), Order(client="a", tags=("x",)))
+        fit = await done(jobs, FitConfig(rows=20, kind="neural", seed=3))
+        for job in (trained, fit):
+            started, changed = await jobs.rerun(job.id, Order(client="b"))
+            again = await ended(jobs, started.id)
+            assert changed == []
+            assert again.config == job.config | {"deadline_s": None}
+            assert (again.origin, again.tags) == (f"rerun of {job.id}", job.tags)
+            assert again.client == "b"
+            then, now = [await jobs.result(j.id) for j in (job, again)]
+            if job is trained:
+                assert now | TIMES == then | TIMES
+                curves = [[p | {"seconds": 0} for p in r["curve"]] for r in (then, now)]
+                assert curves[0] == curves[1]
+            else:
+                assert now["report"]["digest"] == then["report"]["digest"]
+
+
+async def test_jobs_that_look_at_a_device_run_again_too(tmp_path):
+    async with service(tmp_path) as jobs:
+        trained = await done(jobs, training())
+        tested = await done(jobs, EvaluateConfig(job=trained.id, seed=4))
+        calibrated = await done(jobs, CalibrateConfig(rows=128, name="tuesday"))
+        twins = [(await jobs.provenance(job.id))["twins"] for job in (trained, tested)]
+        assert twins[0] == twins[1] != {}
+        started, _ = await jobs.rerun(tested.id)
+        again = await ended(jobs, started.id)
+        accuracies = [(await jobs.result(j.id))["accuracy"] for j in (tested, again)]
+        assert accuracies[0] == accuracies[1]
+        started, changed = await jobs.rerun(calibrated.id)
+        assert changed == ["calibration of optics monday → tuesday"]
+        assert (await ended(jobs, started.id)).state == "succeeded"
+
+
+async def test_a_rerun_says_what_has_changed_since(tmp_path):
+    async with service(tmp_path) as jobs:
+        job = await done(jobs, training())
+    rig = BENCH.rigs["optics"].model_copy(update={"gap": 2.0})
+    async with service(tmp_path, BENCH.model_copy(update={"rigs": {"optics": rig}})) as jobs:
+        _, changed = await jobs.rerun(job.id)
+    assert changed == ["bench changed: rigs.optics.gap"]
+
+
+async def test_a_rerun_of_a_job_that_was_continued_has_its_last_settings(tmp_path):
+    async with service(tmp_path) as jobs:
+        job = await jobs.submit(training(epochs=10_000))
+        await in_training(jobs, job.id)
+        await paused(jobs, job.id)
+        await jobs.go_on(job.id, {"epochs": 20_000, "priority": 7})
+        await jobs.cancel(job.id)
+        await ended(jobs, job.id)
+        again, changed = await jobs.rerun(job.id)
+        assert again.config == job.config | {"epochs": 20_000, "priority": 7}
+        assert changed == ["epochs 10000 → 20000, now from the start"]
+        await jobs.cancel(again.id)
+
+
+async def test_a_key_starts_a_rerun_once(tmp_path):
+    async with service(tmp_path) as jobs:
+        job = await done(jobs, training())
+        twice = [(await jobs.rerun(job.id, Order(key="k")))[0].id for _ in range(2)]
+        assert twice[0] == twice[1] != job.id
+        await ended(jobs, twice[0])
+
+
+async def test_what_has_not_started_has_no_provenance(tmp_path):
+    async with service(tmp_path) as jobs:
+        with pytest.raises(UnknownName):
+            await jobs.provenance("nope")
+        with pytest.raises(UnknownName):
+            await jobs.rerun("nope")
+        first = await jobs.submit(training(epochs=10_000))
+        second = await jobs.submit(training(seed=6))
+        with pytest.raises(Conflict, match="it is pending"):
+            await jobs.provenance(second.id)
+        for job in (second, first):
+            await jobs.cancel(job.id)

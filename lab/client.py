@@ -383,12 +383,15 @@ class Client:
         """Return where a job's numbers come from; raise UnknownName, Conflict before its start."""
         return self._object("GET", f"/jobs/{job_id}/provenance")
 
-    def rerun(self, job_id: str) -> dict[str, Any]:
+    def rerun(
+        self, job_id: str, *, key: str | None = None, tags: Sequence[str] = ()
+    ) -> dict[str, Any]:
         """Start the same job again; return the new `job`, and its `differences` in words.
 
-        Raises UnknownName, and what submitting it raises.
+        key: as in `submit`. tags: default: the job's. Raises UnknownName, and what submitting it
+        raises.
         """
-        return self._object("POST", f"/jobs/{job_id}/rerun", timeout=_PATIENT_TIMEOUT)
+        return self._submit(f"/jobs/{job_id}/rerun", None, False, key, tags)
 
     def result(self, job_id: str) -> dict[str, Any]:
         """Return a job's result; raise UnknownName, Conflict while there is none."""
@@ -504,7 +507,7 @@ class Client:
     def _submit(
         self,
         path: str,
-        body: dict[str, Any],
+        body: dict[str, Any] | None,
         dry_run: bool,
         key: str | None,
         tags: Sequence[str],

@@ -4,6 +4,7 @@
     mock                               cli_mock: put its simulated instruments on sockets
     submit                             cli_submit: start a training on a running service
     jobs, watch, cancel                cli_jobs: see and steer its jobs
+    jobs show, jobs rerun              cli_provenance: where their numbers come from; again
     calibrate, evaluate                cli_looking: and have it look at a device
     upload, data                       cli_data: give it data of one's own, take out a job's
     schedules                          cli_schedules: start jobs by the clock
@@ -30,6 +31,7 @@ from server import (
     cli_jobs,
     cli_looking,
     cli_mock,
+    cli_provenance,
     cli_queue,
     cli_schedules,
     cli_submit,
@@ -64,6 +66,8 @@ app.command("check")(cli_bench.check)
 app.command("mock")(cli_mock.mock)
 app.command("submit")(cli_submit.submit)
 app.add_typer(cli_jobs.app, name="jobs")
+cli_jobs.app.command("show")(cli_provenance.show)
+cli_jobs.app.command("rerun")(cli_provenance.rerun)
 app.command("watch")(cli_jobs.watch)
 app.command("cancel")(cli_jobs.cancel)
 app.command("calibrate")(cli_looking.calibrate)

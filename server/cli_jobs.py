@@ -39,7 +39,7 @@ def jobs(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest jobs; or pause, continue, cancel one."""
+    """List the newest jobs; or show, pause, continue, cancel, rerun one."""
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         return

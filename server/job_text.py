@@ -48,6 +48,11 @@ def _provenance(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "calibration", f"{system}: {name or 'none'}"
     for name, digest in found["twins"].items():
         yield "twin", f"{name}, parameters {digest[:_SHORT]}"
+    for attempt in found.get("attempts", ()):
+        when = _time(attempt["started_s"])
+        yield "attempt", f"{attempt['attempt']}, run {attempt['run']}, on {attempt['host']}, {when}"
+        for change in attempt["changed"]:
+            yield "", f"since the first: {change}"
 
 
 def _lines(part: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:

@@ -30,7 +30,7 @@ from drivers.shapers.slm import SLMShaper
 from drivers.shapers.waveshaper import WaveShaperA
 from drivers.spectrometers.ocean import OceanSpectrometer
 from drivers.spectrometers.yokogawa import YokogawaAQ6370
-from lab.bench_config import BenchConfig
+from lab.bench_config import BenchConfig, load_bench
 from lab.calibration import CalibrationResult
 from lab.client import Client
 from lab.comparison.plan import Outcome, plan_comparison, summarise
@@ -53,6 +53,7 @@ from lab.network_config import (
     Windows,
 )
 from lab.problems import PREFIX, problem_type
+from lab.provenance import provenance
 from lab.recording.recorder import RecordedRows
 from lab.retest import EvaluateResult
 from lab.scheduling.reservations import Reservation
@@ -180,6 +181,11 @@ def test_a_comparisons_json_is_listed() -> None:
 )
 def test_every_member_of_an_answer_is_listed(heading: str, kind: type) -> None:
     assert set(table(heading)) == {field.name for field in fields(kind)}
+
+
+def test_everything_that_is_kept_of_a_jobs_provenance_is_listed() -> None:
+    kept = provenance(load_bench(ROOT / "bench.toml"), TrainConfig())
+    assert set(table("Provenance")) == {*kept, "attempts"}
 
 
 def test_every_fault_is_listed() -> None:

@@ -100,6 +100,36 @@ def test_a_job_is_paused_continued_with_changes_and_cancelled(url, client, job_b
     pnnlab("watch", job, code=1)
 
 
+def test_a_job_is_shown_with_its_provenance_and_run_again(url, client, job_body, tmp_path):
+    config = small(tmp_path, job_body)
+    job = json.loads(pnnlab("submit", "--config", config, "--json", "--tag", "a").stdout)["id"]
+    pnnlab("watch", job)
+    shown = pnnlab("jobs", "show", job).stdout.splitlines()
+    assert shown[0].split() == ["job", job, "train", "succeeded"]
+    assert any(line.startswith("attempt        1, run 1, on local") for line in shown)
+    found = json.loads(pnnlab("jobs", "show", job, "--json").stdout)
+    assert found["provenance"] == client.provenance(job)
+    assert found["provenance"]["config"] == found["config"]
+
+    told = pnnlab("jobs", "rerun", job, "--key", "k", "--watch").stdout.splitlines()
+    again = json.loads(pnnlab("jobs", "rerun", job, "--key", "k", "--json").stdout)
+    assert told[0] == f"job {again['job']['id']} is pending, the same as {job}"
+    assert again["differences"] == []
+    assert (again["job"]["origin"], again["job"]["tags"]) == (f"rerun of {job}", ["a"])
+    results = [client.result(j)["test_accuracy"] for j in (job, again["job"]["id"])]
+    assert results[0] == results[1]
+
+
+def test_a_job_that_has_not_started_is_shown_without_provenance(url, client, job_body):
+    ids = [client.submit(job_body, epochs=10_000, seed=seed)["id"] for seed in range(3)]
+    found = json.loads(pnnlab("jobs", "show", ids[-1], "--json").stdout)
+    assert (found["state"], found["provenance"]) == ("pending", None)
+    assert "packages" not in pnnlab("jobs", "show", ids[-1]).stdout
+    for job in reversed(ids):
+        client.cancel(job, at_once=True)
+    assert "no job 'nope'" in pnnlab("jobs", "rerun", "nope", code=1).stderr
+
+
 def test_options_of_the_list_are_not_taken_for_another_commands(url):
     told = pnnlab("jobs", "--url", "http://127.0.0.1:9", "pause", "nope", code=2).stderr
     assert "it comes after 'pause'" in told

@@ -37,7 +37,11 @@ def test_a_job_is_told_with_its_provenance() -> None:
         bench_text="text",
         software=software,
     )
-    lines = render(JOB, found).splitlines()
+    attempts = [
+        {"attempt": 1, "run": 1, "host": "lab1", "started_s": 1e9, "changed": []},
+        {"attempt": 3, "run": 2, "host": "lab2", "started_s": 1e9, "changed": ["numpy 1 → 2"]},
+    ]
+    lines = render(JOB, {**found, "attempts": attempts}).splitlines()
     assert lines[0] == "job            4f1a  train  succeeded"
     assert "client         ann" in lines
     assert "config         seed = 4" in lines
@@ -46,6 +50,12 @@ def test_a_job_is_told_with_its_provenance() -> None:
     assert "host           lab1, Linux, Python 3.11.9" in lines
     assert sum(line.count("package") for line in lines) == 7 + 1  # and the heading
     assert "calibration    optics: monday" in lines
+    tried = [line.split(",")[:3] for line in lines if line.startswith("attempt")]
+    assert tried == [
+        ["attempt        1", " run 1", " on lab1"],
+        ["attempt        3", " run 2", " on lab2"],
+    ]
+    assert lines[-1] == "               since the first: numpy 1 → 2"
     assert "twin           t1, parameters dddddddddddd" in lines
     assert any(line.startswith("bench file     sha256 ") for line in lines)
     assert not any(line.startswith(("error", "finished", "tags")) for line in lines)

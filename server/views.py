@@ -247,3 +247,10 @@ class Health(BaseModel):
     status: Literal["ok", "degraded"]
     version: str
     systems: dict[str, str]
+
+
+class Readiness(BaseModel):
+    """Whether the service can do all that it is there for; reasons: what stands in the way."""
+
+    ready: bool
+    reasons: list[str]

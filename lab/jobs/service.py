@@ -49,6 +49,7 @@ ANYWHERE = "anywhere"  # the queue of what any service may work on
 _METRICS_AT_ONCE = 1000
 _LOOK_AGAIN_S = 1.0  # for who follows a job while the database is out of reach
 _QUEUE_WITHIN_S = 3.0
+_SWEPT_WITHIN_S = 5 * SWEEP_EVERY_S
 _CANCELLED = "cancelled by request"
 _PAUSED = "paused by request"
 _CHANGEABLE = {"epochs", "rows", "rate_theta", "rate_digital", "priority", "deadline_s"}
@@ -83,6 +84,7 @@ class JobService:
             engine_url(store.folder, store.engine.url), host, self._performer.perform
         )
         self._sweeper: asyncio.Task[None] | None = None
+        self._swept_s = time.monotonic()
         self._cancelling: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -102,6 +104,15 @@ class JobService:
             own, bench = self._directory.own(), self._directory.record
             enter = self._directory.book.enter
             await asyncio.to_thread(enter, self._host, own, url, bench)
+
+    def trouble(self) -> str | None:
+        """Say why jobs may not start, None while all is well."""
+        if self._closed:
+            return "the service is stopping"
+        late_s = time.monotonic() - self._swept_s
+        if late_s > _SWEPT_WITHIN_S:
+            return f"the engine or its database has not answered for {late_s:.0f} s"
+        return None
 
     async def check(self, config: JobConfig) -> JobConfig:
         """Return the config as `submit` would run it, with everything set that it leaves open.
@@ -175,8 +186,10 @@ class JobService:
         """Return the records, with an estimate where the job is under way here."""
         waiting: list[str] = []
         if any(record.state == "pending" for record in records):
-            left = await asyncio.to_thread(self._store.unfinished_jobs, [self._queue])
-            waiting = [record.id for record in left if record.state == "pending"]
+            # of those behind them nobody can say when there will be room
+            waiting = await asyncio.to_thread(
+                self._store.next_jobs, self._queue, self._worker_count
+            )
         return [self._with_estimate(record, waiting) for record in records]
 
     def _with_estimate(self, record: JobRecord, waiting: list[str]) -> JobRecord:
@@ -391,6 +404,7 @@ class JobService:
         except Exception:
             log.exception("the jobs could not be looked after; trying again")
             return
+        self._swept_s = time.monotonic()
         for job_id, (wish, reason) in asked.items():
             await self._grant(job_id, wish, reason)
 

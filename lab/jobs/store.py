@@ -38,6 +38,7 @@ from lab.jobs.tables import jobs, metadata, metrics, pulse, shots, twins, upgrad
 
 _NO_ORDER = Order()
 _SHOWN = {field.name for field in fields(JobRecord)}
+_TURN = (jobs.c.priority.desc(), jobs.c.created_s, jobs.c.id)  # the order of those that wait
 _CREATING = 0x706E6E6C6162  # number of the lock while tables are created
 SHOTS_AHEAD = 10**11  # shot numbers set aside for one run of the service: years of measuring
 
@@ -299,8 +300,13 @@ class Store:
         query = _job_rows().where(jobs.c.state.in_(ACTIVE))
         if queues is not None:
             query = query.where(jobs.c.queue.in_(queues))
-        order = (jobs.c.priority.desc(), jobs.c.created_s, jobs.c.id)
-        return [_job(row) for row in self._read(query.order_by(*order))]
+        return [_job(row) for row in self._read(query.order_by(*_TURN))]
+
+    def next_jobs(self, queue: str, limit: int) -> list[str]:
+        """Return the ids of the jobs of a queue that start next, the first first."""
+        query = sa.select(jobs.c.id).where(jobs.c.state == "pending", jobs.c.queue == queue)
+        rows = self._read(query.order_by(*_TURN).limit(limit))
+        return [row.id for row in rows]
 
     def job(self, job_id: str) -> JobRecord:
         """Return a job; raise UnknownName."""

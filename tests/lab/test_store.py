@@ -75,6 +75,16 @@ def test_what_a_dead_process_left_is_found_oldest_first(tmp_path, database_url):
         assert left == [("running", "running"), ("pending", "pending")]
 
 
+def test_the_next_jobs_are_those_of_the_highest_priority_then_the_oldest(tmp_path, database_url):
+    with Store(tmp_path, database_url) as store:
+        for name, priority in (("first", 0), ("second", 0), ("urgent", 5), ("runs", 9)):
+            store.add_job(name, "train", {"priority": priority}, queue="here")
+        store.claim_job("runs", 1, "here")
+        store.add_job("elsewhere", "train", {}, queue="there")
+        assert store.next_jobs("here", 2) == ["urgent", "first"]
+        assert store.next_jobs("here", 9) == ["urgent", "first", "second"]
+
+
 def test_later_metrics_are_dropped_of_one_job_only(store):
     for job in "ab":
         store.add_job(job, "train", {})

@@ -72,6 +72,22 @@ async def test_requests_are_told_to_come_back(
     assert (await http.post("/jobs", json=job_body)).status_code == 202
 
 
+async def test_it_is_not_ready_until_the_database_is_back(
+    http: httpx.AsyncClient, line: Forwarder
+) -> None:
+    assert (await http.get("http://lab/readyz")).json() == {"ready": True, "reasons": []}
+    await asyncio.to_thread(line.cut)
+    assert (await http.get("/jobs")).status_code == 503
+    answer = await http.get("http://lab/readyz")
+    assert answer.status_code == 503
+    assert [reason.split(" since ")[0] for reason in answer.json()["reasons"]] == [
+        "database: cannot be used"
+    ]
+    assert (await http.get("http://lab/healthz")).status_code == 200
+    await asyncio.to_thread(line.mend)
+    assert (await http.get("http://lab/readyz")).status_code == 200
+
+
 async def test_the_bench_is_stopped_and_measures_all_the_same(
     http: httpx.AsyncClient, line: Forwarder
 ) -> None:

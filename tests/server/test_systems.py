@@ -285,10 +285,14 @@ async def test_a_fault_is_told_and_recovered_from(open_http, faulty):
         assert "no answer in 5 s" in refused.json()["detail"]
         health = (await http.get("http://lab/healthz")).json()
         assert (health["status"], health["systems"]) == ("degraded", {"optics": "faulted"})
+        ready = await http.get("http://lab/readyz")
+        assert (ready.status_code, ready.json()["ready"]) == (503, False)
+        assert ready.json()["reasons"] == ["system optics: faulted"]
         recovered = await http.post("/systems/optics/recover")
         assert (recovered.status_code, recovered.json()["state"]) == (200, "ok")
         assert (await http.post("/systems/optics/passes", json=as_json(rows()))).status_code == 200
         assert (await http.get("http://lab/healthz")).json()["status"] == "ok"
+        assert (await http.get("http://lab/readyz")).status_code == 200
 
 
 @pytest.mark.parametrize(("repeatable", "status"), [(True, 200), (False, 504)])

@@ -1,11 +1,11 @@
 """One job while it is in this process: how it is stopped, and how its watchers hear of news."""
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from lab.deadlines import DeadlineTimer
 from lab.errors import Stopped
 from lab.jobs.kinds import JobConfig
 from lab.jobs.news import NewsBoard
@@ -38,7 +38,7 @@ class LiveJob:
         self.kind: JobKind = record.kind
         self.ends_as: tuple[JobState | None, str] = ("cancelled", "")
         self.at_once = False
-        self.deadline: asyncio.TimerHandle | None = None
+        self.deadline: DeadlineTimer | None = None
         self.pass_ids: set[str] = set()
         self._stop = threading.Event()
         self._on_stop: list[Callable[[], object]] = []

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import threading
-import time
 from typing import Any
 
 import torch
 
+from lab.deadlines import DeadlineTimer
 from lab.errors import (
     CheckpointRefused,
     DeadlineMissed,
@@ -179,9 +179,7 @@ class Performer:
 
     def _watch_deadline(self, job: LiveJob) -> None:
         if job.config.deadline_s is not None and job.id in self.live:
-            left_s = job.config.deadline_s - time.time()
-            loop = asyncio.get_running_loop()
-            job.deadline = loop.call_later(left_s, self._miss_deadline, job)
+            job.deadline = DeadlineTimer(job.config.deadline_s, lambda: self._miss_deadline(job))
 
     def _miss_deadline(self, job: LiveJob) -> None:
         task = asyncio.create_task(self.stop(job, MISSED, "failed"))

@@ -10,9 +10,16 @@ from lab.jobs.records import JobEstimate
 class RowProgress:
     """Count one job's rows; thread-safe."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        """Start with nothing measured or planned; `clock` gives seconds since the epoch."""
-        self._clock = clock
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start with nothing measured or planned.
+
+        clock: seconds since the epoch, steady: of a clock that never jumps.
+        """
+        self._clock, self._steady = clock, steady
         self._lock = threading.Lock()
         self.reset()
 
@@ -36,7 +43,7 @@ class RowProgress:
     def start_pace(self) -> None:
         """Take the pace from here on: the rows that are left are like those that come now."""
         with self._lock:
-            self._pace_from = self._clock(), self._done
+            self._pace_from = self._steady(), self._done
 
     def estimate(self, start_s: float | None) -> JobEstimate:
         """Return how far the job is."""
@@ -46,9 +53,8 @@ class RowProgress:
     def _finish_s(self) -> float | None:
         if self._planned is None or self._pace_from is None:
             return None
-        began_s, before = self._pace_from
+        began, before = self._pace_from
         if self._done == before:
             return None
-        now = self._clock()
-        row_s = (now - began_s) / (self._done - before)
-        return now + max(0, self._planned - self._done) * row_s
+        row_s = (self._steady() - began) / (self._done - before)
+        return self._clock() + max(0, self._planned - self._done) * row_s

@@ -300,19 +300,19 @@ class JobService:
 
     async def cancel_all(self, reason: str) -> None:
         """Cancel every job, also those that compute or wait; each ends by itself."""
-        jobs, until_s = tuple(self._performer.live.values()), time.time()
+        jobs, now_s = tuple(self._performer.live.values()), time.time()
         await asyncio.gather(*(self._performer.stop(job, reason) for job in jobs))
         # none may go on in the next service, should this one die before they have ended
         try:
-            await asyncio.to_thread(self._cancel_left, reason, until_s)
+            await asyncio.to_thread(self._cancel_left, reason)
         except DatabaseAway as away:
             log.warning("the jobs that wait end as cancelled when this has passed: %s", away)
-            self._cancelling = asyncio.create_task(self._cancel_later(reason, until_s))
+            self._cancelling = asyncio.create_task(self._cancel_later(reason, now_s))
 
     async def _cancel_later(self, reason: str, until_s: float) -> None:
         await self._when_in_reach(asyncio.to_thread, self._cancel_left, reason, until_s)
 
-    def _cancel_left(self, reason: str, until_s: float) -> None:
+    def _cancel_left(self, reason: str, until_s: float = math.inf) -> None:
         """Cancel what was submitted until then (seconds since the epoch) and has not ended."""
         store = self._store.impatient()
         for record in store.unfinished_jobs([self._queue]):

@@ -6,12 +6,13 @@ on the event loop's thread, so no lock but the hardware's own is needed.
 """
 
 import asyncio
-import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from lab.bench_config import SchedulerConfig
+from lab.deadlines import DeadlineTimer
 from lab.errors import (
     DeadlineMissed,
     LabError,
@@ -142,9 +143,8 @@ class SystemQueue:
             self._deliver_empty(ticket)
             return ticket
         if forward_pass.deadline_s is not None:
-            left_s = forward_pass.deadline_s - time.time()
-            timer = self._loop.call_later(left_s, self.withdraw, ticket, DeadlineMissed)
-            ticket.timers.append(timer)
+            missed = partial(self.withdraw, ticket, DeadlineMissed)
+            ticket.timers.append(DeadlineTimer(forward_pass.deadline_s, missed))
         self._changed.set()
         self._consider(ticket)
         return ticket
@@ -177,7 +177,7 @@ class SystemQueue:
     def _deliver_empty(self, ticket: Ticket) -> None:
         shape = self.hardware.system.description.y.shape
         no_rows = Rows(np.empty((0, *shape)), np.empty(0, dtype=bool))
-        ticket.keep(no_rows, 0, 0, self.hardware.next_shot, ticket.submitted_s)
+        ticket.keep(no_rows, 0, 0, self.hardware.next_shot, self.now(), self.now())
         ticket.deliver(self.calibration)
 
     # --- stop and recovery

@@ -5,7 +5,6 @@ its safe state by the time anyone hears of the failure; where it cannot, the err
 """
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 
@@ -119,7 +118,7 @@ def run(
                 if not any(portion.left for portion, _ in pieces):
                     break  # stopped meanwhile
             _tell_beginning(call, pieces)
-            _measure(system, call, pieces)
+            _measure(system, call, pieces, clock)
             _tell_finished(call, pieces)
             pieces = [] if call.cut else _next_pieces(waiting, system.batch_rows)
     except Exception as error:
@@ -167,10 +166,12 @@ def _has_keys(portion: Portion) -> bool:
     return portion.ticket.forward_pass.keys is not None
 
 
-def _measure(system: PhysicalSystem, call: HardwareCall, pieces: list[Piece]) -> None:
+def _measure(
+    system: PhysicalSystem, call: HardwareCall, pieces: list[Piece], clock: Callable[[], float]
+) -> None:
     """Measure pieces in one instrument call, and keep each one's rows."""
     total = pieces[0][1] if len(pieces) == 1 else sum(rows for _, rows in pieces)
-    began_s = time.time()
+    began = clock()
     try:
         rows = _instrument_call(system, pieces)
         _check(system, rows, total)
@@ -180,16 +181,16 @@ def _measure(system: PhysicalSystem, call: HardwareCall, pieces: list[Piece]) ->
             return
         for piece in pieces:  # nothing was sent: alone, each shows whether it is to blame
             if piece[0].left and not call.abandoned:
-                _measure(system, call, [piece])
+                _measure(system, call, [piece], clock)
         return
     except Exception:
         call.executed += total
         call.interrupted = {portion.ticket: count for portion, count in pieces}
         raise
-    offset = 0
+    ended, offset = clock(), 0
     for portion, count in pieces:
         shot = call.first_shot + call.executed
-        portion.ticket.keep(rows, offset, count, shot, began_s)
+        portion.ticket.keep(rows, offset, count, shot, began, ended)
         portion.executed += count
         call.executed += count
         offset += count

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from drivers.spec import Array
+from lab.deadlines import DeadlineTimer
 from lab.errors import LabError
 from lab.measurement import ForwardPass, Measurement
 from lab.scheduling.finish import Outcome
@@ -41,9 +42,10 @@ class Ticket:
         self.rows = len(forward_pass.x)
         self.outcome: AnyOutcome = outcome or Outcome()
         self.stop_with: type[LabError] | None = None
-        self.timers: list[TimerHandle] = []
+        self.timers: list[TimerHandle | DeadlineTimer] = []
         self.submitted_s = time.time()
         self.started_s = self.finished_s = 0.0
+        self._epoch_s = 0.0  # of the steady clock
         self.done = 0
         self.waiting_rows = 0  # as counted where it waits
         self.timed = False
@@ -64,19 +66,25 @@ class Ticket:
         """Ask the pass to end with an error of `kind`; the first who asks decides."""
         self.stop_with = self.stop_with or kind
 
-    def keep(self, rows: Rows, offset: int, count: int, shot: int, began_s: float) -> None:
+    def keep(
+        self, rows: Rows, offset: int, count: int, shot: int, began: float, ended: float
+    ) -> None:
         """Take `count` measured rows, `rows` from `offset` on; called by the worker thread.
 
         They are only noted here, between two instrument calls, and put together at the end.
+        began, ended: by the steady clock, s, as are all times of a pass after its first row: what
+        they differ by does not change when the wall clock is set.
         """
         if count < len(rows.y):
             rows = rows.part(slice(offset, offset + count))
         if self.done == 0:
-            self.started_s = began_s
-        self._kept.append((rows, shot, began_s, max(0, self.repeat_until - self.done)))
+            self._epoch_s = time.time() - ended
+            self.started_s = self._epoch_s + began
+        row_s = self._epoch_s + began
+        self._kept.append((rows, shot, row_s, max(0, self.repeat_until - self.done)))
         self.done += count
         if self.done == self.rows:
-            self.finished_s = time.time()
+            self.finished_s = self._epoch_s + ended
 
     def drive(self, row: int) -> tuple[Array, Array]:
         """Return x and theta of one row, (1, ...) each."""

@@ -13,7 +13,7 @@ def clock() -> list[float]:
 
 @pytest.fixture
 def rows(clock) -> RowProgress:
-    return RowProgress(lambda: clock[0])
+    return RowProgress(lambda: clock[0], lambda: clock[0] + 7.0)
 
 
 def test_nothing_is_said_of_what_is_not_known(rows):
@@ -41,6 +41,16 @@ def test_more_rows_than_planned_are_no_time_in_the_past(rows, clock):
     rows.count(20)
     clock[0] = 110.0
     assert rows.estimate(None).finish_s == 110.0
+
+
+def test_the_pace_does_not_depend_on_how_the_clock_is_set(clock):
+    steady = [0.0]
+    rows = RowProgress(lambda: clock[0], lambda: steady[0])
+    rows.plan(100)
+    rows.start_pace()
+    rows.count(10)
+    steady[0], clock[0] = 20.0, 100.0 - 3600.0
+    assert rows.estimate(None).finish_s == clock[0] + 90 * 2.0
 
 
 def test_it_starts_anew(rows):

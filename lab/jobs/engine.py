@@ -7,6 +7,7 @@ another host takes over becomes a new run.
 """
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from dbos import (
 )
 
 from lab.config import PRIORITIES
+from lab.errors import ConfigError
 
 RunState = Literal["waiting", "running", "over"]
 
@@ -42,6 +44,10 @@ _STATES: Mapping[str, RunState] = {
 
 Perform = Callable[[str, int], None]
 
+# DBOS is one object a process: a second engine would queue its runs in the first one's database,
+# and end it by its own end. Held from an engine's start to its end.
+_THE_ONLY_ONE = threading.Lock()
+
 
 class Engine:
     """Queues of runs, of which this process works on some; one engine a process.
@@ -55,12 +61,27 @@ class Engine:
         self._url = url
         self._host = host
         self._perform = perform
+        self._opened = False
 
     def open(self, queues: Mapping[str, int]) -> None:
         """Start to work on these queues, on so many runs of each at once; blocking.
 
-        Runs that an earlier process of this host was working on are handed out again.
+        Runs that an earlier process of this host was working on are handed out again. Raises
+        ConfigError if this process has an open engine already.
         """
+        if not _THE_ONLY_ONE.acquire(blocking=False):
+            raise ConfigError(
+                f"the jobs of '{self._host}': this process has an open service already, and one "
+                "process runs the jobs of one service only; open the second one in its own"
+            )
+        self._opened = True
+        try:
+            self._launch(queues)
+        except BaseException:
+            self.close()
+            raise
+
+    def _launch(self, queues: Mapping[str, int]) -> None:
         url = self._url
         _use_wal(url)
         run_dbos_database_migrations(url)
@@ -116,8 +137,17 @@ class Engine:
         DBOS.delete_workflows([flow.workflow_id for flow in found])
 
     def close(self) -> None:
-        """Hand out no more runs; those that are under way end by themselves. Blocking."""
-        DBOS.destroy(destroy_registry=True)
+        """Hand out no more runs; those that are under way end by themselves. Blocking, idempotent.
+
+        Does nothing to an engine that was not opened.
+        """
+        if not self._opened:
+            return
+        self._opened = False
+        try:
+            DBOS.destroy(destroy_registry=True)
+        finally:
+            _THE_ONLY_ONE.release()
 
 
 def engine_url(folder: Path, store: sa.URL) -> str:

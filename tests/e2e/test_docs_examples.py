@@ -62,7 +62,11 @@ def quick(nursery: Nursery | None) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def url(quick: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(load_bench(ROOT / "bench.toml"), tmp_path_factory.mktemp("service")) as url:
+    """Serve a bench whose systems stay faulted until somebody recovers them, as one test does."""
+    bench = load_bench(ROOT / "bench.toml")
+    by_hand = bench.scheduler.model_copy(update={"recovery_attempts": 0})
+    by_hand_only = bench.model_copy(update={"scheduler": by_hand})
+    with serving(by_hand_only, tmp_path_factory.mktemp("service")) as url:
         yield url
 
 
@@ -118,20 +122,9 @@ def test_sharing(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert calibration == "monday"
 
 
-@pytest.fixture
-def unhealing_url(tmp_path: Path) -> Iterator[str]:
-    """Serve a bench whose systems stay faulted until somebody recovers them."""
-    bench = load_bench(ROOT / "bench.toml")
-    by_hand = bench.scheduler.model_copy(update={"recovery_attempts": 0})
-    with serving(bench.model_copy(update={"scheduler": by_hand}), tmp_path) as url:
-        yield url
-
-
 def test_recovering(
-    unhealing_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    url = unhealing_url
-
     def time_out(spectrometer: YokogawaAQ6370) -> None:
         raise InstrumentTimeout(spectrometer.name, "no answer in 5 s")
 

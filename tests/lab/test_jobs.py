@@ -86,6 +86,16 @@ async def first_epoch(jobs: JobService, job_id: str) -> None:
     raise AssertionError(f"the job ended before its first epoch: {item}")
 
 
+async def test_a_second_service_in_the_process_is_refused_and_harms_nothing(jobs, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(ConfigError, match="one process runs the jobs of one service only"):
+        async with open_jobs(other):
+            pass
+    record = await jobs.submit(training())
+    assert (await ended(jobs, record.id)).state == "succeeded"
+
+
 async def test_training_is_kept_as_it_happens(jobs, tmp_path):
     record = await jobs.submit(training(seed=4), Order(client="ann"))
     assert (record.state, record.kind, record.client) == ("pending", "train", "ann")

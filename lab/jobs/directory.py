@@ -50,7 +50,7 @@ class Directory:
             return self.record
         known = self.system(name)
         told = self.book.bench(known.host)
-        unknown = {"name": known.host, "text_digest": None, "config": {}}
+        unknown: dict[str, Any] = {"name": known.host, "text_digest": None, "config": {}}
         return told or {**unknown, "measurement_digest": known.bench}
 
     def is_here(self, name: str) -> bool:

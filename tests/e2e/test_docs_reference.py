@@ -53,7 +53,7 @@ from lab.network_config import (
     Windows,
 )
 from lab.problems import PREFIX, problem_type
-from lab.provenance import provenance
+from lab.provenance import bench_record, provenance
 from lab.recording.recorder import RecordedRows
 from lab.retest import EvaluateResult
 from lab.scheduling.reservations import Reservation
@@ -184,7 +184,7 @@ def test_every_member_of_an_answer_is_listed(heading: str, kind: type) -> None:
 
 
 def test_everything_that_is_kept_of_a_jobs_provenance_is_listed() -> None:
-    kept = provenance(load_bench(ROOT / "bench.toml"), TrainConfig())
+    kept = provenance(bench_record(load_bench(ROOT / "bench.toml")), TrainConfig())
     assert set(table("Provenance")) == {*kept, "attempts"}
 
 

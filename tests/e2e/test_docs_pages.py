@@ -91,6 +91,8 @@ def parse(words: list[str]) -> None:
     name, command, rest = group.resolve_command(context, words)
     if hasattr(command, "commands"):
         context = command.make_context(name, rest, parent=context)
+        if not rest or rest[0].startswith("-"):  # a group that does something by itself
+            return
         name, command, rest = command.resolve_command(context, rest)
     given = command.make_context(name, rest, parent=context).params
     if name == "compare":

@@ -50,8 +50,8 @@ class Directory:
             return self.record
         known = self.system(name)
         told = self.book.bench(known.host)
-        unknown: dict[str, Any] = {"name": known.host, "text_digest": None, "config": {}}
-        return told or {**unknown, "measurement_digest": known.bench}
+        digests = {"text_digest": None, "measurement_digest": known.bench}
+        return told or {"name": known.host, **digests, "config": {}}
 
     def is_here(self, name: str) -> bool:
         """Say whether a system is on this bench."""

@@ -1,14 +1,24 @@
 """What is kept of a job's attempts, in new databases and in those of older versions."""
 
+from pathlib import Path
+
 import pytest
 import sqlalchemy as sa
 
+from lab.bench import Bench, open_bench
+from lab.bench_config import NO_BENCH, read_bench
+from lab.config import TrainConfig
 from lab.errors import Conflict, Superseded, UnknownName
+from lab.jobs.directory import Directory
+from lab.jobs.hosts import HostBook
 from lab.jobs.lineage import changed_since, keep_attempt, same_again, told_provenance
 from lab.jobs.records import JobRecord
 from lab.jobs.store import Store
 from lab.jobs.tables import jobs, metadata
+from lab.provenance import bench_record, provenance
 
+FILE = Path(__file__).parents[2] / "bench.toml"
+EMPTY = Bench(NO_BENCH, {}, {})
 NOW = {"host": "lab1", "packages": {"torch": "1"}, "config": {"seed": 0}, "twins": {}}
 
 
@@ -36,10 +46,10 @@ def test_the_first_attempts_surroundings_stay_and_later_ones_say_what_changed(st
 
 
 def test_of_many_attempts_the_first_and_the_newest_are_kept(store):
-    for _ in range(60):
+    for _ in range(55):
         keep_attempt(store, claimed(store), NOW)
     attempts = [a["attempt"] for a in told_provenance(store, store.job("a"))["attempts"]]
-    assert attempts == [1, *range(12, 61)]
+    assert attempts == [1, *range(7, 56)]
 
 
 def test_an_attempt_that_does_not_count_any_more_keeps_nothing(store):
@@ -97,3 +107,17 @@ def test_every_column_that_was_added_later_can_be_missing(tmp_path):
         old = store.job("a")
         assert (old.client, old.state, old.attempt) == ("ann", "succeeded", 0)
         assert store.provenance("a") is None
+
+
+def test_a_job_measured_by_another_service_comes_from_that_ones_bench(tmp_path, postgres_url):
+    with Store(tmp_path, postgres_url) as store, open_bench(FILE, start=False) as bench:
+        book = HostBook(store.database)
+        there, here = Directory(bench, "lab1", book), Directory(EMPTY, "worker", book)
+        book.enter("lab1", there.own(), "http://lab1", there.record)
+        assert (
+            here.bench_of("optics") == there.bench_of("optics") == bench_record(*read_bench(FILE))
+        )
+        book.enter("lab1", there.own(), "http://lab1")  # as a version that told nothing of it
+        told = provenance(here.bench_of("optics"), TrainConfig(seed=3), software={})
+        assert told["bench"]["measurement_digest"] == bench.config.measurement_digest()
+        assert told["seeds"] == {"seed": 3, "twin.seed": 0}

@@ -167,5 +167,6 @@ def test_a_bench_that_measures_the_same_is_no_difference(found: dict[str, Any]) 
 
 
 def test_other_kinds_of_job_have_seeds_too() -> None:
-    found = provenance(bench_record(BENCH), CalibrateConfig(seed=7), software={})
-    assert found["seeds"]["seed"] == 7
+    assert (
+        provenance(bench_record(BENCH), CalibrateConfig(seed=7), software={})["seeds"]["seed"] == 7
+    )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lab.bench_config import load_bench
 from lab.config import TrainConfig
-from lab.provenance import provenance
+from lab.provenance import bench_record, provenance
 from server.job_text import render
 
 BENCH = load_bench(Path(__file__).parents[2] / "bench.toml")
@@ -30,11 +30,10 @@ def test_a_job_is_told_with_its_provenance() -> None:
         "host": "lab1",
     }
     found = provenance(
-        BENCH,
+        bench_record(BENCH, "text"),
         TrainConfig(seed=4),
         calibrations={"optics": "monday"},
         twins={"t1": "d" * 64},
-        bench_text="text",
         software=software,
     )
     attempts = [

@@ -11,7 +11,7 @@ import io
 import logging
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,18 @@ class CheckpointFolder:
                 log.warning("checkpoint %s is passed over: %s", name, error)
         return None
 
-    def matching(self, about: Mapping[str, Any]) -> Checkpoint | None:
-        """Return the newest good checkpoint; raise CheckpointRefused if it is of another run."""
+    def matching(
+        self,
+        about: Mapping[str, Any],
+        comparable: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+    ) -> Checkpoint | None:
+        """Return the newest good checkpoint; raise CheckpointRefused if it is of another run.
+
+        comparable: returns of what is told of a run that which must be the same.
+        """
         found = self.newest()
         if found is not None:
-            _refuse_others(found.about, {**self.about, **about})
+            _refuse_others(comparable(found.about), comparable({**self.about, **about}))
         return found
 
     def keep(self, step: int, about: Mapping[str, Any], state: Mapping[str, Any]) -> bool:

@@ -87,7 +87,8 @@ class TrainConfig(_Strict):
     and tests on these, so that settings can be chosen without a look at the test rows.
     test_span_s: test a second time, spread over so much simulated time, as the device drifts.
     path: "plant" measures a simulated system without driver and wire, to the same bits.
-    checkpoint_s: of a service: so often the run is kept in a file from which it can go on, seconds.
+    checkpoint_s: of a service: so often the run is kept in a file from which it can go on, seconds;
+    it may go on with other epochs, rows or rates (`lab.continuing`).
     deadline_s: when the result is of no more use, seconds since the epoch; the job fails then.
     """
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lab.checkpoints import CheckpointFolder
+from lab.checkpoints import Checkpoint, CheckpointFolder
 from lab.stateful import Stateful, copied
 
 _COPY_EVERY_S = 1.0
@@ -26,27 +26,33 @@ class Snapshots:
         folder: CheckpointFolder | None,
         every_s: float,
         clock: Callable[[], float] = time.monotonic,
+        comparable: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> None:
-        """Take in `parts`; about: what the run is. Without a folder nothing is copied."""
+        """Take in `parts`; about: what the run is. Without a folder nothing is copied.
+
+        comparable: see `CheckpointFolder.matching`.
+        """
         self._parts, self._about = parts, about
         self._folder, self._every_s = folder, every_s
-        self._clock = clock
+        self._clock, self._comparable = clock, comparable
         self._copy: tuple[int, dict[str, Any]] | None = None
         self._copied_s = self._written_s = clock()
         self._copy_every_s = _COPY_EVERY_S
         self._written = True
 
-    def go_on(self) -> int | None:
-        """Bring the parts to the newest good checkpoint; return its step, None without one.
+    def go_on(self) -> Checkpoint | None:
+        """Bring the parts to the newest good checkpoint and return it, None without one.
 
         Raises CheckpointRefused for the checkpoint of another run.
         """
-        found = None if self._folder is None else self._folder.matching(self._about)
+        if self._folder is None:
+            return None
+        found = self._folder.matching(self._about, self._comparable)
         if found is None:
             return None
         for name, part in self._parts.items():
             part.load_state_dict(found.state[name])
-        return found.step
+        return found
 
     def between_steps(self, step: int) -> None:
         """Copy and write what is due after so many steps."""

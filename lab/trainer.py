@@ -19,6 +19,7 @@ from lab.batches import Batches
 from lab.budget import OUTPUT_SAMPLES, SHOWN, budget, rows_to_measure, split_for
 from lab.checkpoints import Checkpoint, CheckpointFolder
 from lab.config import TWIN_FREE_METHODS, TrainConfig
+from lab.continuing import changes, comparable, refuse_passed, set_rates, told
 from lab.controls import freeze, refit_output
 from lab.datasets import Dataset
 from lab.errors import Stopped
@@ -45,8 +46,6 @@ __all__ = ["rows_measured", "rows_to_measure", "train"]
 
 _REPORTS_AN_EPOCH = 10  # where epochs are long
 _LONG_EPOCH = 100  # steps
-# Of a config, what a run may go on with otherwise: nothing that is measured depends on it.
-_NO_MATTER = {"priority", "deadline_s", "checkpoint_s"}
 
 
 def train(
@@ -66,7 +65,8 @@ def train(
     steps), ConfigError where the method cannot train the network, and whatever measuring raises.
     on_event hears of audits and of a device that changes. With checkpoints it goes on from the
     newest one, as if it had never stopped, and tells only what comes later; CheckpointRefused if
-    that is one of another run.
+    that is one of another run. Epochs, rows and rates of the config may differ from its
+    (`lab.continuing`); ConfigError if they end before it.
     """
     run = _Run(config, dataset, fitted, apparatus, on_metric, on_event, stop, checkpoints)
     return run.execute()
@@ -138,6 +138,7 @@ class _Run:
             {} if checkpoints is None else self._about(),
             checkpoints,
             config.checkpoint_s,
+            comparable=comparable,
         )
 
     def _build(self) -> PhysicalNetwork:
@@ -185,7 +186,7 @@ class _Run:
     def _about(self) -> dict[str, Any]:
         """Return what must be the same for this run to go on from a checkpoint."""
         return {
-            "config": self.config.model_dump(mode="json", exclude=_NO_MATTER),
+            "config": told(self.config),
             "data": data_digest(self.dataset, self.split).hex(),
             "twin": self.fitted.twin.digest(),
         }
@@ -194,8 +195,11 @@ class _Run:
         try:
             with _own_threads(), self.pipeline:
                 self._freeze()
-                if self.snapshots.go_on() is None:
+                known = self.snapshots.go_on()
+                if known is None:
                     self._initialise()
+                else:
+                    self._take_changes(known)
                 self._train()
             return self._test()
         except BaseException:
@@ -206,6 +210,14 @@ class _Run:
         rows = torch.from_numpy(self.split.train_idx)
         self.network.initialise(self.features[rows[: self.config.initial_rows]])
         self.progress.ledger["initialisation"] = self.device.rows
+
+    def _take_changes(self, known: Checkpoint) -> None:
+        """Go on with other epochs, rows or rates than the run had at its checkpoint."""
+        taken, steps = self.batches.given, self.budget.steps
+        if changes(known.about, self.config):
+            refuse_passed(self.config, taken, steps)
+            optimiser, schedule = self.optimiser, self.schedule
+            set_rates(optimiser, schedule, self.config, self.network, steps=steps, taken=taken)
 
     def _freeze(self) -> None:
         if self.config.control == "physics_only":

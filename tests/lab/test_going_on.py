@@ -1,13 +1,11 @@
 """A training that stops and goes on from a checkpoint ends as if it had never stopped."""
 
-import functools
 import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,66 +16,22 @@ from lab.apparatus import Apparatus, open_apparatus
 from lab.bench import open_bench
 from lab.checkpoints import CheckpointFolder
 from lab.config import CONTROLS, METHODS, TrainConfig
-from lab.datasets import Dataset
 from lab.errors import CheckpointRefused, Stopped
 from lab.measure import DeviceMeasure
 from lab.micro_batches import AutoMicroBatches
-from lab.network_config import Linear, NetworkConfig
-from lab.onlookers import Event
 from lab.pipeline import Pipeline
 from lab.plant_run import plant_run
 from lab.sentinels import SentinelSettings
-from lab.train_result import EpochMetric, TrainResult
-from lab.trainer import train
-from lab.twins import FittedTwin
-from twins.fitting import TwinError
-from twins.optics import OpticsTwin
+from lab.train_result import TrainResult
+from small_trainings import Interruption, Told, assert_equal, run, small, without_seconds
 
 BENCH = Path(__file__).parents[2] / "bench.toml"
-EPOCHS = 7
-Told = list[EpochMetric | Event]
 
 
 @pytest.fixture(scope="module")
 def apparatus() -> Iterator[Apparatus]:
     with open_bench(BENCH) as bench:
         yield open_apparatus(bench, "optics", plant_run(bench, "optics"))
-
-
-@functools.cache
-def blobs() -> Dataset:
-    rng = np.random.default_rng(0)
-    labels = np.arange(30) % 3
-    features = np.clip(0.2 + 0.3 * labels[:, None] + 0.05 * rng.standard_normal((30, 4)), 0, 1)
-    return Dataset("blobs", features, labels, ("a", "b", "c"), None, "generated")
-
-
-def fitted() -> FittedTwin:
-    error = TwinError(r2=0.5, normalised=0.3, shape_r2=0.4)
-    return FittedTwin(OpticsTwin(), "structured", "optics", 0, 0, 0, 0.0, error, None)
-
-
-def small(**changes: object) -> TrainConfig:
-    """20 samples in batches of 8: three steps an epoch, the last one smaller."""
-    network = NetworkConfig(layers=2, after=(Linear(),))
-    values = {"epochs": EPOCHS, "batch": 8, "network": network, "checkpoint_s": 0, **changes}
-    return TrainConfig.model_validate(values)
-
-
-class Interruption:
-    """Stop a run when it has been asked so many times."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-
-def run(config: TrainConfig, apparatus: Apparatus, told: Told, **options: Any) -> TrainResult:
-    tell = told.append
-    return train(config, blobs(), fitted(), apparatus, on_metric=tell, on_event=tell, **options)
 
 
 def in_parts(
@@ -91,21 +45,6 @@ def in_parts(
             run(config, apparatus, told, stop=Interruption(steps), checkpoints=checkpoints)
         torch.manual_seed(steps)  # what another process would find there
     return run(config, apparatus, told, checkpoints=CheckpointFolder(folder)), told
-
-
-def without_seconds(told: Told) -> Told:
-    return [replace(t, seconds=0.0) if isinstance(t, EpochMetric) else t for t in told]
-
-
-def assert_equal(a: TrainResult, b: TrainResult) -> None:
-    for state in ("network_state", "twin_state"):
-        ours, others = getattr(a, state), getattr(b, state)
-        assert ours.keys() == others.keys()
-        assert all(torch.equal(ours[name], others[name]) for name in ours), state
-    plain = [
-        r.as_dict() | {"seconds": 0.0, "curve": without_seconds(list(r.curve))} for r in (a, b)
-    ]
-    assert plain[0] == plain[1]
 
 
 def assert_goes_on(config: TrainConfig, apparatus: Apparatus, folder: Path) -> None:

@@ -49,6 +49,7 @@ ANYWHERE = "anywhere"  # the queue of what any service may work on
 _METRICS_AT_ONCE = 1000
 _LOOK_AGAIN_S = 1.0  # for who follows a job while the database is out of reach
 _QUEUE_WITHIN_S = 3.0
+_FORGET_EVERY_S, _FORGET_AFTER_S = 3600.0, 86400.0  # what the engine keeps of runs
 _SWEPT_WITHIN_S = 5 * SWEEP_EVERY_S
 _CANCELLED = "cancelled by request"
 _PAUSED = "paused by request"
@@ -386,9 +387,20 @@ class JobService:
             await asyncio.to_thread(self._engine.close)
 
     async def _sweep_for_ever(self) -> None:
+        forgot_s = -math.inf
         while True:
+            if time.monotonic() - forgot_s > _FORGET_EVERY_S:
+                forgot_s = time.monotonic()
+                await self._forget_runs()
             await asyncio.sleep(SWEEP_EVERY_S)
             await self._sweep()
+
+    async def _forget_runs(self) -> None:
+        """Let the engine forget old runs; the jobs stay in the store."""
+        try:
+            await asyncio.to_thread(self._engine.forget, time.time() - _FORGET_AFTER_S)
+        except Exception:
+            log.exception("the engine's old runs could not be deleted; trying again later")
 
     async def _sweep(self) -> None:
         live = list(self._performer.live)

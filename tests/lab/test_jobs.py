@@ -262,10 +262,11 @@ async def test_a_kind_of_twin_that_there_is_not_is_refused_by_its_field(
         await jobs.submit(config)
 
 
-async def test_the_ideal_method_needs_a_simulated_bench(jobs, monkeypatch):
-    monkeypatch.setattr(lab.bench.Bench, "plant", lambda bench, name: None)
-    with pytest.raises(ConfigError, match="ideal"):
-        await jobs.submit(training(method="ideal"))
+async def test_the_ideal_method_needs_a_simulated_bench(tmp_path, monkeypatch):
+    monkeypatch.setattr(lab.bench.Bench, "rig", lambda bench, name: None)
+    async with open_jobs(tmp_path) as jobs:
+        with pytest.raises(ConfigError, match="ideal"):
+            await jobs.submit(training(method="ideal"))
 
 
 async def test_a_twin_of_another_system_is_refused(tmp_path, monkeypatch):

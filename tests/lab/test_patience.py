@@ -293,7 +293,7 @@ def test_a_look_finds_out_that_an_outage_has_ended(
         assert store.look() is None
         with limited(store, "query_only=ON", "query_only=OFF") as lift:
             with pytest.raises(DatabaseAway):
-                store.impatient().add_job("a", "train", {}, "")
+                store.impatient().add_job("a", "train", {})
             assert "readonly" in str(store.look())
             lift()
             assert store.outage() is not None

@@ -1,95 +1,36 @@
 """The examples of the documentation, against a service on the simulated bench."""
 
-import asyncio
 import functools
 import re
-import shlex
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import lab.datasets
 import lab.twins
-import server.lifespan
 import tiny_jobs
-from documentation import ADDRESS, ROOT, TEXT, blocks, table
+from documentation import ROOT, TEXT, blocks, table
 from drivers.errors import InstrumentTimeout
 from drivers.spectrometers.yokogawa import YokogawaAQ6370
-from lab.bench_config import BenchConfig, load_bench
+from examples import execute, labels, pnnlab, serving, small_jobs, without_numbers
+from lab.bench_config import load_bench
 from lab.client import Client
 from lab.jobs.nursery import Nursery
-from server.app import create_app
-from server.cli import app
-from server.serve import LabServer, listen, run
-from tiny_jobs import have_done
 from twins.fitting import FitSettings
 
-LIMIT_S = 60.0
-
-
-@contextmanager
-def serving(bench: BenchConfig, folder: Path) -> Iterator[str]:
-    """Serve a bench on the loopback, in a thread; give its address."""
-    ready = threading.Event()
-    with listen("127.0.0.1", 0) as listener:
-        server = LabServer(create_app(bench, data_dir=folder), ready.set)
-        work = run(server, server.config.app, listener)
-        thread = threading.Thread(target=lambda: asyncio.run(work))
-        thread.start()
-        try:
-            assert ready.wait(LIMIT_S), "the service did not start"
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(LIMIT_S)
-    assert not thread.is_alive(), "the service did not stop"
-
 
 @pytest.fixture(scope="module")
-def quick(nursery: Nursery | None) -> Iterator[None]:
-    """Let jobs train on few samples, and fit their twins in three steps, in processes."""
-    with pytest.MonkeyPatch.context() as patch:
-        have_done(patch, tiny_jobs.small)
-        patch.setattr(server.lifespan, "jobs_compute_in", lambda: nullcontext(nursery))
-        yield
-
-
-@pytest.fixture(scope="module")
-def url(quick: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(nursery: Nursery | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve a bench whose systems stay faulted until somebody recovers them, as one test does."""
     bench = load_bench(ROOT / "bench.toml")
     by_hand = bench.scheduler.model_copy(update={"recovery_attempts": 0})
     by_hand_only = bench.model_copy(update={"scheduler": by_hand})
-    with serving(by_hand_only, tmp_path_factory.mktemp("service")) as url:
+    folder = tmp_path_factory.mktemp("service")
+    with small_jobs(nursery), serving(by_hand_only, folder) as url:
         yield url
-
-
-def execute(code: str, url: str) -> None:
-    assert ADDRESS in code
-    exec(compile(code.replace(ADDRESS, url), "<docs>", "exec"), {})
-
-
-def pnnlab(command: str, url: str, *more: str) -> str:
-    words = [*shlex.split(command)[1:], *more]
-    result = CliRunner().invoke(app, words, env={"PNNLAB_URL": url})
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def without_numbers(text: str) -> str:
-    return re.sub(r"\d+(\.\d+)?(e-\d+)?", "#", text)
-
-
-def labels(text: str) -> list[str]:
-    """Return what each line of a result says, without its numbers and the job's id."""
-    without_id = re.sub(r"\b[0-9a-f]{12}\b", "", text)
-    return [re.sub(r"[ \d.,%]+", " ", line) for line in without_id.splitlines()]
 
 
 def test_the_tutorial(
@@ -265,33 +206,6 @@ def test_training_on_another_machine(
     monkeypatch.setattr(lab.datasets, "load", tiny_jobs.small_dataset)
     execute(code, url)
     assert re.fullmatch(r"accuracy on the device [01]\.\d\d\n", capsys.readouterr().out)
-
-
-@pytest.fixture
-def oscillators_url(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.syspath_prepend(ROOT / "docs")
-    monkeypatch.chdir(ROOT)
-    with serving(load_bench(ROOT / "docs" / "coupled_oscillators.toml"), tmp_path) as url:
-        yield url
-
-
-def test_a_fourth_system(oscillators_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    url = oscillators_url
-    check, serve, submit = blocks("fourth-system.md", "sh")
-    checked, fitted, trained = blocks("fourth-system.md", "text")
-    where = "PYTHONPATH=docs "
-    assert without_numbers(pnnlab(check.removeprefix(where), url)) == without_numbers(checked)
-    bench = check.partition("--bench")[2]
-    assert serve.removeprefix(where) == f"pnnlab serve --bench{bench}"
-    execute(blocks("fourth-system.md", "python")[-1], url)
-    printed = capsys.readouterr().out
-    assert re.sub(r"-?\d+\.\d+", "#", printed) == re.sub(r"-?\d+\.\d+", "#", fitted)
-    shown = "".join(pnnlab(line, url, "--epochs", "2") for line in submit.splitlines())
-    assert labels(shown) == labels(trained)
-    with Client(url) as client:
-        jobs = client.jobs()
-        assert len(jobs) == 3
-        assert len({client.result(job["id"])["twin"] for job in jobs}) == 1
 
 
 def test_no_python_block_is_left_out() -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -20,9 +21,12 @@ from drivers.errors import (
     ProtocolError,
 )
 from drivers.row_key import row_keys
+from examples import execute, labels, pnnlab, serving, small_jobs, without_numbers
 from lab.bench import Bench, open_bench
 from lab.bench_config import load_bench
+from lab.client import Client
 from lab.errors import ConfigError
+from lab.jobs.nursery import Nursery
 from lab.rigs import with_rigs
 
 PAGE = "fourth-system.md"
@@ -186,3 +190,30 @@ def test_rows_that_nobody_gave_a_key_differ(bench: Bench) -> None:
     system = bench.system("oscillators")
     rows = system.transform(np.zeros((2, 16)), np.zeros((2, 136))).y
     assert (rows[0] != rows[1]).any()
+
+
+@pytest.fixture
+def url(
+    nursery: Nursery | None, module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    monkeypatch.chdir(ROOT)
+    with small_jobs(nursery), serving(load_bench(BENCH), tmp_path) as url:
+        yield url
+
+
+def test_the_commands_and_the_training(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    check, serve, submit = blocks(PAGE, "sh")
+    checked, fitted, trained = blocks(PAGE, "text")
+    where = "PYTHONPATH=docs "
+    assert without_numbers(pnnlab(check.removeprefix(where), url)) == without_numbers(checked)
+    bench = check.partition("--bench")[2]
+    assert serve.removeprefix(where) == f"pnnlab serve --bench{bench}"
+    execute(blocks(PAGE, "python")[-1], url)
+    printed = capsys.readouterr().out
+    assert re.sub(r"-?\d+\.\d+", "#", printed) == re.sub(r"-?\d+\.\d+", "#", fitted)
+    shown = "".join(pnnlab(line, url, "--epochs", "2") for line in submit.splitlines())
+    assert labels(shown) == labels(trained)
+    with Client(url) as client:
+        jobs = client.jobs()
+        assert len(jobs) == 3
+        assert len({client.result(job["id"])["twin"] for job in jobs}) == 1

@@ -26,7 +26,8 @@ from dbos import (
 )
 
 from lab.config import PRIORITIES
-from lab.errors import ConfigError
+from lab.errors import ConfigError, DatabaseAway
+from lab.jobs.patience import LIMIT_S
 
 RunState = Literal["waiting", "running", "over"]
 
@@ -67,7 +68,8 @@ class Engine:
         """Start to work on these queues, on so many runs of each at once; blocking.
 
         Runs that an earlier process of this host was working on are handed out again. Raises
-        ConfigError if this process has an open engine already.
+        ConfigError if this process has an open engine already, DatabaseAway where the disk is
+        full, say.
         """
         if not _THE_ONLY_ONE.acquire(blocking=False):
             raise ConfigError(
@@ -77,6 +79,10 @@ class Engine:
         self._opened = True
         try:
             self._launch(queues)
+        except (sqlite3.OperationalError, sa.exc.OperationalError) as error:
+            self.close()
+            reason = str(error.orig if isinstance(error, sa.exc.OperationalError) else error)
+            raise DatabaseAway(reason, LIMIT_S) from error
         except BaseException:
             self.close()
             raise

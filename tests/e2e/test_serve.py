@@ -94,6 +94,18 @@ def test_train_watch_cancel_crash_and_start_again(tmp_path):
     assert SHOTS_AHEAD < next_shot < 2 * SHOTS_AHEAD
 
 
+def test_a_second_service_on_the_same_data_refuses_and_the_first_goes_on(tmp_path):
+    with service(tmp_path) as (_, client):
+        command = [sys.executable, "-m", "server", "serve", "--port", "0"]
+        command += ["--bench", str(BENCH), "--data", str(tmp_path)]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+        assert second.returncode == 1
+        assert second.stdout == ""
+        assert second.stderr == f"pnnlab: data folder {tmp_path}: another service is using it\n"
+        assert client.system("optics")["status"]["state"] == "ok"
+        assert client.jobs() == []
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_reservation_ends_by_itself_or_with_who_holds_it(tmp_path):
     row = {"x": np.full((1, 50), 0.5), "theta": np.zeros((1, 50))}

@@ -1,16 +1,24 @@
 """Socket, signals and the safe end; `tests/e2e` does the same to a process of its own."""
 
+import errno
+import functools
+import os
 import signal
 import socket
+import sqlite3
 from pathlib import Path
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner
 
+import lab.jobs.database
+import lab.jobs.engine
 from drivers.errors import ConnectionLost
 from lab.errors import ConfigError
 from lab.jobs.data_folder import hold_folder
+from lab.jobs.patience import Patience
 from lab.systems.optics import OpticsSystem
 from server.app import create_app
 from server.cli import app as command
@@ -122,6 +130,36 @@ def test_a_data_folder_in_use_is_one_line_and_no_instrument_is_touched(tmp_path,
         line = refused("--bench", str(BENCH), "--data", str(tmp_path), "--port", "0")
     assert line == f"pnnlab: data folder {tmp_path}: another service is using it\n"
     assert calls == []
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_a_data_folder_that_cannot_be_written_is_one_line(tmp_path, calls, monkeypatch, code):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    line = refused("--bench", str(BENCH), "--data", str(tmp_path), "--port", "0")
+    assert line == f"pnnlab: data folder {tmp_path}: cannot be used ({os.strerror(code)})\n"
+    assert calls == []
+
+
+def test_a_database_for_which_there_is_no_room_is_one_line(tmp_path, calls, monkeypatch):
+    monkeypatch.setattr(lab.jobs.database, "_SQLITE", ("max_page_count=1",))
+    monkeypatch.setattr(lab.jobs.database, "Patience", functools.partial(Patience, limit_s=0.0))
+    line = refused("--bench", str(BENCH), "--data", str(tmp_path), "--port", "0")
+    assert "the database is out of reach (database or disk is full)" in line
+    assert calls == []
+
+
+def test_an_engine_for_which_there_is_no_room_is_one_line(tmp_path, calls, monkeypatch):
+    def fail(url: str) -> None:
+        full = sqlite3.OperationalError("database or disk is full")
+        raise sa.exc.OperationalError(None, None, full)
+
+    monkeypatch.setattr(lab.jobs.engine, "run_dbos_database_migrations", fail)
+    line = refused("--bench", str(BENCH), "--data", str(tmp_path), "--port", "0")
+    assert "the database is out of reach (database or disk is full)" in line
+    assert calls == ["start", "shutdown"]
 
 
 def test_a_bench_that_cannot_be_opened_is_one_line(tmp_path):

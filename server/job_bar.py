@@ -10,13 +10,18 @@ from lab.client import Client
 from lab.events import Event
 
 _STEPS = ("fit", "epoch", "round", "part")
+_CONTINUE = "waiting until somebody says: pnnlab jobs continue"
 
 
 def follow(lab: Client, job_id: str) -> dict[str, Any]:
-    """Follow a job to its end with a progress bar on stderr; return the job as it ended."""
+    """Follow a job to its end with a progress bar on stderr; return the job as it ended.
+
+    Of one that is paused it says so, and waits on.
+    """
     job = lab.job(job_id)
     with tqdm(total=1, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}") as bar:
         bar.set_description_str(f"{job_id} {job['state']}")
+        shown = ""  # a lost connection begins with the state again
         for event in lab.watch(job_id):
             if event.kind == "metric":
                 if event.data["kind"] in _STEPS:
@@ -26,6 +31,9 @@ def follow(lab: Client, job_id: str) -> dict[str, Any]:
             else:
                 job = event.data
                 bar.set_description_str(f"{job_id} {job['state']}")
+                if job["state"] == "paused" != shown:
+                    bar.write(f"{job_id} is {job['error']}; {_CONTINUE} {job_id}", file=sys.stderr)
+                shown = job["state"]
     return job
 
 

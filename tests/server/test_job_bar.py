@@ -25,6 +25,23 @@ class OneJob:
         yield Event("end", None, {"id": job_id, "state": "succeeded", "error": None})
 
 
+class PausedTwice(OneJob):
+    """It is paused, told so again by a new connection, continued, and paused again."""
+
+    def watch(self, job_id: str) -> Iterator[Event]:
+        for state in ("running", "paused", "paused", "pending", "running", "paused", "running"):
+            error = "paused by request" if state == "paused" else ""
+            yield Event("state", None, {"id": job_id, "state": state, "error": error})
+        yield from super().watch(job_id)
+
+
+def test_a_pause_is_told_once_each_time_and_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert follow(cast(Client, PausedTwice()), "abc")["state"] == "succeeded"
+    told = capsys.readouterr().err
+    assert told.count("abc is paused by request; waiting until") == 2
+    assert "pnnlab jobs continue abc" in told
+
+
 def test_audits_and_drifts_are_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     epoch = {"kind": "epoch", "step": 5, "of": 10, "accuracy": 0.5, "loss": 1.0, "rows": 80}
     audit = {"kind": "audit", "step": 6, "cosine": 0.71, "low": 0.4, "high": 0.9, "refit": False}

@@ -52,12 +52,8 @@ class CheckpointFolder:
 
     def newest(self) -> Checkpoint | None:
         """Return the newest good checkpoint, None where there is none."""
-        for name in reversed(self._names()):
-            try:
-                return _read(self.files, name)
-            except (OSError, DataError, ValueError) as error:
-                log.warning("checkpoint %s is passed over: %s", name, error)
-        return None
+        found = self._newest_good()
+        return None if found is None else found[1]
 
     def matching(
         self,
@@ -90,12 +86,31 @@ class CheckpointFolder:
         self._prune()
         return True
 
+    def keep_newest(self) -> None:
+        """Delete all but the newest good one, if there is a good one."""
+        try:
+            names = self._names()
+            good = self._newest_good() if len(names) > 1 else None
+            if good is not None:
+                for name in set(names) - {good[0]}:
+                    self.files.delete(name)
+        except (OSError, DatabaseAway) as error:
+            log.warning("old checkpoints could not be deleted: %s", error)
+
     def clear(self) -> None:
         """Delete them all; what cannot be deleted is told in the log."""
         try:
             self.files.clear()
         except (OSError, DatabaseAway) as error:
             log.warning("checkpoints could not be deleted: %s", error)
+
+    def _newest_good(self) -> tuple[str, Checkpoint] | None:
+        for name in reversed(self._names()):
+            try:
+                return name, _read(self.files, name)
+            except (OSError, DataError, ValueError) as error:
+                log.warning("checkpoint %s is passed over: %s", name, error)
+        return None
 
     def _names(self) -> list[str]:
         """Return the checkpoints' names, the newest last."""

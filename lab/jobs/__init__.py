@@ -4,7 +4,8 @@
 (`configs`), `dry_run` says what one would cost, `schedules` starts them by the clock. `engine`
 decides when a run of a job begins and hands it to `performing`, which works on it: `runner` checks
 jobs and has their work done, `live_job` is a job while it runs, `going_on` brings it to where it
-goes on. `sweeping` looks after jobs that nobody works on.
+goes on. `sweeping` looks after jobs that nobody works on, `tidying` after checkpoints that nobody
+needs.
 
 What a job computes is `work` (`looking`: that which only looks at a device), which knows of the lab
 only its `desk`. It runs in a process that is forked from the `cradle`, of which the `nursery` is

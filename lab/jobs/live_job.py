@@ -47,8 +47,11 @@ class LiveJob:
         self._board = board
 
     def stop(self, reason: str, state: JobState | None = "cancelled") -> None:
-        """Ask the job to end, in `state` (see `ends_as`); the first reason counts."""
-        if not self.stopped():
+        """Ask the job to end, in `state` (see `ends_as`).
+
+        The first reason counts, but that one which was to be paused may be cancelled.
+        """
+        if not self.stopped() or (self.ends_as[0], state) == ("paused", "cancelled"):
             self.ends_as = state, reason
         self._stop.set()
         for call in tuple(self._on_stop):

@@ -23,6 +23,7 @@ from lab.jobs.news import NewsBoard
 from lab.jobs.records import JobRecord, JobState
 from lab.jobs.runner import JobRunner
 from lab.jobs.store import Store
+from lab.jobs.tidying import drop_checkpoints
 from lab.traces import trace_of
 
 log = logging.getLogger(__name__)
@@ -108,8 +109,7 @@ class Performer:
             self._store.hand_back(job.id, job.attempt)
             return
         self._store.end_job(job.id, **outcome, attempt=job.attempt)
-        if outcome["state"] == "succeeded":
-            self._runner.forget_checkpoints(job.id)
+        drop_checkpoints(self._store, job.id, outcome["state"])
 
     def _accepted(self, record: JobRecord) -> LiveJob | None:
         """Return the job, ready to be worked on; end it where it is not to run or cannot."""
@@ -129,6 +129,7 @@ class Performer:
             return LiveJob(record, config, self._store, self._board)
         log.warning("job %s is %s: %s", record.id, state, error)
         self._store.end_job(record.id, state or "unknown", error=error, attempt=record.attempt)
+        drop_checkpoints(self._store, record.id, state or "unknown")
         return None
 
     def _outcome(self, job: LiveJob, record: JobRecord) -> dict[str, Any]:

@@ -13,9 +13,13 @@ from lab.config import Task, TwinConfig, TwinKind
 JobKind = Literal["train", "fit", "calibrate", "evaluate"]
 JobState = Literal["pending", "running", "paused", "succeeded", "failed", "cancelled", "unknown"]
 ENDED: frozenset[JobState] = frozenset({"succeeded", "failed", "cancelled", "unknown"})
+STOPPED: frozenset[JobState] = frozenset({"paused", "failed", "cancelled", "unknown"})
+"""From these a job can be continued."""
 ACTIVE: frozenset[JobState] = frozenset({"pending", "running"})
 Wish = Literal["", "pause", "cancel", "cancel at once"]
 """What a job that runs has been asked for and has not done yet."""
+WISHES: tuple[Wish, ...] = ("", "pause", "cancel", "cancel at once")
+"""Each outdoes those before it."""
 
 Tag = Annotated[str, StringConstraints(pattern=r"^[\w.:+-]{1,64}$")]
 

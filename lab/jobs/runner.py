@@ -1,18 +1,20 @@
 """What a service does for its jobs: checks them, and has their work done where they compute."""
 
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
 from lab.bench import Bench
+from lab.budget import budget, split_for
 from lab.calibration_rows import calibration_rows
 from lab.checkpoints import CheckpointFolder
 from lab.config import TrainConfig
+from lab.continuing import refuse_passed
 from lab.datasets import Dataset, load
 from lab.datasets.own import FILE, UPLOAD, UPLOADS, find_upload
-from lab.errors import ConfigError, DeadlineMissed, UnknownName
+from lab.errors import ConfigError, DeadlineMissed
 from lab.jobs.calibration_in_force import put_in_force
 from lab.jobs.configs import CalibrateConfig, EvaluateConfig
 from lab.jobs.desk import Assignment, Elsewhere
@@ -25,7 +27,7 @@ from lab.jobs.kinds import JobConfig, config_of
 from lab.jobs.live_job import LiveJob, Turns
 from lab.jobs.nursery import Nursery, Trainer
 from lab.jobs.records import FitConfig, JobRecord, TwinRecord
-from lab.jobs.state_files import CHECKPOINTS, checkpoints_folder
+from lab.jobs.state_files import checkpoints_folder
 from lab.jobs.store import Store
 from lab.jobs.supervision import Patience, supervise
 from lab.jobs.work import do, training_like
@@ -116,18 +118,17 @@ class JobRunner:
         self.check(config)
         return config
 
-    def forget_checkpoints(self, job_id: str) -> None:
-        """Delete that from which a job could go on."""
-        files = self.store.files_without_waiting.under(checkpoints_folder(job_id))
-        CheckpointFolder(files).clear()
-
-    def tidy(self) -> None:
-        """Delete the checkpoints of jobs that have succeeded."""
-        names = self.store.files.under(CHECKPOINTS).names()
-        for job_id in {folder for folder, slash, _ in (n.partition("/") for n in names) if slash}:
-            with suppress(UnknownName):
-                if self.store.job(job_id).state == "succeeded":
-                    self.forget_checkpoints(job_id)
+    def check_length(self, record: JobRecord, config: JobConfig) -> None:
+        """Raise ConfigError for a training that has taken more steps than it would now have."""
+        before = config_of(record)
+        if not isinstance(config, TrainConfig) or not isinstance(before, TrainConfig):
+            return
+        if (config.epochs, config.rows) == (before.epochs, before.rows):
+            return
+        known = CheckpointFolder(self.store.files.under(checkpoints_folder(record.id))).newest()
+        if known is not None:
+            samples = split_for(config, self._load(self.store, config.task))
+            refuse_passed(config, known.step, budget(config, samples).steps)
 
     def completed(self, config: JobConfig) -> JobConfig:
         """Return the config with what it leaves open as it suits the system.

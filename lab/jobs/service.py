@@ -20,16 +20,20 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from lab.config import TrainConfig
+from lab.continuing import CHANGEABLE
 from lab.errors import ConfigError, Conflict, DatabaseAway, SystemClosed
 from lab.jobs.dry_run import DryRun, JobsAhead
 from lab.jobs.engine import Engine, engine_url
 from lab.jobs.hosts import BEAT_EVERY_S, HostBook, KnownSystem, Watch
 from lab.jobs.kinds import KINDS, JobConfig, kind_of
 from lab.jobs.lineage import changed_since, same_again, told_provenance
+from lab.jobs.live_job import LiveJob
 from lab.jobs.news import NewsBoard, wait_for_news
 from lab.jobs.performing import Performer
 from lab.jobs.records import (
     ACTIVE,
+    STOPPED,
+    WISHES,
     FitConfig,
     JobEstimate,
     JobRecord,
@@ -41,6 +45,7 @@ from lab.jobs.records import (
 from lab.jobs.runner import JobRunner
 from lab.jobs.store import Store
 from lab.jobs.sweeping import SWEEP_EVERY_S, queue_run, sweep, take_over
+from lab.jobs.tidying import tidy
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +58,7 @@ _FORGET_EVERY_S, _FORGET_AFTER_S = 3600.0, 86400.0  # what the engine keeps of r
 _SWEPT_WITHIN_S = 5 * SWEEP_EVERY_S
 _CANCELLED = "cancelled by request"
 _PAUSED = "paused by request"
-_CHANGEABLE = {"epochs", "rows", "rate_theta", "rate_digital", "priority", "deadline_s"}
+_CHANGEABLE = {"priority", "deadline_s"}  # of any job
 _NO_ORDER = Order()
 
 
@@ -90,7 +95,7 @@ class JobService:
 
     async def open(self) -> None:
         """Take jobs from now on, and go on with those that an earlier service left unfinished."""
-        await asyncio.to_thread(self._runner.tidy)
+        await asyncio.to_thread(tidy, self._store)
         await asyncio.to_thread(lambda: self._runner.software)  # before the files may change
         await self.reached_at("")
         await asyncio.to_thread(self._engine.open, dict.fromkeys(self._queues, self._worker_count))
@@ -267,6 +272,8 @@ class JobService:
         record = await self.get(job_id)
         if record.ended or record.state == state:
             raise Conflict(f"job {job_id} cannot be {state}: it is {record.state}")
+        if WISHES.index(wish) < WISHES.index(record.wish):
+            raise Conflict(f"job {job_id} cannot be {state}: it has been asked to {record.wish}")
         if await asyncio.to_thread(self._store.settle_pending, job_id, state, reason):
             self._board.tell(job_id)
         # on the disk before the job hears of it, should this process die meanwhile
@@ -277,7 +284,7 @@ class JobService:
     async def _grant(self, job_id: str, wish: Wish, reason: str) -> None:
         """Let a job that runs here do what it was asked for; another host tells its own."""
         job = self._performer.live.get(job_id)
-        if job is not None and not job.stopped():
+        if job is not None and _asks_for_more(job, wish):
             job.at_once = wish == "cancel at once"
             await self._performer.stop(job, reason, "paused" if wish == "pause" else "cancelled")
 
@@ -289,8 +296,11 @@ class JobService:
         """
         self._refuse_when_closed()
         record = await self.get(job_id)
+        if record.state not in STOPPED:
+            raise Conflict(f"job {job_id} cannot be continued: it is {record.state}")
         config = _changed(record, changes or {})
         await asyncio.to_thread(self._runner.check, config)
+        await asyncio.to_thread(self._runner.check_length, record, config)
         plain = config.model_dump(mode="json")
         if await asyncio.to_thread(self._store.continue_job, job_id, plain) is None:
             raise Conflict(f"job {job_id} cannot be continued: it is {record.state}")
@@ -391,16 +401,17 @@ class JobService:
         while True:
             if time.monotonic() - forgot_s > _FORGET_EVERY_S:
                 forgot_s = time.monotonic()
-                await self._forget_runs()
+                await self._forget_old()
             await asyncio.sleep(SWEEP_EVERY_S)
             await self._sweep()
 
-    async def _forget_runs(self) -> None:
-        """Let the engine forget old runs; the jobs stay in the store."""
+    async def _forget_old(self) -> None:
+        """Let the engine forget old runs, and delete checkpoints that nobody needs any more."""
         try:
             await asyncio.to_thread(self._engine.forget, time.time() - _FORGET_AFTER_S)
+            await asyncio.to_thread(tidy, self._store)
         except Exception:
-            log.exception("the engine's old runs could not be deleted; trying again later")
+            log.exception("old runs and checkpoints could not be deleted; trying again later")
 
     async def _sweep(self) -> None:
         live = list(self._performer.live)
@@ -451,15 +462,24 @@ def _queue_for(config: JobConfig, order: Order, known: KnownSystem) -> str:
     return ANYWHERE if goes_anywhere and known.url else _queue_of(known.host)
 
 
+def _asks_for_more(job: LiveJob, wish: Wish) -> bool:
+    """Say whether a wish goes beyond what the job has been asked for already."""
+    if not job.stopped():
+        return True
+    cancelled = job.ends_as[0] == "cancelled"
+    if wish == "cancel at once":
+        return not job.at_once and (cancelled or job.ends_as[0] == "paused")
+    return wish == "cancel" and job.ends_as[0] == "paused"
+
+
 def _changed(record: JobRecord, changes: Mapping[str, Any]) -> JobConfig:
     """Return a job's config with some of its fields changed; raise ConfigError."""
-    other = sorted(set(changes) - _CHANGEABLE)
-    fields = KINDS[record.kind].model_fields
-    other += sorted(name for name in set(changes) - set(other) if name not in fields)
+    possible = _CHANGEABLE | (CHANGEABLE if record.kind == "train" else set())
+    other = sorted(set(changes) - possible)
     if other:
         raise ConfigError(
             f"{', '.join(other)}: a {record.kind} job cannot be continued with another value; "
-            f"what can change is {', '.join(sorted(_CHANGEABLE & set(fields)))}"
+            f"what can change is {', '.join(sorted(possible))}"
         )
     try:
         return KINDS[record.kind].model_validate({**record.config, **changes})

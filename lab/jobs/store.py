@@ -25,6 +25,7 @@ from lab.jobs.patience import Outage
 from lab.jobs.records import (
     ACTIVE,
     ENDED,
+    STOPPED,
     JobKind,
     JobRecord,
     JobState,
@@ -237,8 +238,7 @@ class Store:
 
         None where it is in another state.
         """
-        stopped = jobs.c.state.in_(("paused", "failed", "cancelled", "unknown"))
-        change = sa.update(jobs).where(jobs.c.id == job_id, stopped)
+        change = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state.in_(STOPPED))
         values = {
             "state": "pending",
             "run": jobs.c.run + 1,

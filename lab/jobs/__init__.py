@@ -4,8 +4,8 @@
 (`configs`), `dry_run` says what one would cost, `schedules` starts them by the clock. `engine`
 decides when a run of a job begins and hands it to `performing`, which works on it: `runner` checks
 jobs and has their work done, `live_job` is a job while it runs, `going_on` brings it to where it
-goes on. `sweeping` looks after jobs that nobody works on, `tidying` after checkpoints that nobody
-needs.
+goes on, `lineage` keeps where its numbers come from. `sweeping` looks after jobs that nobody works
+on, `tidying` after checkpoints that nobody needs.
 
 What a job computes is `work` (`looking`: that which only looks at a device), which knows of the lab
 only its `desk`. It runs in a process that is forked from the `cradle`, of which the `nursery` is
@@ -14,4 +14,8 @@ dies; `pipe_desk` is the desk as the process sees it, `told_errors` brings error
 
 `store` keeps jobs, metrics and twins in a `database` (`tables`, `records`), waited for with
 `patience`; tensors are `files` (`state_files`), in a `data_folder` or in tables (`table_files`).
+
+Where several services share a database, `identity` lets one of a name live, `hosts` says who has
+died, `directory` knows the systems of all, `elsewhere` measures on another's, and `fence` lets only
+the newest attempt at a job measure here.
 """

@@ -23,7 +23,8 @@ def keep_attempt(store: Store, record: JobRecord, now: Mapping[str, Any]) -> Non
 
     Raises Superseded if another process has claimed it since.
     """
-    first = store.provenance(record.id) or now
+    known = store.provenance(record.id) if record.attempt > 1 else None
+    first = known or now
     attempt = {
         "attempt": record.attempt,
         "run": record.run,

@@ -1,135 +1,154 @@
-"""Kill the service at random moments of training jobs, and compare with runs that nobody killed.
+"""Kill at random moments of training jobs, and compare with runs that nobody killed.
 
     python tests/kill/kill_training.py [--kills N] [--seed S] [--task TASK]
+                                       [--target service|trainer|bench] [--database sqlite|postgres]
 
-One service runs the jobs in peace. Another, with a data folder of its own, is sent SIGKILL (now and
-then SIGTERM) in the midst of the same jobs and started again, until each job has ended. Parameters,
-twin, metrics, ledger, result and recorded rows must be equal bit for bit, but for seconds; each job
-must end once, and shot numbers must only rise. Exit code 1 on any difference.
+One service runs the jobs in peace, on SQLite, its bench in memory. The same jobs run again, each in
+a service of its own, on SQLite or PostgreSQL (at PNNLAB_TEST_DATABASE_URL), where one process is
+sent SIGKILL (now and then SIGTERM) and started again: the service, the process in which the job
+computes, or the simulated bench, which is on sockets then. Parameters, twin, metrics, ledger,
+result and recorded rows must be equal bit for bit, but for seconds; whoever watches must be told
+of every metric once; each job must end once, and shot numbers must only rise. Exit code 1 on any
+difference.
 """
 
 import argparse
-import hashlib
 import itertools
+import os
 import random
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
-import numpy as np
-import torch
+from leavings import Leavings, Watcher, differences, leavings
+from postgres import open_database, why_not
+from victims import LIMIT_S, Lab, Target, kill_program
 
-from lab.client import Client
-from lab.recording.reading import open_rows
-
-ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 120.0  # nothing takes so long unless it hangs
+Database = Literal["sqlite", "postgres"]
+Plan = tuple[str, Database, Sequence[Target]]
+"""A job's name, its database, and what is killed in it, one after the other."""
+TARGETS: tuple[Target, ...] = get_args(Target)
+DATABASES: tuple[Database, ...] = get_args(Database)
 UNFINISHED = ("pending", "running")
 _EACH = 4  # kills of a job, at most
-_STARTING = 0.15  # of the kills, while the service starts
-# The first one fits the twin of all; a checkpoint every 0.1 s.
+_STARTING = 0.2  # of the services and benches that start again: killed while they do
+_FRUITLESS = 2  # deaths of a trainer without a metric in between; at the third its job fails
+# A checkpoint every 0.1 s.
 SMALL: dict[str, Any] = {
     "network": {"layers": 1},
     "twin": {"rows": 20, "kind": "neural"},
+    "train_images": 60,
+    "test_images": 20,
+    "initial_rows": 20,
+    "micro_batches": 1,
     "checkpoint_s": 0.1,
     "audit": True,
 }
 JOBS: dict[str, dict[str, Any]] = {
-    "pat": {"method": "pat", "epochs": 60},
+    "pat": {"method": "pat", "epochs": 30},
     "pat-refit, checks": {"method": "pat-refit", "epochs": 10, "checks": 3},
-    "pat, 2 parts": {"method": "pat", "epochs": 12, "micro_batches": 2, "network": {"layers": 2}},
-    "dfa": {"method": "dfa", "epochs": 8, "network": {"layers": 2}},
-    "spsa": {"method": "spsa", "epochs": 2},
+    "pat, 2 parts": {"method": "pat", "epochs": 8, "micro_batches": 2, "network": {"layers": 2}},
+    "dfa": {"method": "dfa", "epochs": 10, "network": {"layers": 2}},
+    "spsa": {"method": "spsa", "epochs": 5},
     "pepg": {"method": "pepg", "epochs": 2},
-    "in-silico": {"method": "in-silico", "epochs": 300},
+    "in-silico": {"method": "in-silico", "epochs": 150},
 }
 
 
 @dataclass
 class Tally:
-    """One job; moments: where it was when it was killed; wrong: what differs."""
+    """One job; moments: what was killed and where the job was then; wrong: what differs."""
 
     name: str
-    moments: list[str] = field(default_factory=list)
+    database: Database
+    targets: Sequence[Target]
+    moments: list[tuple[Target, str]] = field(default_factory=list)
     seconds: float = 0.0
     wrong: list[str] = field(default_factory=list)
 
-
-@contextmanager
-def service(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start `pnnlab serve` on a free port; kill it in any case."""
-    command = [sys.executable, "-m", "server", "serve", "--port", "0"]
-    command += ["--bench", str(ROOT / "bench.toml"), "--data", str(folder)]
-    with (
-        (folder / "errors.log").open("a") as errors,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.kill()
+    @property
+    def starting(self) -> int:
+        """Get how many of the kills hit what was just starting."""
+        return sum(where == "starting" for _, where in self.moments)
 
 
-def client_of(process: subprocess.Popen[str]) -> Client:
-    """Wait until a service is ready and return a client."""
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if "ready at" not in line:
-        raise RuntimeError(f"the service did not start: {line!r}")
-    return Client(line.split()[-1])
+@dataclass
+class KilledRun:
+    """One job on a lab of its own whose processes are killed, one after the other."""
 
+    lab: Lab
+    job: str
+    rng: random.Random
+    moments: list[tuple[Target, str]] = field(default_factory=list)
+    shot: int = -1
+    furthest: int = -1
+    fruitless: int = 0
 
-def whole_run(client: Client, folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], float]:
-    """Run a job in peace; return what it leaves, and how long it took, s."""
-    began = time.monotonic()
-    job = client.submit(config)["id"]
-    watch(client, job, None)
-    return outcome(client, folder, job), time.monotonic() - began
+    def kill(self, target: Target) -> None:
+        """Kill one process in the midst of whatever it does."""
+        where = _moment(self.lab, self.job)
+        if target == "trainer":
+            self._kill_trainer(where)
+            return
+        program = self.lab.service if target == "service" else self.lab.bench
+        said = kill_program(program, self.rng, while_starting=_STARTING)
+        self.moments += [(target, where + said[0]), *((target, "starting") for _ in said[1:])]
+        first = self.lab.client.system("optics")["status"]["next_shot"]
+        if first < self.shot:
+            raise AssertionError(f"shot number {first} comes after {self.shot}")
+        self.shot = first
+
+    def _kill_trainer(self, where: str) -> None:
+        step = self.lab.client.job(self.job)["last_step"]
+        self.fruitless = 0 if step > self.furthest else self.fruitless
+        self.furthest = max(step, self.furthest)
+        pids = self.lab.trainers()
+        if pids and self.fruitless < _FRUITLESS:
+            os.kill(pids[0], self.rng.choice([signal.SIGKILL] * 4 + [signal.SIGTERM]))
+            self.fruitless += 1
+            self.moments.append(("trainer", where))
 
 
 def killed_run(
-    folder: Path, config: dict[str, Any], kills: int, run_s: float, rng: random.Random
-) -> tuple[dict[str, Any], list[str]]:
-    """Run a job with at most so many kills; return what it leaves, and where the kills hit."""
-    job, shot, moments = None, -1, []
-    while True:
-        with service(folder) as process:
-            if job is not None and len(moments) < kills and rng.random() < _STARTING:
-                time.sleep(rng.uniform(0, 3))
-                moments.append("starting")
-                continue
-            with client_of(process) as client:
-                job = job or client.submit(config)["id"]
-                first = client.system("optics")["status"]["next_shot"]
-                if first < shot:
-                    raise AssertionError(f"shot number {first} comes after {shot}")
-                until = time.monotonic() + rng.uniform(0, run_s / 2)
-                last = watch(client, job, None if len(moments) >= kills else until)
-                if last["state"] not in UNFINISHED:
-                    return outcome(client, folder, job), moments
-                shot = client.system("optics")["status"]["next_shot"]
-                how = rng.choice([signal.SIGKILL] * 4 + [signal.SIGTERM])
-                moments.append(moment(client, job) + (" (TERM)" if how == signal.SIGTERM else ""))
-                process.send_signal(how)
-                process.wait(LIMIT_S)
+    lab: Lab, config: dict[str, Any], targets: Sequence[Target], run_s: float, rng: random.Random
+) -> tuple[Leavings, list[tuple[Target, str]], list[str]]:
+    """Run a job and kill these, one after the other, until it has ended.
+
+    Return what it leaves, what was killed where, and what its watcher found wrong.
+    """
+    job = lab.client.submit(config)["id"]
+    run, watcher, left = KilledRun(lab, job, rng), Watcher(lab.url, job), list(targets)
+    while left:
+        last = watch(lab, job, time.monotonic() + rng.uniform(0, run_s / 2))
+        if last["state"] not in UNFINISHED:
+            break
+        run.kill(left[0])
+        left = [*targets[len(run.moments) :]]
+    last = watch(lab, job, None)
+    if "service" in targets:  # it has ended, whoever dies now
+        run.kill("service")
+    found = leavings(lab, job)
+    wrong = watcher.wrong(found)
+    if lab.client.job(job) != last or len(lab.client.jobs()) != 1 or len(lab.client.twins()) != 1:
+        wrong.append("it has ended more than once")
+    return found, run.moments, wrong
 
 
-def watch(client: Client, job: str, until: float | None) -> dict[str, Any]:
+def watch(lab: Lab, job: str, until: float | None) -> dict[str, Any]:
     """Look at a job until it has ended or the moment has come; return it."""
     limit = time.monotonic() + LIMIT_S
     while True:
-        found = client.job(job)
+        found = lab.client.job(job)
         if found["state"] not in UNFINISHED:
             return found
         if until is not None and time.monotonic() >= until:
@@ -139,100 +158,100 @@ def watch(client: Client, job: str, until: float | None) -> dict[str, Any]:
         time.sleep(0.01)
 
 
-def moment(client: Client, job: str) -> str:
+def _moment(lab: Lab, job: str) -> str:
     """Say where a job is."""
-    metrics = client.metrics(job, since=max(0, client.job(job)["last_step"] - 1))
+    record = lab.client.job(job)
+    if record["state"] not in UNFINISHED:
+        return "ended"
+    metrics = lab.client.metrics(job, since=max(0, record["last_step"] - 1))
     if not metrics:
         return "before its first metric"
     last = metrics[-1]["metric"]
     return "fit" if last["kind"] == "fit" else f"step {last['step']}"
 
 
-def outcome(client: Client, folder: Path, job: str) -> dict[str, Any]:
-    """Return all that a job leaves, but for times and random names."""
-    record = client.job(job)
-    if record["state"] != "succeeded":
-        return {"state": record["state"], "error": record["error"]}
-    kept = torch.load(client.checkpoint(job, folder / "network.pt"), weights_only=True)
-    metrics = client.metrics(job)
-    result = client.result(job)
-    curve = [point | {"seconds": 0} for point in result.pop("curve")]
-    return {
-        "state": "succeeded",
-        "jobs": len(client.jobs()),
-        "twins": len(client.twins()),
-        "numbers of the metrics": [m["step"] for m in metrics],
-        "metrics": [m["metric"] | {"seconds": 0} for m in metrics],
-        "curve": curve,
-        "result": result | {"seconds": 0, "twin": ""},
-        "parameters": {name: value.tolist() for name, value in kept["network"].items()},
-        "parameters of the twin": {name: value.tolist() for name, value in kept["twin"].items()},
-        "measured rows": rows(client, folder, job),
-    }
-
-
-def rows(client: Client, folder: Path, job: str) -> tuple[int, str]:
-    """Return how many rows of a job are recorded, and a digest of them in the order of keys."""
-    with TemporaryDirectory(dir=folder) as parent:
-        measured = open_rows(client.rows(job, Path(parent, "rows.zarr"))).load()
-    order = np.lexsort((measured["index"].values, measured["stream"].values))
-    digest = hashlib.sha256()
-    for name in ("stream", "index", "time_s", "x", "theta", "y", "saturated"):
-        digest.update(measured[name].values[order].tobytes())
-    return len(order), digest.hexdigest()
-
-
-def kill_jobs(kills: int, seed: int, task: str, names: Sequence[str] = ()) -> Iterator[Tally]:
-    """Yield the tallies of jobs (default: all) that are killed four times each at most."""
+def kill_jobs(plans: Iterable[Plan], seed: int, task: str) -> Iterator[Tally]:
+    """Yield a tally for each plan, before the next one is asked for."""
     rng = random.Random(seed)
-    names = names or list(JOBS)
-    with TemporaryDirectory(prefix="pnnlab-kill-") as parent:
-        whole, killed = Path(parent, "whole"), Path(parent, "killed")
-        whole.mkdir()
-        killed.mkdir()
-        with service(whole) as process, client_of(process) as client:
-            for number in itertools.count():
-                name = names[number % len(names)]
-                twin = {**SMALL["twin"], "seed": number // len(names)}
-                config = {**SMALL, **JOBS[name], "task": task, "twin": twin}
-                began = time.monotonic()
-                expected, run_s = whole_run(client, whole, config)
-                found, moments = killed_run(killed, config, min(kills, _EACH), run_s, rng)
-                yield Tally(name, moments, time.monotonic() - began, differences(expected, found))
-                kills -= len(moments)
-                if kills <= 0:
-                    return
+    with TemporaryDirectory(prefix="pnnlab-kill-") as parent, ExitStack() as stack:
+        peaceful = Path(parent, "peace")
+        peaceful.mkdir()
+        peace = stack.enter_context(Lab(peaceful))
+        for number, (name, database, targets) in enumerate(plans):
+            # each fits a twin of its own
+            twin = {**SMALL["twin"], "seed": number}
+            config = {**SMALL, **JOBS[name], "task": task, "twin": twin}
+            tally, began = Tally(name, database, targets), time.monotonic()
+            job = peace.client.submit(config)["id"]
+            watch(peace, job, None)
+            run_s, expected = time.monotonic() - began, leavings(peace, job)
+            folder = Path(parent, str(number))
+            folder.mkdir()
+            with ExitStack() as own:
+                url = own.enter_context(open_database()) if database == "postgres" else None
+                lab = own.enter_context(Lab(folder, on_sockets="bench" in targets, database=url))
+                found, tally.moments, wrong = killed_run(lab, config, targets, run_s, rng)
+            tally.wrong = [*differences(expected, found), *wrong]
+            tally.seconds = time.monotonic() - began
+            yield tally
 
 
-def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Return what is not equal, and what is wrong with the run in peace."""
-    wrong = [key for key in {**expected, **found} if expected.get(key) != found.get(key)]
-    if expected["state"] != "succeeded":
-        wrong.append(f"the run in peace is {expected['state']}: {expected['error']}")
-    return wrong
+def plans(
+    targets: Sequence[Target], databases: Sequence[Database], kills: list[int]
+) -> Iterator[Plan]:
+    """Yield jobs for every combination in turn, until none of the `kills` (one number) is left."""
+    combinations = itertools.cycle(itertools.product(databases, targets))
+    for name, (database, target) in zip(itertools.cycle(JOBS), combinations, strict=False):
+        if kills[0] <= 0:
+            return
+        yield name, database, [target] * min(_EACH, kills[0])
+
+
+def _print_table(tallies: Sequence[Tally]) -> None:
+    print(f"\n{'killed':9} {'database':9} {'kills':>5} {'starting':>8} {'jobs':>5} {'differ':>6}")
+    rows: dict[tuple[str, str], Counter[str]] = {}
+    for tally in tallies:
+        row = rows.setdefault((tally.targets[0], tally.database), Counter())
+        row.update(
+            kills=len(tally.moments),
+            starting=tally.starting,
+            jobs=1,
+            differ=bool(tally.wrong),
+        )
+    rows[("all", "")] = sum(rows.values(), Counter())
+    for (target, database), row in rows.items():
+        numbers = f"{row['kills']:5} {row['starting']:8} {row['jobs']:5} {row['differ']:6}"
+        print(f"{target:9} {database:9} {numbers}")
 
 
 def main() -> int:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description="Kill the service in the midst of trainings.")
+    """Print a line for every job, and the table."""
+    parser = argparse.ArgumentParser(description="Kill in the midst of trainings.")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=random.randrange(2**31))
-    parser.add_argument("--task", default="digits")
+    parser.add_argument("--task", default="vowels")
+    parser.add_argument("--target", choices=TARGETS, action="append")
+    parser.add_argument("--database", choices=DATABASES, action="append")
     options = parser.parse_args()
-    print(f"SIGKILL of the service, SQLite, task {options.task}, --seed {options.seed}")
-    print(f"{'job':18} {'kills':>5} {'s':>5}  outcome, killed at")
-    tallies = []
-    for tally in kill_jobs(options.kills, options.seed, options.task):
+    databases = options.database or DATABASES
+    if "postgres" in databases and why_not() is not None:
+        print(f"PostgreSQL is left out: {why_not()}")
+        databases = ["sqlite"]
+    left, tallies = [options.kills], []
+    print(f"--task {options.task} --seed {options.seed}")
+    print(f"{'job':18} {'database':9} {'kills':>5} {'s':>5}  outcome, killed at")
+    for tally in kill_jobs(
+        plans(options.target or TARGETS, databases, left), options.seed, options.task
+    ):
         tallies.append(tally)
+        left[0] -= len(tally.moments)
         said = "differs in " + ", ".join(tally.wrong) if tally.wrong else "equal"
-        moments = ", ".join(tally.moments)
-        print(f"{tally.name:18} {len(tally.moments):5} {tally.seconds:5.0f}  {said}; {moments}")
+        moments = ", ".join(f"{target} at {where}" for target, where in tally.moments)
+        count = f"{len(tally.moments):5} {tally.seconds:5.0f}"
+        print(f"{tally.name:18} {tally.database:9} {count}  {said}; {moments}")
         sys.stdout.flush()
-    wrong = sum(bool(tally.wrong) for tally in tallies)
-    kills = sum(len(tally.moments) for tally in tallies)
-    gently = sum("TERM" in moment for tally in tallies for moment in tally.moments)
-    print(f"{len(tallies)} jobs, {kills} kills ({gently} by SIGTERM), {wrong} jobs differ")
-    return 1 if wrong else 0
+    _print_table(tallies)
+    return 1 if any(tally.wrong for tally in tallies) else 0
 
 
 if __name__ == "__main__":

@@ -252,6 +252,13 @@ class PhysicalSystem:
                 if self._abort_start.is_set():
                     raise Aborted(instrument.name, "start: aborted")
                 instrument.start()
+            self._forget_announced()
+
+    def _forget_announced(self) -> None:
+        """Have what comes announced anew: simulated physics may be new, too."""
+        if self._announce is not None and self._coming:
+            self._coming = ()
+            self._announce(())
 
     def shutdown(self) -> None:
         """Bring every instrument to its safe state, each even if another one fails or hangs.

@@ -65,6 +65,23 @@ def test_rows_with_keys_are_the_same_bits_for_one_announcement_a_pass(there, mon
     assert rigs["optics"].instruments["shaper"].blocked
 
 
+def test_a_bench_that_was_started_anew_is_told_the_rest_of_a_pass_again(there):
+    config, rigs = there
+    x, theta = drives(ROWS)
+    keys = row_keys(3, 200, ROWS, 0.75)
+    with open_bench(config) as bench:
+        optics = bench.system("optics")
+        optics.transform(x[:1], theta[:1], keys[:1])  # from then on keys are taken ahead
+        optics.expect(keys)
+        y = [optics.measure(x[i : i + 1], theta[i : i + 1], keys[i : i + 1]).y for i in range(3)]
+        rigs["optics"].announce_rows(())  # a new process has heard of nothing
+        optics.start()
+        optics.expect(keys)
+        rest = range(3, ROWS)
+        y += [optics.measure(x[i : i + 1], theta[i : i + 1], keys[i : i + 1]).y for i in rest]
+    assert_array_equal(np.concatenate(y), in_memory(x, theta, keys))
+
+
 def test_a_board_with_many_rows_a_waveform_measures_the_same_bits_too(monkeypatch):
     file = load_bench(ROOT / "bench-redpitaya.toml")
     rng = np.random.default_rng(0)

@@ -87,6 +87,7 @@ class Lab:
         """Start both; database: a URL, else SQLite. Raises RuntimeError."""
         first = free_ports(4)
         self.folder, self.url = folder, f"http://127.0.0.1:{first}"
+        self.admin_url = f"http://127.0.0.1:{first + 1}"  # of the bench
         words = ["serve", "--port", str(first), "--data", str(folder)]
         words += ["--database", database, "--host-name", "here"] if database else []
         self.bench = Program(

@@ -8,12 +8,14 @@ another host takes over becomes a new run.
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import dbos._sys_db
 import sqlalchemy as sa
 from dbos import (
     DBOS,
@@ -63,6 +65,8 @@ class Engine:
         self._host = host
         self._perform = perform
         self._opened = False
+        self._time = _Time()
+        self._dbos: DBOS | None = None
 
     def open(self, queues: Mapping[str, int]) -> None:
         """Start to work on these queues, on so many runs of each at once; blocking.
@@ -89,6 +93,8 @@ class Engine:
 
     def _launch(self, queues: Mapping[str, int]) -> None:
         url = self._url
+        self._time = _Time()
+        dbos._sys_db.time = self._time  # type: ignore[attr-defined]
         _use_wal(url)
         run_dbos_database_migrations(url)
         # before the launch, which then listens to them from the first moment on
@@ -110,7 +116,7 @@ class Engine:
             "notification_listener_polling_interval_sec": _POLL_S,
             "use_listen_notify": False,  # nothing here sends or awaits messages
         }
-        DBOS(config=config)
+        self._dbos = DBOS(config=config)
 
         # None: a run is handed out again for as long as its job is not over
         @DBOS.workflow(name=_FLOW, max_recovery_attempts=None)
@@ -151,9 +157,35 @@ class Engine:
             return
         self._opened = False
         try:
+            self._give_up()
             DBOS.destroy(destroy_registry=True)
         finally:
             _THE_ONLY_ONE.release()
+
+    def _give_up(self) -> None:
+        """Let no thread try again to reach a database that is out of reach.
+
+        DBOS would try for ever, so that the process never ended; what is not noted now is done
+        again by whoever starts next.
+        """
+        database = None if self._dbos is None else self._dbos._sys_db_field
+        if database is not None:
+            database._retry_connection_errors = False
+        self._time.ended.set()
+
+
+class _Time:
+    """The module `time` for DBOS's database, with pauses between two tries that can be ended."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, until `ended` is set at most."""
+        self.ended.wait(seconds)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
 
 
 def engine_url(folder: Path, store: sa.URL) -> str:

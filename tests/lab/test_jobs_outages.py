@@ -193,6 +193,10 @@ async def test_a_service_stops_at_once_though_its_jobs_wait(
             waited.clear()
             await asyncio.to_thread(line.cut)
             assert await asyncio.to_thread(waited.wait, LIMIT_S)
+        # nothing goes on trying, which would keep the process from ending
+        for thread in [t for t in threading.enumerate() if t.name.startswith("dbos-executor")]:
+            await asyncio.to_thread(thread.join, LIMIT_S)
+            assert not thread.is_alive()
     async with service(tmp_path, postgres_url) as (jobs, _):  # and it goes on in the next one
         assert not (await jobs.get(job.id)).ended
         await jobs.cancel(job.id)

@@ -94,7 +94,7 @@ class Engine:
     def _launch(self, queues: Mapping[str, int]) -> None:
         url = self._url
         self._time = _Time()
-        dbos._sys_db.time = self._time  # type: ignore[attr-defined]
+        dbos._sys_db.time = self._time  # type: ignore[attr-defined, assignment]
         _use_wal(url)
         run_dbos_database_migrations(url)
         # before the launch, which then listens to them from the first moment on

@@ -21,12 +21,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import postgres
 from lab.client import Client
 
+ROOT = Path(__file__).resolve().parents[2]
 TARGETS = {"idle": 0.05, "submit_ms": 50.0, "start_ms": 1000.0}
 JOB = {"task": "vowels", "method": "pat", "twin": {"rows": 1000, "kind": "neural"}}
 

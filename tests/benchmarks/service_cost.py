@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import postgres
 from lab.client import Client
@@ -72,13 +72,16 @@ def idle_share(pid: int, seconds: float) -> float:
     return (processor_s(pid) - used_s) / (time.perf_counter() - began_s)
 
 
-def one_job(client: Client, seed: int) -> tuple[float, float]:
-    """Submit a job, wait until it runs, cancel it; return the times to its answer and start, ms."""
+def one_job(client: Client, seed: int, until: str = "running") -> tuple[float, float]:
+    """Submit a job, cancel it once it runs; return the times to its answer and to its start, ms.
+
+    until: "metric": once it has told one, for which all that jobs need has been started.
+    """
     began = time.perf_counter()
     job = client.submit({**JOB, "seed": seed})
     answered_ms = 1e3 * (time.perf_counter() - began)
     for event in client.watch(job["id"]):
-        if event.data.get("state") == "running":
+        if until in (event.kind, event.data.get("state")):
             client.cancel(job["id"], at_once=True)
     record = client.job(job["id"])
     return answered_ms, 1e3 * (record["started_s"] - record["created_s"])
@@ -96,9 +99,9 @@ def measure(url: str | None, jobs: int, idle_s: float) -> dict[str, float]:
         service(folder, url) as (pid, address, ready_s),
         Client(address) as client,
     ):
-        one_job(client, 0)
-        idle = idle_share(pid, idle_s)
+        one_job(client, 0, until="metric")
         answers, starts = zip(*(one_job(client, seed) for seed in range(1, jobs + 1)), strict=True)
+        idle = idle_share(pid, idle_s)
     figures = {"ready_s": ready_s, "idle": idle}
     figures |= percentiles("submit_ms", list(answers)) | percentiles("start_ms", list(starts))
     return {name: round(value, 3) for name, value in figures.items()}

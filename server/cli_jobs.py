@@ -119,10 +119,10 @@ def cancel(
 def _tell(job: dict[str, Any], state: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(job))
-    elif job["state"] == state:
-        typer.echo(f"job {job['id']} is {state}")
-    else:
+    elif job["state"] == "running":
         typer.echo(f"job {job['id']} will be {state} after the row or step in flight")
+    else:  # it may have ended meanwhile
+        typer.echo(f"job {job['id']} is {job['state']}")
 
 
 def follow_to_end(lab: Client, job_id: str, as_json: bool) -> None:

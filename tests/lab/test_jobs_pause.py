@@ -242,24 +242,31 @@ async def test_other_kinds_of_job_start_anew(tmp_path, monkeypatch):
             assert counted == sorted(set(counted))  # each told once
 
 
-async def test_the_newest_checkpoint_of_an_ended_job_is_kept_for_some_days(tmp_path, monkeypatch):
-    with Store(tmp_path) as store:
+async def test_the_newest_checkpoint_of_an_ended_job_is_kept_for_some_days(
+    tmp_path, monkeypatch, database_url
+):
+    def left(job_id: str) -> list[int]:
+        names = store.files.under(checkpoints_folder(job_id)).names()
+        return [int(name.partition("-")[0]) for name in names]
+
+    with Store(tmp_path, database_url) as store:
         for job_id, state in (("ended", "failed"), ("paused", "paused"), ("waits", "pending")):
             store.add_job(job_id, "train", {}, Order())
-            checkpoints = CheckpointFolder(tmp_path / checkpoints_folder(job_id))
+            files = store.files.under(checkpoints_folder(job_id))
+            checkpoints = CheckpointFolder(files)
             for step in (1, 2, 3):
                 checkpoints.keep(step, {}, {})
             if state != "pending":
                 store.end_job(job_id, state)
-        newest = tmp_path / checkpoints_folder("ended")
-        sorted(newest.iterdir())[-1].write_bytes(b"damaged")
+            if state == "failed":
+                files.write(files.names()[-1], b"damaged")
         tidy(store)
-        kept = {job_id: known(tmp_path, job_id) for job_id in ("ended", "paused", "waits")}
+        kept = {job_id: left(job_id) for job_id in ("ended", "paused", "waits")}
         assert kept == {"ended": [2], "paused": [1, 2, 3], "waits": [1, 2, 3]}
         now = time.time()
-        for days, left in ((KEPT_DAYS - 1, [2]), (KEPT_DAYS + 1, [])):
+        for days, expected in ((KEPT_DAYS - 1, [2]), (KEPT_DAYS + 1, [])):
             later = now + 86400 * days
             monkeypatch.setattr(lab.jobs.tidying.time, "time", lambda at=later: at)
             tidy(store)
-            assert known(tmp_path, "ended") == left
-        assert known(tmp_path, "paused") == [1, 2, 3]
+            assert left("ended") == expected
+        assert left("paused") == [1, 2, 3]

@@ -48,9 +48,9 @@ def tiny(monkeypatch, nursery):
 
 
 @asynccontextmanager
-async def service(folder: Path) -> AsyncIterator[JobService]:
+async def service(folder: Path, url: str | None = None) -> AsyncIterator[JobService]:
     folder.mkdir(exist_ok=True)
-    with Store(folder) as store, open_bench(BENCH, start=False) as opened:
+    with Store(folder, url) as store, open_bench(BENCH, start=False) as opened:
         async with HardwareScheduler(opened.systems) as scheduler:
             jobs = JobService(JobRunner(opened, scheduler, store), store, 1)
             try:
@@ -183,6 +183,21 @@ async def test_epochs_and_rates_change_from_where_it_stands(tmp_path):
         assert [m["of"] for m in curve] == [10_000] * step + [step + 3] * 3
         with pytest.raises(Conflict, match="it is succeeded"):
             await jobs.go_on(job.id)
+
+
+async def test_with_a_database_server_it_goes_on_in_another_folder(tmp_path, postgres_url):
+    async with service(tmp_path / "here", postgres_url) as jobs:
+        job = await jobs.submit(training(epochs=10_000))
+        await metric(jobs, job.id, number=3)
+        await jobs.pause(job.id)
+        stopped = (await reached(jobs, job.id, "paused")).last_step
+    async with service(tmp_path / "there", postgres_url) as jobs:
+        steps = (await jobs.metrics(job.id, since=stopped - 1))[0].metric["step"]
+        await jobs.go_on(job.id, {"epochs": steps + 4})
+        await reached(jobs, job.id, "succeeded")
+        curve = (await jobs.result(job.id))["curve"]
+        assert [m["step"] for m in curve] == list(range(1, steps + 5))
+        assert {m["of"] for m in curve[:steps]} == {10_000}  # these are not done again
 
 
 async def test_cancelled_at_once_it_has_no_checkpoint_of_where_it_stopped(tmp_path):

@@ -11,6 +11,7 @@ them those of instruments, as ServiceError.
 
 import getpass
 import io
+import math
 import os
 import socket
 import time
@@ -28,7 +29,7 @@ from pydantic import BaseModel
 
 from lab.calls import Calls, ServiceError
 from lab.config import TrainConfig
-from lab.errors import ConfigError, QueueFull
+from lab.errors import ConfigError, DatabaseAway, QueueFull, SystemClosed
 from lab.events import Event
 from lab.held_reservation import HeldReservation
 from lab.jobs.configs import CalibrateConfig, EvaluateConfig
@@ -45,8 +46,7 @@ M = TypeVar("M", bound=BaseModel)
 
 _NPZ = "application/x-npz"
 _PATIENT_TIMEOUT = httpx.Timeout(30.0, read=None)  # rows wait for other clients' rows
-_RECONNECTS = 5
-_FIRST_PAUSE_S = 0.1
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 
 
 def client_name() -> str:
@@ -337,27 +337,30 @@ class Client:
             if not page:
                 return found
 
-    def watch(self, job_id: str, since: int = 0) -> Iterator[Event]:
+    def watch(self, job_id: str, since: int = 0, *, patience_s: float = 60.0) -> Iterator[Event]:
         """Yield what happens to a job until its end; see `Event`.
 
-        Reconnects where the connection is lost, and goes on after the last metric seen. Raises
-        UnknownName, or ServiceError when the service stays away.
+        Reconnects where the connection is lost, and goes on after the last metric seen. patience_s:
+        for so long a service that does not answer is asked again: it may be starting anew. Raises
+        UnknownName, or what the last try raised (ServiceError, DatabaseAway, SystemClosed).
         """
-        lost = 0
+        pause_s, until = _FIRST_PAUSE_S, math.inf
         while True:
             try:
                 for event in self._calls.events(job_id, since):
-                    lost = 0
+                    pause_s, until = _FIRST_PAUSE_S, math.inf
                     since = event.step or since
                     yield event
                     if event.kind == "end":
                         return
                 raise ServiceError("the service ended the stream before the job's end")
-            except ServiceError as error:
-                lost += 1
-                if error.status or lost > _RECONNECTS:
+            except (ServiceError, DatabaseAway, SystemClosed) as error:
+                until = min(until, time.monotonic() + patience_s)
+                refused = isinstance(error, ServiceError) and error.status
+                if refused or time.monotonic() + pause_s > until:
                     raise
-                time.sleep(_FIRST_PAUSE_S * 2**lost)
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def pause(self, job_id: str) -> dict[str, Any]:
         """Pause a job and return it as it is now; raise UnknownName, Conflict if it has ended."""

@@ -128,7 +128,7 @@ def _tell(job: dict[str, Any], state: str, as_json: bool) -> None:
 def follow_to_end(lab: Client, job_id: str, as_json: bool) -> None:
     """Follow a job and print what happens; raise Exit unless it succeeds."""
     if as_json:
-        state = "unknown"
+        state = lab.job(job_id)["state"]  # a service that is not there at all is not waited for
         for event in lab.watch(job_id):
             typer.echo(json.dumps({"event": event.kind, "step": event.step, "data": event.data}))
             state = event.data["state"] if event.kind == "end" else state
@@ -146,5 +146,6 @@ def follow_to_end(lab: Client, job_id: str, as_json: bool) -> None:
 def _summary(job: dict[str, Any]) -> str:
     config = job["config"]
     text = " ".join(str(config[name]) for name in _SHOWN[job["kind"]])
+    origin = f"  ({job['origin']})" if job["origin"] else ""
     error = f"  {job['error']}" if job["error"] else ""
-    return f"{job['kind']} {text} seed {config['seed']}{error}"
+    return f"{job['kind']} {text} seed {config['seed']}{origin}{error}"

@@ -115,6 +115,7 @@ def test_a_job_is_shown_with_its_provenance_and_run_again(url, client, job_body,
     again = json.loads(pnnlab("jobs", "rerun", job, "--key", "k", "--json").stdout)
     assert told[0] == f"job {again['job']['id']} is pending, the same as {job}"
     assert again["differences"] == []
+    assert f"(rerun of {job})" in pnnlab("jobs").stdout
     assert (again["job"]["origin"], again["job"]["tags"]) == (f"rerun of {job}", ["a"])
     results = [client.result(j)["test_accuracy"] for j in (job, again["job"]["id"])]
     assert results[0] == results[1]

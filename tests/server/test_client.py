@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,10 +17,11 @@ import torch
 import lab.client
 from lab.client import Client, ServiceError
 from lab.config import TrainConfig
-from lab.errors import ConfigError, Conflict, SystemFaulted, UnknownName
+from lab.errors import ConfigError, Conflict, DatabaseAway, SystemFaulted, UnknownName
 from lab.events import Event, read_events
 from lab.jobs.store import Store
 from lab.jobs.tables import jobs, metrics
+from lab.problems import problem_type
 from server.app import create_app
 
 ROWS = {"x": np.full((3, 50), 0.5), "theta": np.zeros((3, 50))}
@@ -189,14 +191,28 @@ def test_watching_goes_on_after_a_lost_connection(monkeypatch):
 
 
 def test_watching_ends_with_an_error_when_the_service_stays_away(monkeypatch):
-    monkeypatch.setattr(lab.client, "_FIRST_PAUSE_S", 0.001)
+    clock = [0.0]
+    steady = SimpleNamespace(
+        monotonic=lambda: clock[0], sleep=lambda s: clock.append(clock.pop() + s)
+    )
+    monkeypatch.setattr(lab.client, "time", steady)
     with (
-        scripted([(200, "text/event-stream", "")] * 6) as (url, asked),
+        scripted([(200, "text/event-stream", "")] * 100) as (url, asked),
         Client(url) as client,
         pytest.raises(ServiceError, match="ended the stream"),
     ):
-        list(client.watch("a"))
-    assert len(asked) == 6
+        list(client.watch("a", patience_s=20.0))
+    assert 18.0 <= clock[0] <= 20.0
+    assert len(asked) > 10
+
+
+def test_watching_waits_for_a_service_that_is_stopping_or_without_its_database(monkeypatch):
+    monkeypatch.setattr(lab.client, "_FIRST_PAUSE_S", 0.001)
+    away = {"type": problem_type(DatabaseAway), "title": "", "status": 503, "retry_after_s": 1.0}
+    problem = json.dumps({**away, "detail": "the database is out of reach"})
+    answers = [(503, "application/problem+json", problem), (200, "text/event-stream", END)]
+    with scripted(answers) as (url, _), Client(url) as client:
+        assert [e.kind for e in client.watch("a")] == ["end"]
 
 
 @pytest.mark.parametrize("body", ["<html>", "[]", '{"error": 1}'])

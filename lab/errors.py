@@ -17,6 +17,7 @@ LabError
 ├── Superseded          another process works on the job by now; this one may not write any more
 ├── DatabaseAway        database or disk is out of reach; come back in `retry_after_s` seconds
 ├── TrainerDied         the process in which a job computes died, or hung, again and again
+├── PartsFailed         parts of a comparison did not succeed
 ├── DataError           a data set that is missing, truncated, altered or unusable
 └── Conflict            the request does not fit the present state (job already ended, ...)
     └── CheckpointRefused  a training would go on from the checkpoint of another one
@@ -104,6 +105,10 @@ class DatabaseAway(LabError):
 
 class TrainerDied(LabError):
     """The process in which a job computes died, or hung, too often without getting further."""
+
+
+class PartsFailed(LabError):
+    """Parts of a comparison did not succeed; the message names them."""
 
 
 class DataError(LabError):

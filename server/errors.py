@@ -35,6 +35,7 @@ from lab.errors import (
     DeadlineMissed,
     LabError,
     NotPermitted,
+    PartsFailed,
     PassCancelled,
     PassTimeout,
     QueueFull,
@@ -81,6 +82,7 @@ STATUS: dict[type[Exception], int] = {
     DatabaseAway: 503,
     DataError: 500,
     TrainerDied: 500,
+    PartsFailed: 500,
     WrongThread: 500,
     LabError: 500,
 }

@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+)
 
 from lab.config import Control, MeasurePath, Method, Split, Task, TrainConfig, TwinKind
 from lab.errors import ConfigError
@@ -25,8 +32,8 @@ def _without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-class Comparison(BaseModel):
-    """The plan: every method with the seeds 0 to seeds-1, for each gap and number of twin rows.
+class Sweep(BaseModel):
+    """Every method with the seeds 0 to seeds-1, for each number of twin rows.
 
     What is None is chosen by what works for the system and the task (`lab.recipes`). controls: each
     is run with seed 0 to control_seeds-1. network: what it settles wins over the recipe's. rows:
@@ -47,11 +54,6 @@ class Comparison(BaseModel):
         Field(min_length=1),
         AfterValidator(_without_repeats),
     ] = (None,)
-    gaps: Annotated[
-        tuple[Annotated[float, Field(ge=0, le=3)] | None, ...],
-        Field(min_length=1),
-        AfterValidator(_without_repeats),
-    ] = (None,)
     twin_kind: TwinKind | None = None
     split: Split = "random"
     epochs: int | None = Field(None, ge=1, le=10_000)
@@ -68,7 +70,12 @@ class Comparison(BaseModel):
     def runs(self) -> int:
         """Get how many training runs the plan has at most, with all its twins."""
         of_one_twin = len(self.methods) * self.seeds + len(self.controls) * self.control_seeds
-        return of_one_twin * len(self.twin_rows) * len(self.gaps)
+        return of_one_twin * len(self.twin_rows)
+
+    @field_serializer("network")
+    def _what_is_set(self, network: NetworkConfig | None) -> dict[str, Any] | None:
+        """Write only what is set: the recipe's wins over a default that was written and read."""
+        return None if network is None else network.model_dump(mode="json", exclude_unset=True)
 
     def twin_fields(self, rows: int | None) -> dict[str, Any]:
         """Return what is settled of the twin that all methods share."""
@@ -114,6 +121,21 @@ class Comparison(BaseModel):
                 }
             )
         )
+
+
+class Comparison(Sweep):
+    """The plan of a comparison on a bench file: a sweep for each gap of its simulated rigs."""
+
+    gaps: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=3)] | None, ...],
+        Field(min_length=1),
+        AfterValidator(_without_repeats),
+    ] = (None,)
+
+    @property
+    def runs(self) -> int:
+        """Get how many training runs the plan has at most, with all its twins and gaps."""
+        return super().runs * len(self.gaps)
 
 
 # What a control trains by; identity measures nothing, whatever the method.
@@ -189,11 +211,15 @@ Run = Callable[[int | None, float | None], Outcome]
 
 def compare(plan: Comparison, run: Run) -> dict[str, Any]:
     """Return the comparison as JSON data; with several gaps or twins, `{"runs": [...]}`."""
-    runs = [summarise(plan, run(rows, gap)) for gap in plan.gaps for rows in plan.twin_rows]
-    return runs[0] if len(runs) == 1 else {"runs": runs}
+    return tables([summarise(plan, run(rows, gap)) for gap in plan.gaps for rows in plan.twin_rows])
 
 
-def summarise(plan: Comparison, outcome: Outcome) -> dict[str, Any]:
+def tables(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the only summary as it is, several as `{"runs": [...]}`."""
+    return runs[0] if len(runs) == 1 else {"runs": list(runs)}
+
+
+def summarise(plan: Sweep, outcome: Outcome) -> dict[str, Any]:
     """Return what one twin's runs amount to; accuracies from 0 to 1, on the device.
 
     rows, seconds and instrument_hours are totals over the seeds, with a list beside each.

@@ -1,4 +1,4 @@
-"""What a user writes of the jobs that look at a device: calibrate, evaluate.
+"""What a user writes of jobs: those that look at a device (calibrate, evaluate), and compare.
 
 Imports neither torch nor drivers.
 """
@@ -6,6 +6,8 @@ Imports neither torch nor drivers.
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from lab.comparison.plan import Sweep
 
 ROUND_ROWS = 16
 """Rows of one round of a calibration, see `lab.calibration`."""
@@ -58,5 +60,17 @@ class EvaluateConfig(_Strict):
     wait_s: float = Field(0.0, ge=0, allow_inf_nan=False)
     span_s: float = Field(0.0, ge=0, allow_inf_nan=False)
     seed: int = Field(0, ge=0, lt=2**31)
+    priority: int = Field(0, ge=-100, le=100)
+    deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+
+class CompareConfig(Sweep):
+    """One comparison of training methods that share a twin; the body of `POST /comparisons`.
+
+    Fields as in `Sweep`. It fits a twin for each of twin_rows and trains with every method and
+    seed on it; each of these parts is a job of its own, with this priority and deadline.
+    deadline_s: as in `CalibrateConfig`.
+    """
+
     priority: int = Field(0, ge=-100, le=100)
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None

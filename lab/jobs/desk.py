@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from lab.calibration_rows import CalibrationRows
 from lab.config import TwinKind
-from lab.jobs.kinds import JobConfig
+from lab.jobs.kinds import WorkConfig
 from lab.jobs.records import TwinRecord
 from lab.measure import Run
 from lab.oracle import Simulation
@@ -39,7 +39,7 @@ class Assignment:
     """
 
     job: str
-    config: JobConfig
+    config: WorkConfig
     description: SystemDescription
     family: str
     simulation: Simulation

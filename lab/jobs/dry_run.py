@@ -3,7 +3,7 @@
 Nothing is measured and nothing is kept.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ from lab.budget import OUTPUT_SAMPLES, budget, split_for
 from lab.calibration import rows_to_calibrate
 from lab.config import TrainConfig
 from lab.datasets import Dataset
-from lab.jobs.configs import CalibrateConfig, EvaluateConfig
-from lab.jobs.kinds import JobConfig, kind_of
+from lab.jobs.configs import CalibrateConfig, CompareConfig, EvaluateConfig
+from lab.jobs.kinds import JobConfig, WorkConfig, kind_of
 from lab.jobs.records import FitConfig, JobKind, TwinRecord
 from lab.retest import rows_to_evaluate
 from lab.systems.base import SystemDescription
@@ -23,6 +23,7 @@ COMPUTE = "the time of computing is not in it"
 MAY_DRIFT = (
     "sentinels measure more, up to rows_at_most, each time they find that the device changes"
 )
+LIKE_SEED_0 = "trainings with other seeds are taken to cost what the one with seed 0 does"
 NO_ROW_TIME = "the bench file declares no row time: no time can be told"
 
 
@@ -80,16 +81,29 @@ class Known:
 
 
 def dry_run(
-    config: JobConfig, system: SystemDescription, known: Known, ahead: JobsAhead | None = None
+    config: WorkConfig, system: SystemDescription, known: Known, ahead: JobsAhead | None = None
 ) -> DryRun:
     """Estimate a complete and checked config; raise ConfigError or DataError of its data."""
     rows, at_most, twin = _rows(config, known)
-    row_s, planned = system.row_time_s, sum(rows.values())
+    row_s = system.row_time_s
     notes = [COMPUTE]
-    if at_most > planned:
+    if at_most > sum(rows.values()):
         notes.append(MAY_DRIFT)
     if row_s <= 0:
         notes.append(NO_ROW_TIME)
+    return _summed(config, rows, at_most, row_s, notes, ahead, twin)
+
+
+def _summed(
+    config: JobConfig,
+    rows: Mapping[str, int],
+    at_most: int,
+    row_s: float,
+    notes: Sequence[str],
+    ahead: JobsAhead | None,
+    twin: str | None = None,
+) -> DryRun:
+    planned = sum(rows.values())
     return DryRun(
         kind=kind_of(config),
         config=config.model_dump(mode="json"),
@@ -105,7 +119,27 @@ def dry_run(
     )
 
 
-def _rows(config: JobConfig, known: Known) -> tuple[Mapping[str, int], int, str | None]:
+def dry_comparison(
+    config: CompareConfig, parts: Sequence[tuple[int, DryRun]], ahead: JobsAhead | None = None
+) -> DryRun:
+    """Sum up a comparison's parts, each with how many there are like it; its fits first.
+
+    The trainings' own estimates count a twin that is not fitted yet, which here is a part.
+    """
+    rows: dict[str, int] = {}
+    at_most = 0
+    for number, part in parts:
+        own = dict(part.rows)
+        fitted = own.pop("twin", 0) if part.kind == "train" else 0
+        at_most += number * (part.rows_at_most - fitted)
+        for purpose, count in own.items():
+            rows[purpose] = rows.get(purpose, 0) + number * count
+    notes = [note for _, part in parts for note in part.notes]
+    row_s = parts[0][1].row_time_s
+    return _summed(config, rows, at_most, row_s, [*dict.fromkeys(notes), LIKE_SEED_0], ahead)
+
+
+def _rows(config: WorkConfig, known: Known) -> tuple[Mapping[str, int], int, str | None]:
     """Return the rows by purpose, how many at most, and the id of the twin that would be used."""
     match config:
         case CalibrateConfig():

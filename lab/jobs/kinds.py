@@ -10,16 +10,19 @@ from pydantic import BaseModel, ValidationError
 
 from lab.config import TrainConfig
 from lab.errors import ConfigError
-from lab.jobs.configs import CalibrateConfig, EvaluateConfig
+from lab.jobs.configs import CalibrateConfig, CompareConfig, EvaluateConfig
 from lab.jobs.records import FitConfig, JobKind, JobRecord
 
-JobConfig = TrainConfig | FitConfig | CalibrateConfig | EvaluateConfig
+WorkConfig = TrainConfig | FitConfig | CalibrateConfig | EvaluateConfig
+"""Of the jobs that measure and compute themselves."""
+JobConfig = WorkConfig | CompareConfig
 
 KINDS: dict[JobKind, type[JobConfig]] = {
     "train": TrainConfig,
     "fit": FitConfig,
     "calibrate": CalibrateConfig,
     "evaluate": EvaluateConfig,
+    "compare": CompareConfig,
 }
 
 

@@ -17,6 +17,8 @@ from lab.errors import (
     SystemStopped,
     UnknownName,
 )
+from lab.jobs.comparing import Comparing, Hands
+from lab.jobs.configs import CompareConfig
 from lab.jobs.lineage import keep_attempt
 from lab.jobs.live_job import LiveJob
 from lab.jobs.news import NewsBoard
@@ -39,10 +41,13 @@ class Performer:
     live: by id. Once it is told to close it works on no others.
     """
 
-    def __init__(self, runner: JobRunner, store: Store, board: NewsBoard, host: str) -> None:
-        """Do the work with `runner`, in the name of `host`."""
+    def __init__(
+        self, runner: JobRunner, store: Store, board: NewsBoard, host: str, hands: Hands
+    ) -> None:
+        """Do the work with `runner`, in the name of `host`; that of comparisons with `hands`."""
         self.live: dict[str, LiveJob] = {}
         self._runner = runner
+        self._hands = hands
         self._store = store.patient(self._wait_unless_closed)
         self._board = board
         self._host = host
@@ -115,7 +120,9 @@ class Performer:
         """Return the job, ready to be worked on; end it where it is not to run or cannot."""
         state, error = _as_wished(record)
         config = None
-        if state is None and self._store.deaths(record.id) >= _DEATHS:
+        # a comparison waits for hours, and no death is its own
+        mortal = record.kind != "compare"
+        if state is None and mortal and self._store.deaths(record.id) >= _DEATHS:
             state = "failed"
             error = f"its process died {_DEATHS} times in a row, without a metric in between"
         if state is None:
@@ -135,7 +142,7 @@ class Performer:
     def _outcome(self, job: LiveJob, record: JobRecord) -> dict[str, Any]:
         try:
             keep_attempt(job.store, record, self._runner.provenance(job.config, record.started_s))
-            return {"state": "succeeded", "result": self._runner.run(job)}
+            return {"state": "succeeded", "result": self._result(job)}
         except Superseded:
             raise
         except Exception as error:
@@ -153,6 +160,11 @@ class Performer:
             why = f"{type(error).__name__}: {error}"
             log.warning("job %s failed: %s", job.id, why, exc_info=trace_of(error))
             return {"state": "failed", "error": why}
+
+    def _result(self, job: LiveJob) -> dict[str, Any]:
+        if isinstance(job.config, CompareConfig):
+            return Comparing(job, job.config, self._runner, self._hands).run()
+        return self._runner.run(job)
 
     async def stop(self, job: LiveJob, reason: str, state: JobState | None = "cancelled") -> None:
         """Ask a job to end in a state (see `LiveJob.ends_as`), and cancel its passes."""

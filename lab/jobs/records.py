@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from lab.config import Task, TwinConfig, TwinKind
 
-JobKind = Literal["train", "fit", "calibrate", "evaluate"]
+JobKind = Literal["train", "fit", "calibrate", "evaluate", "compare"]
 JobState = Literal["pending", "running", "paused", "succeeded", "failed", "cancelled", "unknown"]
 ENDED: frozenset[JobState] = frozenset({"succeeded", "failed", "cancelled", "unknown"})
 STOPPED: frozenset[JobState] = frozenset({"paused", "failed", "cancelled", "unknown"})

@@ -1,6 +1,7 @@
 """What a service does for its jobs: checks them, and has their work done where they compute."""
 
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property, partial
@@ -16,16 +17,17 @@ from lab.datasets import Dataset, load
 from lab.datasets.own import FILE, UPLOAD, UPLOADS, find_upload
 from lab.errors import ConfigError, DeadlineMissed
 from lab.jobs.calibration_in_force import put_in_force
-from lab.jobs.configs import CalibrateConfig, EvaluateConfig
+from lab.jobs.configs import CalibrateConfig, CompareConfig, EvaluateConfig
 from lab.jobs.desk import Assignment, Elsewhere
 from lab.jobs.directory import Directory
-from lab.jobs.dry_run import DryRun, JobsAhead, Known, dry_run
+from lab.jobs.dry_run import DryRun, JobsAhead, Known, dry_comparison, dry_run
 from lab.jobs.evaluated import evaluated_training
 from lab.jobs.hosts import KnownSystem
 from lab.jobs.job_desk import JobDesk
 from lab.jobs.kinds import JobConfig, config_of
 from lab.jobs.live_job import LiveJob, Turns
 from lab.jobs.nursery import Nursery, Trainer
+from lab.jobs.parts import some_parts
 from lab.jobs.records import FitConfig, JobRecord, TwinRecord
 from lab.jobs.state_files import checkpoints_folder
 from lab.jobs.store import Store
@@ -33,7 +35,7 @@ from lab.jobs.supervision import Patience, supervise
 from lab.jobs.work import do, training_like
 from lab.oracle import Simulation, simulation
 from lab.provenance import provenance, software_of_process
-from lab.recipes import completed, completed_fit
+from lab.recipes import completed, completed_fit, is_possible
 from lab.recording.recorder import RowRecorder
 from lab.remote import RemoteRun
 from lab.rules.choose import refuse_impossible
@@ -149,6 +151,8 @@ class JobRunner:
     def dry_run(self, config: JobConfig, ahead: JobsAhead | None = None) -> DryRun:
         """Say what a complete config would cost; raise what `check` and its data raise."""
         self.check(config)
+        if isinstance(config, CompareConfig):
+            return dry_comparison(config, list(self._dry_parts(config)), ahead)
         known = Known(
             load=partial(self._load, self.store),
             find_twin=partial(self._known_twin, self.store),
@@ -157,6 +161,15 @@ class JobRunner:
         )
         description = self._description(self.directory.system(config.system))
         return dry_run(config, description, known, ahead)
+
+    def _dry_parts(self, config: CompareConfig) -> Iterator[tuple[int, DryRun]]:
+        for part in map(self.completed, some_parts(config)):
+            number = 1
+            if isinstance(part, TrainConfig):
+                if not is_possible(part):
+                    continue
+                number = config.seeds if part.control is None else config.control_seeds
+            yield number, self.dry_run(part)
 
     def check(self, config: JobConfig) -> None:
         """Raise what can be known not to work before it starts.
@@ -168,6 +181,10 @@ class JobRunner:
             raise DeadlineMissed("the job's deadline has passed before it was submitted")
         if isinstance(config, EvaluateConfig):
             evaluated_training(config, self.store)
+        elif isinstance(config, CompareConfig):
+            for part in map(self.completed, some_parts(config)):
+                if not isinstance(part, TrainConfig) or is_possible(part):
+                    self.check(part)
         elif not isinstance(config, CalibrateConfig):
             self._check_learning(config, known)
         elif self.directory.is_here(known.name):
@@ -227,6 +244,8 @@ class JobRunner:
 
     def _assignment(self, job: LiveJob) -> Assignment:
         config = job.config
+        if isinstance(config, CompareConfig):
+            raise TypeError("a comparison's work is done by its parts")
         known = self.directory.system(config.system)
         trained = None
         if isinstance(config, EvaluateConfig):

@@ -17,11 +17,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from lab.config import TrainConfig
 from lab.continuing import CHANGEABLE
 from lab.errors import ConfigError, Conflict, DatabaseAway, SystemClosed
+from lab.jobs.comparing import Hands
+from lab.jobs.configs import CompareConfig
 from lab.jobs.dry_run import DryRun, JobsAhead
 from lab.jobs.engine import Engine, engine_url
 from lab.jobs.hosts import BEAT_EVERY_S, HostBook, KnownSystem, Watch
@@ -51,6 +54,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 ANYWHERE = "anywhere"  # the queue of what any service may work on
+COMPARISONS = "comparisons"  # the same, of jobs that only wait for others
 _METRICS_AT_ONCE = 1000
 _LOOK_AGAIN_S = 1.0  # for who follows a job while the database is out of reach
 _QUEUE_WITHIN_S = 3.0
@@ -60,6 +64,9 @@ _CANCELLED = "cancelled by request"
 _PAUSED = "paused by request"
 _CHANGEABLE = {"priority", "deadline_s"}  # of any job
 _NO_ORDER = Order()
+_COMPARISONS = 64  # at once on each service
+_PARTS = 100_000  # more than a comparison can have
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class JobService:
@@ -79,16 +86,19 @@ class JobService:
         self._closed = False
         self._worker_count = workers
         self._board = NewsBoard()
-        self._performer = Performer(runner, store, self._board, host)
+        hands = Hands(self._keep_part, self._let_go_on)
+        self._performer = Performer(runner, store, self._board, host, hands)
         self._host = host
         self._directory = runner.directory
         self._queue = _queue_of(host)
-        self._queues = [self._queue] if self._directory.book is None else [self._queue, ANYWHERE]
+        workers_of = [self._queue] if self._directory.book is None else [self._queue, ANYWHERE]
+        self._at_once = {**dict.fromkeys(workers_of, workers), COMPARISONS: _COMPARISONS}
         self._watch = Watch()
         self._heart: asyncio.Task[None] | None = None
         self._engine = Engine(
             engine_url(store.folder, store.engine.url), host, self._performer.perform
         )
+        self._hurry = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
         self._swept_s = time.monotonic()
         self._cancelling: asyncio.Task[None] | None = None
@@ -98,7 +108,7 @@ class JobService:
         await asyncio.to_thread(tidy, self._store)
         await asyncio.to_thread(lambda: self._runner.software)  # before the files may change
         await self.reached_at("")
-        await asyncio.to_thread(self._engine.open, dict.fromkeys(self._queues, self._worker_count))
+        await asyncio.to_thread(self._engine.open, self._at_once)
         self._heart = asyncio.create_task(self._beat_for_ever())
         await self._sweep()
         self._sweeper = asyncio.create_task(self._sweep_for_ever())
@@ -138,17 +148,39 @@ class JobService:
         """
         self._refuse_when_closed()
         config = await self.check(config)
-        plain = config.model_dump(mode="json")
-        kind, new_id = kind_of(config), secrets.token_hex(6)
-        known = await asyncio.to_thread(self._directory.system, config.system)
-        queue = _queue_for(config, order, known) if len(self._queues) > 1 else self._queue
-        job_id = await asyncio.to_thread(
-            self._store.add_job, new_id, kind, plain, order, queue=queue
-        )
-        record = await self.get(job_id)
-        if job_id == new_id:
+        record, new = await asyncio.to_thread(self._kept, self._store, config, order)
+        if new:
             await self._queue_run(record)
+        return (await self._estimated([record]))[0]
+
+    def _kept(self, store: Store, config: JobConfig, order: Order) -> tuple[JobRecord, bool]:
+        """Return a new job of a checked config, or the one with the order's key; and which."""
+        plain, new_id = config.model_dump(mode="json"), secrets.token_hex(6)
+        queue = self._queue
+        if isinstance(config, CompareConfig):
+            queue = COMPARISONS
+        elif self._directory.book is not None:
+            queue = _queue_for(config, order, self._directory.system(config.system))
+        job_id = store.add_job(new_id, kind_of(config), plain, order, queue=queue)
+        return store.job(job_id), job_id == new_id
+
+    def _keep_part(self, store: Store, config: JobConfig, order: Order) -> JobRecord:
+        record, _ = self._kept(store, config, order)
+        self._sweep_soon()
         return record
+
+    def _let_go_on(
+        self, store: Store, job: JobRecord, changes: Mapping[str, Any] = _NOTHING
+    ) -> JobRecord:
+        """Let a job go on that has stopped without success; return it as it is now."""
+        if store.continue_job(job.id, {**job.config, **changes}) is not None:
+            self._sweep_soon()
+            self._board.tell(job.id)
+        return store.job(job.id)
+
+    def _sweep_soon(self) -> None:
+        """Have jobs queued by the sweep, from any thread: the engine may have to be waited for."""
+        self._board.on_loop(self._hurry.set)
 
     async def dry_run(self, config: JobConfig) -> DryRun:
         """Say what a job would cost, keep nothing; raise what `submit` raises, and DataError."""
@@ -211,7 +243,7 @@ class JobService:
 
     def _free_worker_s(self, ahead: int) -> float | None:
         """Return when there should be room for a job with so many before it; None: unknown."""
-        running = list(self._performer.live.values())
+        running = [job for job in self._performer.live.values() if job.kind != "compare"]
         ends = [job.rows.estimate(None).finish_s or math.inf for job in running]
         free = [time.time()] * (self._worker_count - len(running))
         times = [*free, *sorted(ends)]
@@ -279,6 +311,8 @@ class JobService:
         # on the disk before the job hears of it, should this process die meanwhile
         elif await asyncio.to_thread(self._store.wish, job_id, wish, reason):
             await self._grant(job_id, wish, reason)
+        if record.kind == "compare":
+            self._hurry.set()  # its parts follow
         return await self.get(job_id)
 
     async def _grant(self, job_id: str, wish: Wish, reason: str) -> None:
@@ -302,12 +336,20 @@ class JobService:
         await asyncio.to_thread(self._runner.check, config)
         await asyncio.to_thread(self._runner.check_length, record, config)
         plain = config.model_dump(mode="json")
+        if isinstance(config, CompareConfig):
+            # before the comparison, which would find that they have failed
+            shared = {name: plain[name] for name in _CHANGEABLE}
+            await asyncio.to_thread(self._let_parts_go_on, job_id, shared)
         if await asyncio.to_thread(self._store.continue_job, job_id, plain) is None:
             raise Conflict(f"job {job_id} cannot be continued: it is {record.state}")
         record = await self.get(job_id)
         await self._queue_run(record)
         self._board.tell(job_id)
         return record
+
+    def _let_parts_go_on(self, comparison: str, changes: Mapping[str, Any]) -> None:
+        for part in self._store.jobs(parent=comparison, limit=_PARTS):
+            self._let_go_on(self._store, part, changes)
 
     async def cancel_all(self, reason: str) -> None:
         """Cancel every job, also those that compute or wait; each ends by itself."""
@@ -326,7 +368,7 @@ class JobService:
     def _cancel_left(self, reason: str, until_s: float = math.inf) -> None:
         """Cancel what was submitted until then (seconds since the epoch) and has not ended."""
         store = self._store.impatient()
-        for record in store.unfinished_jobs([self._queue]):
+        for record in store.unfinished_jobs([self._queue, COMPARISONS]):
             if record.created_s > until_s:
                 continue
             if store.settle_pending(record.id, "cancelled", reason):
@@ -402,7 +444,8 @@ class JobService:
             if time.monotonic() - forgot_s > _FORGET_EVERY_S:
                 forgot_s = time.monotonic()
                 await self._forget_old()
-            await asyncio.sleep(SWEEP_EVERY_S)
+            await wait_for_news(self._hurry, SWEEP_EVERY_S)
+            self._hurry.clear()
             await self._sweep()
 
     async def _forget_old(self) -> None:
@@ -417,7 +460,7 @@ class JobService:
         live = list(self._performer.live)
         try:
             await asyncio.to_thread(
-                sweep, self._store, self._engine, self._queues, self._board.tell
+                sweep, self._store, self._engine, list(self._at_once), self._board.tell
             )
             if self._directory.book is not None:
                 await asyncio.to_thread(self._look_after_others, self._directory.book)
@@ -433,7 +476,8 @@ class JobService:
 
     def _look_after_others(self, book: HostBook) -> None:
         """Take over what dead services were working on that any service may work on."""
-        running = [job for job in self._store.unfinished_jobs([ANYWHERE]) if job.state == "running"]
+        left = self._store.unfinished_jobs([ANYWHERE, COMPARISONS])
+        running = [job for job in left if job.state == "running"]
         others = {job.host for job in running} - {self._host}
         dead = self._watch.look(book.beats(), others)
         take_over(self._store, self._engine, running, dead)

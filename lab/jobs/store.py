@@ -169,6 +169,11 @@ class Store:
             return known
         return job_id
 
+    def keyed_job(self, key: str) -> JobRecord | None:
+        """Return the job that was submitted with an idempotency key, None where there is none."""
+        found = self._read(_job_rows().where(jobs.c.key == key))
+        return _job(found[0]) if found else None
+
     def _keyed(self, key: str, kind: JobKind, config: Mapping[str, Any]) -> str | None:
         found = self._read(
             sa.select(jobs.c.id, jobs.c.kind, jobs.c.config).where(jobs.c.key == key)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 
 from lab.jobs.engine import Engine
+from lab.jobs.parts import follow_comparisons
 from lab.jobs.performing import MISSED
 from lab.jobs.records import JobRecord
 from lab.jobs.store import Store
@@ -22,6 +23,7 @@ def sweep(
     store: Store, engine: Engine, queues: Collection[str], tell: Callable[[str], None]
 ) -> None:
     """Queue again what has to go on, and end what came too late; blocking, safe on every host."""
+    follow_comparisons(store, tell)
     # in this order: what ends in between has a run that is over, and a row that no longer waits
     records = store.unfinished_jobs(queues)
     states = engine.states((record.id, record.run) for record in records)

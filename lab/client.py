@@ -32,7 +32,7 @@ from lab.config import TrainConfig
 from lab.errors import ConfigError, DatabaseAway, QueueFull, SystemClosed
 from lab.events import Event
 from lab.held_reservation import HeldReservation
-from lab.jobs.configs import CalibrateConfig, EvaluateConfig
+from lab.jobs.configs import CalibrateConfig, CompareConfig, EvaluateConfig
 from lab.jobs.data_folder import write_whole
 from lab.jobs.kinds import JobConfig
 from lab.jobs.records import FitConfig, JobKind
@@ -316,11 +316,33 @@ class Client:
             "/evaluations", _body(EvaluateConfig, config, fields), dry_run, key, tags
         )
 
+    def compare(
+        self,
+        config: Mapping[str, Any] | CompareConfig | None = None,
+        *,
+        dry_run: bool = False,
+        key: str | None = None,
+        tags: Sequence[str] = (),
+        **fields: Any,
+    ) -> dict[str, Any]:
+        """Start a comparison (system, task, methods, controls, seeds, ...) and return its job.
+
+        Its parts are jobs of their own: `jobs(parent=job["id"])`. Options as in `submit`.
+        """
+        return self._submit(
+            "/comparisons", _body(CompareConfig, config, fields), dry_run, key, tags
+        )
+
     def jobs(
-        self, state: str | None = None, limit: int = 100, tag: str | None = None
+        self,
+        state: str | None = None,
+        limit: int = 100,
+        tag: str | None = None,
+        parent: str | None = None,
     ) -> list[dict[str, Any]]:
-        """List the newest jobs, newest first, of one state or with one tag if given."""
-        chosen = {name: x for name, x in (("state", state), ("tag", tag)) if x is not None}
+        """List the newest jobs, newest first; if given of one state, tag or comparison."""
+        wanted = {"state": state, "tag": tag, "parent": parent}
+        chosen = {name: value for name, value in wanted.items() if value is not None}
         return self._list("/jobs", limit=limit, **chosen)
 
     def job(self, job_id: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from server.errors import add_error_handlers
 from server.lifespan import open_lab
 from server.routes import (
     calibrations,
+    comparisons,
     datasets,
     evaluations,
     health,
@@ -83,7 +84,7 @@ def create_app(
     app.add_middleware(Doorkeeper, local_only=local_only, max_body_bytes=max_body_bytes)
     add_error_handlers(app)
     lab_parts = (systems, stop, reservations, passes, datasets)
-    job_parts = (twins, calibrations, evaluations, jobs, schedules)
+    job_parts = (twins, calibrations, evaluations, comparisons, jobs, schedules)
     for part in (*lab_parts, *job_parts):
         app.include_router(part.router, prefix=PREFIX, responses=problems(422))
     app.include_router(health.router)

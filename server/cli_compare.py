@@ -2,24 +2,24 @@
 
 import json
 import os
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from lab.bench_config import load_bench
-from lab.client import Client
+from lab.client import Client, ServiceError
 from lab.comparison.plan import Comparison, OnProgress, Run, plan_comparison
 from lab.comparison.plan import compare as run_comparison
-from lab.comparison.service import ServiceRuns
 from lab.comparison.table import comparison_text
 from lab.config import CONTROLS, METHODS
-from lab.errors import ConfigError
+from lab.errors import ConfigError, Conflict
 from lab.rigs import is_simulated, with_rigs
 from server.cli_bench import AsJson, BenchFile, find_bench
 from server.config_files import read_config
 from server.interrupts import ended_by_signals
+from server.job_bar import follow
 from server.run_bars import CountBar
 
 _PLAN = Comparison(methods=("pat-refit",))
@@ -96,20 +96,35 @@ def compare(
         quick=quick,
     )
     local: dict[str, Any] = {"device_seed": device_seed, "workers": workers}
-    with ended_by_signals(), CountBar(plan.runs) as bar:
+    with ended_by_signals():
         if url is None:
-            run = _here(plan, bench, bar.show, **local)
+            with CountBar(plan.runs) as bar:
+                result = run_comparison(plan, _here(plan, bench, bar.show, **local))
         else:
             here = (bench, device_seed, workers) != (None, None, None) or plan.gaps != (None,)
             if here:
                 raise ConfigError("--url: bench, gap, device seed and workers are the service's")
-            run = ServiceRuns(plan, partial(Client, url), bar.show)
-        result = run_comparison(plan, run)
+            result = _there(plan, url)
     if figures is not None:
         from lab.report.comparison import write_comparison
 
         write_comparison(figures, result)
     typer.echo(json.dumps(result) if as_json else comparison_text(result))
+
+
+def _there(plan: Comparison, url: str) -> dict[str, Any]:
+    """Return what a service's job finds; the job is cancelled on the way out."""
+    with Client(url) as lab:
+        job = lab.compare(plan.model_dump(mode="json", exclude={"gaps"}))
+        try:
+            ended = follow(lab, job["id"])
+        except BaseException:
+            with suppress(Conflict, ServiceError):  # it has ended, or the service is gone
+                lab.cancel(job["id"])
+            raise
+        if ended["state"] != "succeeded":
+            raise ServiceError(f"job {job['id']}: {ended['state']}: {ended['error']}")
+        return lab.result(job["id"])
 
 
 def _here(

@@ -21,10 +21,11 @@ from server.job_bar import follow
 from server.result_text import result_lines
 
 _SHOWN = {
-    "train": ("system", "task", "method"),
-    "fit": ("system", "kind", "rows"),
-    "calibrate": ("system", "rows"),
-    "evaluate": ("system", "job"),
+    "train": ("system", "task", "method", "seed"),
+    "fit": ("system", "kind", "rows", "seed"),
+    "calibrate": ("system", "rows", "seed"),
+    "evaluate": ("system", "job", "seed"),
+    "compare": ("system", "task", "methods", "seeds"),
 }
 
 app = typer.Typer(invoke_without_command=True)
@@ -145,7 +146,14 @@ def follow_to_end(lab: Client, job_id: str, as_json: bool) -> None:
 
 def _summary(job: dict[str, Any]) -> str:
     config = job["config"]
-    text = " ".join(str(config[name]) for name in _SHOWN[job["kind"]])
+    text = " ".join(_shown(name, config[name]) for name in _SHOWN[job["kind"]])
     origin = f"  ({job['origin']})" if job["origin"] else ""
     error = f"  {job['error']}" if job["error"] else ""
-    return f"{job['kind']} {text} seed {config['seed']}{origin}{error}"
+    return f"{job['kind']} {text}".rstrip() + origin + error
+
+
+def _shown(name: str, value: Any) -> str:
+    """Return a field of a config as a word or two."""
+    if name in ("seed", "seeds"):
+        return f"{name} {value}"
+    return ",".join(value) if isinstance(value, list) else str(value)

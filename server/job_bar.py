@@ -9,7 +9,7 @@ from tqdm import tqdm
 from lab.client import Client
 from lab.events import Event
 
-_STEPS = ("fit", "epoch", "round", "part")
+_STEPS = ("fit", "epoch", "round", "part", "compared")
 _CONTINUE = "waiting until somebody says: pnnlab jobs continue"
 
 
@@ -55,6 +55,8 @@ def _step(m: Mapping[str, Any]) -> tuple[str, int, str]:
             return "calibrates", m["round"], f"{m['rows']} rows"
         case "part":
             return "evaluates", m["done"], f"accuracy {_number(m['accuracy'])}"
+        case "compared":
+            return "compares", m["done"], f"{m['part']} {m['state']}"
     text = f"accuracy {_number(m['accuracy'])}, loss {_number(m['loss'])}, {m['rows']} rows"
     return "trains", m["step"], text
 

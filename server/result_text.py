@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lab.comparison.table import comparison_text
+
 
 def result_lines(kind: str, result: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a user wants to see first of a result; nothing for kinds without such a text."""
@@ -13,6 +15,8 @@ def result_lines(kind: str, result: Mapping[str, Any]) -> Iterator[str]:
             yield from _calibration(result)
         case "evaluate":
             yield from _evaluation(result)
+        case "compare":
+            yield from comparison_text(result).splitlines()
 
 
 def _training(result: Mapping[str, Any]) -> Iterator[str]:

@@ -48,7 +48,7 @@ def test_on_a_service_that_is_stopped_even_after_an_error(data_folder: Path) -> 
             assert code == 0, err
             assert re.search(r"^pat-refit +\d+\.\d %", out, re.MULTILINE)
             assert re.search(r"^logistic regression +9\d\.\d %", out, re.MULTILINE)
-            assert "a bench of unknown gap" in out
+            assert "vowels on optics, gap 1, split random" in out
             raise RuntimeError("in the middle")
 
     with pytest.raises(RuntimeError, match="in the middle"):

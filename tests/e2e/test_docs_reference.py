@@ -36,7 +36,7 @@ from lab.client import Client
 from lab.comparison.plan import Outcome, plan_comparison, summarise
 from lab.config import CONTROLS, TrainConfig
 from lab.datasets.own import DatasetInfo
-from lab.jobs.configs import CalibrateConfig, EvaluateConfig
+from lab.jobs.configs import CalibrateConfig, CompareConfig, EvaluateConfig
 from lab.jobs.dry_run import DryRun
 from lab.jobs.records import FitConfig, JobEstimate
 from lab.jobs.schedules.records import ScheduleConfig, ScheduleRecord
@@ -90,8 +90,8 @@ def defaults(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def kind(stage: BaseModel) -> dict[str, str]:
-    return {"kind": type(stage).model_fields["kind"].default}
+def kind(stage: BaseModel | None) -> dict[str, str] | None:
+    return None if stage is None else {"kind": type(stage).model_fields["kind"].default}
 
 
 def without_tables(keys: dict[str, Any]) -> dict[str, Any]:
@@ -118,6 +118,7 @@ def as_shown(default: Any) -> str:
         ("Twin config", defaults(FitConfig)),
         ("Calibration config", defaults(CalibrateConfig)),
         ("Evaluation config", defaults(EvaluateConfig)),
+        ("Comparison config", defaults(CompareConfig)),
         ("Schedule config", defaults(ScheduleConfig)),
         ("WaveShaperA", settings(WaveShaperA)),
         ("YokogawaAQ6370", settings(YokogawaAQ6370)),

@@ -59,6 +59,8 @@ def test_a_trained_network_is_evaluated(lab, job_body):
         ("/calibrations", {"system": "nope"}, 404, "no system 'nope'"),
         ("/evaluations", {"job": "nope"}, 404, "no job 'nope'"),
         ("/evaluations", {}, 422, "job"),
+        ("/comparisons", {}, 422, "methods"),
+        ("/comparisons", {"methods": ["pat"], "twin_kind": "filter"}, 422, "kind"),
     ],
 )
 @pytest.mark.parametrize("dry_run", [False, True])
@@ -114,3 +116,20 @@ def test_dry_runs_on_the_command_line(lab, job_body, tmp_path):
     trained = end(lab, lab.submit(job_body))
     lines = pnnlab(*submit).stdout.splitlines()
     assert f"twin                 {trained['twin']}, fitted already" in lines
+
+
+def test_a_comparison_over_rest_and_on_the_command_line(lab):
+    small = ("--methods", "pat", "--epochs", "1", "--layers", "1", "--twin-rows", "20")
+    options = (*small, "--twin-kind", "neural", "--controls", "none", "--seeds", "1")
+    shown = pnnlab("compare", *options, "--url", lab.url)
+    assert "on optics, gap 1" in shown.stdout
+    [job] = [job for job in lab.jobs() if job["kind"] == "compare"]
+    result = lab.result(job["id"])
+    assert {part["id"] for part in lab.jobs(parent=job["id"])} == set(result["parts"].values())
+    assert "compare optics vowels pat seeds 1" in pnnlab("jobs").stdout
+    again = lab.compare(job["config"], key="once", tags=["week-3"])
+    assert lab.compare(job["config"], key="once")["id"] == again["id"]
+    assert pnnlab("watch", again["id"]).stdout.count("pat") >= 1
+    cost = lab.compare(job["config"], dry_run=True)
+    assert cost["rows"]["twin"] > 20
+    assert len(lab.jobs()) == 6

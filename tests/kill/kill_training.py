@@ -14,6 +14,7 @@ difference.
 
 import argparse
 import itertools
+import math
 import os
 import random
 import signal
@@ -42,6 +43,7 @@ DATABASES: tuple[Database, ...] = get_args(Database)
 UNFINISHED = ("pending", "running")
 _EACH = 4  # kills of a job, at most
 _STARTING = 0.2  # of the services and benches that start again: killed while they do
+_FURTHER = 0.5  # of the kills: not before the job has got further than it was at the last one
 _FRUITLESS = 2  # deaths of a trainer without a metric in between; at the third its job fails
 # A checkpoint every 0.1 s.
 SMALL: dict[str, Any] = {
@@ -91,15 +93,17 @@ class KilledRun:
     rng: random.Random
     moments: list[tuple[Target, str]] = field(default_factory=list)
     shot: int = -1
-    furthest: int = -1
+    furthest: int = 0
     fruitless: int = 0
 
-    def kill(self, target: Target) -> None:
-        """Kill one process in the midst of whatever it does."""
+    def kill(self, target: Target) -> bool:
+        """Kill one process in the midst of whatever it does; say whether it was there."""
         where = _moment(self.lab, self.job)
+        step = self.lab.client.job(self.job)["last_step"]
+        self.fruitless = 0 if step > self.furthest else self.fruitless
+        self.furthest = max(step, self.furthest)
         if target == "trainer":
-            self._kill_trainer(where)
-            return
+            return self._kill_trainer(where)
         program = self.lab.service if target == "service" else self.lab.bench
         said = kill_program(program, self.rng, while_starting=_STARTING)
         self.moments += [(target, where + said[0]), *((target, "starting") for _ in said[1:])]
@@ -107,16 +111,16 @@ class KilledRun:
         if first < self.shot:
             raise AssertionError(f"shot number {first} comes after {self.shot}")
         self.shot = first
+        return True
 
-    def _kill_trainer(self, where: str) -> None:
-        step = self.lab.client.job(self.job)["last_step"]
-        self.fruitless = 0 if step > self.furthest else self.fruitless
-        self.furthest = max(step, self.furthest)
+    def _kill_trainer(self, where: str) -> bool:
         pids = self.lab.trainers()
-        if pids and self.fruitless < _FRUITLESS:
-            os.kill(pids[0], self.rng.choice([signal.SIGKILL] * 4 + [signal.SIGTERM]))
-            self.fruitless += 1
-            self.moments.append(("trainer", where))
+        if not pids or self.fruitless >= _FRUITLESS:
+            return False
+        os.kill(pids[0], self.rng.choice([signal.SIGKILL] * 4 + [signal.SIGTERM]))
+        self.fruitless += 1
+        self.moments.append(("trainer", where))
+        return True
 
 
 def killed_run(
@@ -129,11 +133,13 @@ def killed_run(
     job = lab.client.submit(config)["id"]
     run, watcher, left = KilledRun(lab, job, rng), Watcher(lab.url, job), list(targets)
     while left:
-        last = watch(lab, job, time.monotonic() + rng.uniform(0, run_s / 2))
+        if rng.random() < _FURTHER:
+            watch(lab, job, None, beyond=run.furthest)
+        last = watch(lab, job, time.monotonic() + rng.uniform(0, run_s / 3))
         if last["state"] not in UNFINISHED:
             break
-        run.kill(left[0])
-        left = [*targets[len(run.moments) :]]
+        if run.kill(left[0]):
+            del left[0]
     last = watch(lab, job, None)
     if "service" in targets:  # it has ended, whoever dies now
         run.kill("service")
@@ -144,18 +150,18 @@ def killed_run(
     return found, run.moments, wrong
 
 
-def watch(lab: Lab, job: str, until: float | None) -> dict[str, Any]:
-    """Look at a job until it has ended or the moment has come; return it."""
+def watch(lab: Lab, job: str, until: float | None, beyond: float = math.inf) -> dict[str, Any]:
+    """Look at a job until it has ended, the moment has come or its step is beyond; return it."""
     limit = time.monotonic() + LIMIT_S
     while True:
         found = lab.client.job(job)
-        if found["state"] not in UNFINISHED:
+        if found["state"] not in UNFINISHED or found["last_step"] > beyond:
             return found
         if until is not None and time.monotonic() >= until:
             return found
         if time.monotonic() > limit:
             raise AssertionError(f"job {job} does not end: {found}")
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def _moment(lab: Lab, job: str) -> str:

@@ -48,7 +48,7 @@ def stopped(lab: Lab, stops: int, rng: random.Random) -> tuple[list[float], int]
     job, took, seen = lab.client.submit(CONFIG)["id"], list[float](), 0
     while len(took) < stops:
         while (now := lab.client.job(job))["state"] in UNFINISHED and now["last_step"] < seen + 3:
-            time.sleep(0.01)
+            time.sleep(0.05)
         now = watch(lab, job, time.monotonic() + rng.uniform(0, 0.5))
         if now["state"] not in UNFINISHED:
             break

@@ -141,7 +141,7 @@ def killed_run(
         if run.kill(left[0]):
             del left[0]
     last = watch(lab, job, None)
-    if "service" in targets:  # it has ended, whoever dies now
+    if set(targets) == {"service"}:  # it has ended, whoever dies now
         run.kill("service")
     found = leavings(lab, job)
     wrong = watcher.wrong(found)

@@ -26,7 +26,7 @@ from kill_training import SMALL, UNFINISHED, watch
 from victims import Lab
 
 GOAL_S = 5.0
-CONFIG = SMALL | {"method": "pat", "epochs": 60, "task": "vowels", "batch": 20}
+CONFIG = SMALL | {"method": "pat", "epochs": 25, "task": "vowels", "batch": 20}
 
 
 def bench_states(lab: Lab) -> dict[str, dict[str, Any]]:
@@ -47,9 +47,9 @@ def stopped(lab: Lab, stops: int, rng: random.Random) -> tuple[list[float], int]
     """
     job, took, seen = lab.client.submit(CONFIG)["id"], list[float](), 0
     while len(took) < stops:
-        while (now := lab.client.job(job))["state"] in UNFINISHED and now["last_step"] < seen + 3:
+        while (now := lab.client.job(job))["state"] in UNFINISHED and now["last_step"] < seen + 1:
             time.sleep(0.05)
-        now = watch(lab, job, time.monotonic() + rng.uniform(0, 0.5))
+        now = watch(lab, job, time.monotonic() + rng.uniform(0, 0.3))
         if now["state"] not in UNFINISHED:
             break
         seen, began = now["last_step"], time.monotonic()

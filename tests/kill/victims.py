@@ -15,7 +15,7 @@ from lab.client import Client
 
 Target = Literal["service", "trainer", "bench"]
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 180.0  # nothing takes so long unless it hangs
+LIMIT_S = 600.0  # nothing takes so long unless it hangs
 _PORTS = range(21_000, 32_000)  # that no outgoing connection is given
 
 

@@ -15,7 +15,7 @@ from lab.bench import open_bench
 from lab.bench_config import BenchConfig, load_bench
 from lab.config import TrainConfig
 from lab.errors import Conflict, UnknownName
-from lab.jobs.configs import CalibrateConfig, EvaluateConfig
+from lab.jobs.configs import CalibrateConfig, CompareConfig, EvaluateConfig
 from lab.jobs.kinds import JobConfig
 from lab.jobs.records import FitConfig, JobRecord, MetricRecord, Order
 from lab.jobs.runner import JobRunner
@@ -205,3 +205,18 @@ async def test_what_has_not_started_has_no_provenance(tmp_path):
             await jobs.provenance(second.id)
         for job in (second, first):
             await jobs.cancel(job.id)
+
+
+async def test_a_comparison_runs_again_with_parts_of_its_own(tmp_path):
+    small = {"methods": ["in-silico"], "controls": [], "seeds": 1, "epochs": 1, "layers": 1}
+    config = CompareConfig.model_validate({**small, "twin_kind": "neural", "twin_rows": [20]})
+    async with service(tmp_path) as jobs:
+        job = await done(jobs, config)
+        started, changed = await jobs.rerun(job.id)
+        again = await ended(jobs, started.id)
+        assert (again.state, again.config, changed) == ("succeeded", job.config, [])
+        assert (await jobs.provenance(job.id))["config"] == job.config
+        parts = [{j.id for j in await jobs.newest(parent=each.id)} for each in (job, again)]
+        assert parts[0]
+        assert len(parts[0]) == len(parts[1])
+        assert not parts[0] & parts[1]

@@ -55,6 +55,7 @@ def stopped(lab: Lab, stops: int, rng: random.Random) -> tuple[list[float], int]
         seen, began = now["last_step"], time.monotonic()
         lab.service.end(signal.SIGTERM)
         took.append(time.monotonic() - began)
+        print(f"stopped at step {seen}: {took[-1]:.2f} s", flush=True)
         unsafe = [name for name, state in bench_states(lab).items() if not state.get("safe", True)]
         if unsafe:
             raise RuntimeError(f"not safe after SIGTERM: {', '.join(unsafe)}")

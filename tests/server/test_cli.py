@@ -189,7 +189,7 @@ def test_instruments_that_are_not_safe_at_the_end_of_a_service_are_one_line(tmp_
 def test_an_address_that_others_reach_needs_a_secret_or_consent(tmp_path, monkeypatch):
     hosts = []
     monkeypatch.setattr(
-        serve_module, "serve", lambda app, host, port, ready, advertise: hosts.append((host, port))
+        serve_module, "serve", lambda app, host, port, *_: hosts.append((host, port))
     )
     plain = ("serve", "--bench", str(BENCH), "--data", str(tmp_path))
     everywhere = (*plain, "--host", "0.0.0.0")

@@ -132,7 +132,7 @@ async def test_the_deadline_of_a_job_that_has_ended_is_nobodys(lives, http, job_
     job_id = await submitted(http, {**job_body, "deadline_s": time.time() + 600})
     await follow(job_id)
     await asyncio.sleep(0)  # the timer is stopped on the loop
-    assert lives[job_id].deadline.cancelled()
+    assert lives[job_id].deadline._handle.cancelled()
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ def create_app(
     data_dir: Path | str,
     database_url: str | None = None,
     host_name: str | None = None,
+    own_only: bool = False,
     workers: int = 2,
     rows_budget_gb: float = BUDGET_GB,
     max_body_bytes: int = MAX_BODY_BYTES,
@@ -49,10 +50,10 @@ def create_app(
 
     bench: the bench, or its file. data_dir: database, uploads, checkpoints, twins and rows; one
     service at a time. database_url: where the database is, if not there. host_name: the lasting
-    name of this service among those that share it. workers: jobs that run at once. rows_budget_gb:
-    disk for the jobs' measured rows, 0: record none. max_body_bytes: of a pass; larger ones get
-    413. local_only: answer under the loopback's names and addresses only.
-    secret: what every request but for `/healthz` and `/readyz` has to show, if there is one.
+    name of this service among those that share it. own_only: leave to others what any may work on.
+    workers: jobs that run at once. rows_budget_gb: disk for the jobs' measured rows, 0: record
+    none. max_body_bytes: of a pass; larger ones get 413. local_only: answer under the loopback's
+    names and addresses only. secret: what every request but for `/healthz` and `/readyz` has to show, if there is one.
     """
 
     @asynccontextmanager
@@ -63,6 +64,7 @@ def create_app(
             folder,
             database_url=database_url,
             host_name=host_name,
+            own_only=own_only,
             workers=workers,
             rows_budget_gb=rows_budget_gb,
         ) as lab:

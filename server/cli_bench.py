@@ -55,6 +55,9 @@ def serve(
     advertise: Annotated[
         str | None, typer.Option(help="Where the others that share the database reach this one.")
     ] = None,
+    own_jobs: Annotated[
+        bool, typer.Option("--own-jobs", help="Leave fits and parts of comparisons to workers.")
+    ] = False,
     no_bench: Annotated[
         bool, typer.Option("--no-bench", help="Only take requests; benches are elsewhere.")
     ] = False,
@@ -86,6 +89,7 @@ def serve(
         data_dir=data,
         database_url=database,
         host_name=host_name,
+        own_only=own_jobs,
         workers=workers,
         rows_budget_gb=rows_budget,
         local_only=is_loopback(host),

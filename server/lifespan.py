@@ -60,6 +60,7 @@ async def open_lab(
     *,
     database_url: str | None = None,
     host_name: str | None = None,
+    own_only: bool = False,
     workers: int = 2,
     rows_budget_gb: float = BUDGET_GB,
 ) -> AsyncIterator[RunningLab]:
@@ -83,7 +84,7 @@ async def open_lab(
         runner = JobRunner(
             bench, scheduler, store, directory=directory, recorder=recorder, nursery=nursery
         )
-        jobs = JobService(runner, store, workers, name)
+        jobs = JobService(runner, store, workers, name, own_only=own_only)
         schedules = ScheduleStore(store.database)
         fence = Fence(store, scheduler, recorder)
         lab = RunningLab(

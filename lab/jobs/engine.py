@@ -69,7 +69,7 @@ class Engine:
         self._dbos: DBOS | None = None
 
     def open(self, queues: Mapping[str, int]) -> None:
-        """Start to work on these queues, on so many runs of each at once; blocking.
+        """Start to work on these queues, on so many runs of each at once (0: on none); blocking.
 
         Runs that an earlier process of this host was working on are handed out again. Raises
         ConfigError if this process has an open engine already, DatabaseAway where the disk is
@@ -102,7 +102,7 @@ class Engine:
         try:
             for name, at_once in queues.items():
                 client.register_queue(
-                    name, worker_concurrency=at_once, polling_interval_sec=_POLL_S
+                    name, worker_concurrency=at_once or 1, polling_interval_sec=_POLL_S
                 )
         finally:
             client.destroy()
@@ -124,7 +124,7 @@ class Engine:
             self._perform(job_id, run)
 
         self._flow = flow
-        DBOS.listen_queues(list(queues))
+        DBOS.listen_queues([name for name, at_once in queues.items() if at_once])
         DBOS.launch()
 
     def enqueue(self, queue: str, job_id: str, run: int, priority: int) -> None:

@@ -74,16 +74,23 @@ class JobService:
 
     workers: how many jobs run at once; they share the hardware pass by pass. host: this process's
     lasting name, which no other living service of the same store has. Where several services share
-    a database, what any of them may work on (fits, parts of comparisons) is queued for all.
+    a database, what any of them may work on (fits, parts of comparisons) is queued for all; with
+    own_only this one leaves it to the others.
     """
 
     def __init__(
-        self, runner: JobRunner, store: Store, workers: int = 2, host: str = "local"
+        self,
+        runner: JobRunner,
+        store: Store,
+        workers: int = 2,
+        host: str = "local",
+        *,
+        own_only: bool = False,
     ) -> None:
         """Run jobs with `runner` and keep them in `store`; `open` before use."""
         self._runner = runner
         self._store = store
-        self._closed = False
+        self._opened = self._closed = False
         self._worker_count = workers
         self._board = NewsBoard()
         hands = Hands(self._keep_part, self._let_go_on)
@@ -91,8 +98,9 @@ class JobService:
         self._host = host
         self._directory = runner.directory
         self._queue = _queue_of(host)
-        workers_of = [self._queue] if self._directory.book is None else [self._queue, ANYWHERE]
-        self._at_once = {**dict.fromkeys(workers_of, workers), COMPARISONS: _COMPARISONS}
+        self._at_once = {self._queue: workers, COMPARISONS: _COMPARISONS}
+        if self._directory.book is not None:
+            self._at_once[ANYWHERE] = 0 if own_only else workers
         self._watch = Watch()
         self._heart: asyncio.Task[None] | None = None
         self._engine = Engine(
@@ -108,6 +116,7 @@ class JobService:
         await asyncio.to_thread(tidy, self._store)
         await asyncio.to_thread(lambda: self._runner.software)  # before the files may change
         await self.reached_at("")
+        self._opened = True
         await asyncio.to_thread(self._engine.open, self._at_once)
         self._heart = asyncio.create_task(self._beat_for_ever())
         await self._sweep()
@@ -368,8 +377,9 @@ class JobService:
     def _cancel_left(self, reason: str, until_s: float = math.inf) -> None:
         """Cancel what was submitted until then (seconds since the epoch) and has not ended."""
         store = self._store.impatient()
-        for record in store.unfinished_jobs([self._queue, COMPARISONS]):
-            if record.created_s > until_s:
+        for record in store.unfinished_jobs(list(self._at_once)):
+            is_ours = self._directory.is_here(record.config.get("system", ""))
+            if record.created_s > until_s or not is_ours:
                 continue
             if store.settle_pending(record.id, "cancelled", reason):
                 self._board.tell(record.id)
@@ -428,13 +438,14 @@ class JobService:
     async def close(self) -> None:
         """Stop every job, to go on in the next service, and wait for it; idempotent."""
         await self.stop_all()
-        if self._sweeper is not None:
+        if self._opened:
+            self._opened = False
             beside = (self._sweeper, self._cancelling, self._heart)
             tasks = [task for task in beside if task is not None]
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
-            self._sweeper = None
+            if tasks:
+                await asyncio.wait(tasks)
             await self._performer.close()
             await asyncio.to_thread(self._engine.close)
 

@@ -37,8 +37,9 @@ class Cluster:
         self._stack.close()
 
     def bench(self, name: str = "bench", file: Path = ROOT / "bench.toml") -> str:
-        """Start a service with a bench and return its URL."""
-        return self._start(name, "serve", "--bench", str(file), "--port", "0").split()[-1]
+        """Start a service with a bench, which leaves to workers what they can do; return its URL."""
+        options = ("--bench", str(file), "--port", "0", "--own-jobs")
+        return self._start(name, "serve", *options).split()[-1]
 
     def front(self, name: str = "front") -> str:
         """Start a service without one and return its URL."""

@@ -53,7 +53,8 @@ def create_app(
     name of this service among those that share it. own_only: leave to others what any may work on.
     workers: jobs that run at once. rows_budget_gb: disk for the jobs' measured rows, 0: record
     none. max_body_bytes: of a pass; larger ones get 413. local_only: answer under the loopback's
-    names and addresses only. secret: what every request but for `/healthz` and `/readyz` has to show, if there is one.
+    names and addresses only. secret: what every request but for `/healthz` and `/readyz` has to
+    show, if there is one.
     """
 
     @asynccontextmanager

@@ -7,6 +7,8 @@ raises DatabaseAway when a disk or server stays out of reach (`lab.jobs.patience
 """
 
 import copy
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -148,6 +150,7 @@ class Store:
             "kind": kind,
             "state": "pending",
             "config": plain,
+            "asked": None if order.key is None else _digest(kind, plain),
             "error": "",
             "created_s": time.time(),
             "queue": queue,
@@ -175,12 +178,11 @@ class Store:
         return _job(found[0]) if found else None
 
     def _keyed(self, key: str, kind: JobKind, config: Mapping[str, Any]) -> str | None:
-        found = self._read(
-            sa.select(jobs.c.id, jobs.c.kind, jobs.c.config).where(jobs.c.key == key)
-        )
+        found = self._read(sa.select(jobs.c.id, jobs.c.asked).where(jobs.c.key == key))
         if not found:
             return None
-        if (found[0].kind, found[0].config) != (kind, config):
+        # not its present config, which may have changed when it was continued
+        if found[0].asked != _digest(kind, config):
             raise Conflict(
                 f"idempotency key '{key}' belongs to job {found[0].id}, which has another config"
             )
@@ -495,6 +497,10 @@ def _create_tables(connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATING)))
     metadata.create_all(connection)
     upgrade(connection)
+
+
+def _digest(kind: JobKind, config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([kind, config], sort_keys=True).encode()).hexdigest()
 
 
 def _active(job_id: str) -> sa.Update:

@@ -19,6 +19,7 @@ jobs = sa.Table(
     sa.Column("result", sa.JSON(none_as_null=True)),
     # `upgrade` adds these to the table of an older version
     sa.Column("key", sa.Text, unique=True),
+    sa.Column("asked", sa.String(64)),  # digest of what the key was used for
     sa.Column("tags", sa.JSON, nullable=False, server_default="[]"),
     sa.Column("origin", sa.Text, nullable=False, server_default=""),
     sa.Column("parent", sa.String(32), index=True),

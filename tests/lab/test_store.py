@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from lab.errors import ConfigError, DataError, UnknownName
+from lab.errors import ConfigError, Conflict, DataError, UnknownName
 from lab.jobs.data_folder import hold_folder, write_whole
 from lab.jobs.files import FolderFiles
 from lab.jobs.records import MetricRecord, Order, TwinRecord
@@ -252,3 +252,14 @@ def test_a_truncated_parameter_file_is_refused(tmp_path):
 def test_a_missing_parameter_file_is_said_to_be_missing(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         load_state(FolderFiles(tmp_path), "a.pt")
+
+
+def test_a_key_belongs_to_what_it_was_used_for_also_after_a_change(store):
+    order = Order(key="k")
+    assert store.add_job("a", "train", {"epochs": 3}, order) == "a"
+    assert store.add_job("b", "train", {"epochs": 3}, order) == "a"
+    with pytest.raises(Conflict, match="key 'k' belongs to job a"):
+        store.add_job("c", "train", {"epochs": 4}, order)
+    store.end_job("a", "failed")
+    assert store.continue_job("a", {"epochs": 4}) == 2
+    assert store.add_job("d", "train", {"epochs": 3}, order) == "a"

@@ -37,7 +37,7 @@ class Cluster:
         self._stack.close()
 
     def bench(self, name: str = "bench", file: Path = ROOT / "bench.toml") -> str:
-        """Start a service with a bench, which leaves to workers what they can do; return the URL."""
+        """Start a service with a bench, which works on its own jobs only; return its URL."""
         options = ("--bench", str(file), "--port", "0", "--own-jobs")
         return self._start(name, "serve", *options).split()[-1]
 

@@ -5,7 +5,8 @@
 decides when a run of a job begins and hands it to `performing`, which works on it: `runner` checks
 jobs and has their work done, `live_job` is a job while it runs, `going_on` brings it to where it
 goes on, `lineage` keeps where its numbers come from. `sweeping` looks after jobs that nobody works
-on, `tidying` after checkpoints that nobody needs.
+on, `tidying` after checkpoints that nobody needs; `housekeeping` does both again and again.
+`queues` says where a job waits, `estimates` how long.
 
 What a job computes is `work` (`looking`: that which only looks at a device), which knows of the lab
 only its `desk`. It runs in a process that is forked from the `cradle`, of which the `nursery` is

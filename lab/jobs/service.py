@@ -15,30 +15,27 @@ import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from lab.config import TrainConfig
 from lab.continuing import CHANGEABLE
 from lab.errors import ConfigError, Conflict, DatabaseAway, SystemClosed
 from lab.jobs.comparing import Hands
 from lab.jobs.configs import CompareConfig
-from lab.jobs.dry_run import DryRun, JobsAhead
+from lab.jobs.dry_run import DryRun
 from lab.jobs.engine import Engine, engine_url
-from lab.jobs.hosts import BEAT_EVERY_S, HostBook, KnownSystem, Watch
+from lab.jobs.estimates import Estimates
+from lab.jobs.housekeeping import Housekeeper
 from lab.jobs.kinds import KINDS, JobConfig, kind_of
 from lab.jobs.lineage import changed_since, same_again, told_provenance
 from lab.jobs.live_job import LiveJob
 from lab.jobs.news import NewsBoard, wait_for_news
 from lab.jobs.performing import Performer
+from lab.jobs.queues import ANYWHERE, COMPARISONS, queue_for, queue_of
 from lab.jobs.records import (
-    ACTIVE,
     STOPPED,
     WISHES,
-    FitConfig,
-    JobEstimate,
     JobRecord,
     JobState,
     MetricRecord,
@@ -47,19 +44,15 @@ from lab.jobs.records import (
 )
 from lab.jobs.runner import JobRunner
 from lab.jobs.store import Store
-from lab.jobs.sweeping import SWEEP_EVERY_S, queue_run, sweep, take_over
+from lab.jobs.sweeping import queue_run
 from lab.jobs.tidying import tidy
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-ANYWHERE = "anywhere"  # the queue of what any service may work on
-COMPARISONS = "comparisons"  # the same, of jobs that only wait for others
 _METRICS_AT_ONCE = 1000
 _LOOK_AGAIN_S = 1.0  # for who follows a job while the database is out of reach
 _QUEUE_WITHIN_S = 3.0
-_FORGET_EVERY_S, _FORGET_AFTER_S = 3600.0, 86400.0  # what the engine keeps of runs
-_SWEPT_WITHIN_S = 5 * SWEEP_EVERY_S
 _CANCELLED = "cancelled by request"
 _PAUSED = "paused by request"
 _CHANGEABLE = {"priority", "deadline_s"}  # of any job
@@ -91,24 +84,28 @@ class JobService:
         self._runner = runner
         self._store = store
         self._opened = self._closed = False
-        self._worker_count = workers
         self._board = NewsBoard()
         hands = Hands(self._keep_part, self._let_go_on)
         self._performer = Performer(runner, store, self._board, host, hands)
         self._host = host
         self._directory = runner.directory
-        self._queue = _queue_of(host)
+        self._queue = queue_of(host)
         self._at_once = {self._queue: workers, COMPARISONS: _COMPARISONS}
         if self._directory.book is not None:
             self._at_once[ANYWHERE] = 0 if own_only else workers
-        self._watch = Watch()
-        self._heart: asyncio.Task[None] | None = None
         self._engine = Engine(
             engine_url(store.folder, store.engine.url), host, self._performer.perform
         )
-        self._hurry = asyncio.Event()
-        self._sweeper: asyncio.Task[None] | None = None
-        self._swept_s = time.monotonic()
+        self._housekeeper = Housekeeper(
+            store,
+            self._engine,
+            self._board,
+            self._performer,
+            self._directory,
+            tuple(self._at_once),
+            self._grant,
+        )
+        self._estimates = Estimates(store, self._performer.live, self._queue, workers)
         self._cancelling: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -118,9 +115,7 @@ class JobService:
         await self.reached_at("")
         self._opened = True
         await asyncio.to_thread(self._engine.open, self._at_once)
-        self._heart = asyncio.create_task(self._beat_for_ever())
-        await self._sweep()
-        self._sweeper = asyncio.create_task(self._sweep_for_ever())
+        await self._housekeeper.open()
 
     async def reached_at(self, url: str) -> None:
         """Tell the other services where this one is reached, if there are others."""
@@ -134,10 +129,7 @@ class JobService:
         """Say why jobs may not start, None while all is well."""
         if self._closed:
             return "the service is stopping"
-        late_s = time.monotonic() - self._swept_s
-        if late_s > _SWEPT_WITHIN_S:
-            return f"the engine or its database has not answered for {late_s:.0f} s"
-        return None
+        return self._housekeeper.trouble()
 
     async def check(self, config: JobConfig) -> JobConfig:
         """Return the config as `submit` would run it, with everything set that it leaves open.
@@ -160,22 +152,19 @@ class JobService:
         record, new = await asyncio.to_thread(self._kept, self._store, config, order)
         if new:
             await self._queue_run(record)
-        return (await self._estimated([record]))[0]
+        return (await asyncio.to_thread(self._estimates.of, [record]))[0]
 
     def _kept(self, store: Store, config: JobConfig, order: Order) -> tuple[JobRecord, bool]:
         """Return a new job of a checked config, or the one with the order's key; and which."""
         plain, new_id = config.model_dump(mode="json"), secrets.token_hex(6)
-        queue = self._queue
-        if isinstance(config, CompareConfig):
-            queue = COMPARISONS
-        elif self._directory.book is not None:
-            queue = _queue_for(config, order, self._directory.system(config.system))
+        known = self._directory.system(config.system)
+        queue = queue_for(config, order, known, shared=self._directory.book is not None)
         job_id = store.add_job(new_id, kind_of(config), plain, order, queue=queue)
         return store.job(job_id), job_id == new_id
 
     def _keep_part(self, store: Store, config: JobConfig, order: Order) -> JobRecord:
         record, _ = self._kept(store, config, order)
-        self._sweep_soon()
+        self._housekeeper.hurry()
         return record
 
     def _let_go_on(
@@ -183,27 +172,15 @@ class JobService:
     ) -> JobRecord:
         """Let a job go on that has stopped without success; return it as it is now."""
         if store.continue_job(job.id, {**job.config, **changes}) is not None:
-            self._sweep_soon()
+            self._housekeeper.hurry()
             self._board.tell(job.id)
         return store.job(job.id)
-
-    def _sweep_soon(self) -> None:
-        """Have jobs queued by the sweep, from any thread: the engine may have to be waited for."""
-        self._board.on_loop(self._hurry.set)
 
     async def dry_run(self, config: JobConfig) -> DryRun:
         """Say what a job would cost, keep nothing; raise what `submit` raises, and DataError."""
         config = await asyncio.to_thread(self._runner.completed, config)
-        ahead = await asyncio.to_thread(self._ahead, config.system)
+        ahead = await asyncio.to_thread(self._estimates.ahead, config.system)
         return await asyncio.to_thread(self._runner.dry_run, config, ahead)
-
-    def _ahead(self, system: str) -> JobsAhead:
-        left = self._store.unfinished_jobs([self._queue])
-        ids = [record.id for record in left if record.config["system"] == system]
-        live = [self._performer.live.get(job_id) for job_id in ids]
-        told = [job.rows.estimate(None) for job in live if job is not None]
-        rows = [e.rows_planned - e.rows_done for e in told if e.rows_planned is not None]
-        return JobsAhead(len(ids), sum(max(0, n) for n in rows), len(ids) - len(rows))
 
     async def _queue_run(self, record: JobRecord) -> None:
         """Queue a job's run; the sweep does it where the engine's database takes too long."""
@@ -220,43 +197,14 @@ class JobService:
     async def get(self, job_id: str) -> JobRecord:
         """Return a job; raise UnknownName."""
         record = await asyncio.to_thread(self._store.job, job_id)
-        return (await self._estimated([record]))[0]
+        return (await asyncio.to_thread(self._estimates.of, [record]))[0]
 
     async def newest(
         self, state: JobState | None = None, limit: int = 100, **wanted: str | None
     ) -> list[JobRecord]:
         """Return the newest jobs, newest first; `wanted`: of a parent or with a tag."""
         found = await asyncio.to_thread(self._store.jobs, state, limit, **wanted)
-        return await self._estimated(found)
-
-    async def _estimated(self, records: list[JobRecord]) -> list[JobRecord]:
-        """Return the records, with an estimate where the job is under way here."""
-        waiting: list[str] = []
-        if any(record.state == "pending" for record in records):
-            # of those behind them nobody can say when there will be room
-            waiting = await asyncio.to_thread(
-                self._store.next_jobs, self._queue, self._worker_count
-            )
-        return [self._with_estimate(record, waiting) for record in records]
-
-    def _with_estimate(self, record: JobRecord, waiting: list[str]) -> JobRecord:
-        if record.state not in ACTIVE or record.queue != self._queue:
-            return record
-        job = self._performer.live.get(record.id)
-        if job is not None:
-            return replace(record, estimate=job.rows.estimate(job.started_s))
-        start_s = record.started_s
-        if record.id in waiting:
-            start_s = self._free_worker_s(waiting.index(record.id))
-        return replace(record, estimate=JobEstimate(0, None, start_s, None))
-
-    def _free_worker_s(self, ahead: int) -> float | None:
-        """Return when there should be room for a job with so many before it; None: unknown."""
-        running = [job for job in self._performer.live.values() if job.kind != "compare"]
-        ends = [job.rows.estimate(None).finish_s or math.inf for job in running]
-        free = [time.time()] * (self._worker_count - len(running))
-        times = [*free, *sorted(ends)]
-        return times[ahead] if ahead < len(times) and math.isfinite(times[ahead]) else None
+        return await asyncio.to_thread(self._estimates.of, found)
 
     async def metrics(
         self, job_id: str, since: int = 0, limit: int = _METRICS_AT_ONCE
@@ -321,7 +269,7 @@ class JobService:
         elif await asyncio.to_thread(self._store.wish, job_id, wish, reason):
             await self._grant(job_id, wish, reason)
         if record.kind == "compare":
-            self._hurry.set()  # its parts follow
+            self._housekeeper.hurry()  # its parts follow
         return await self.get(job_id)
 
     async def _grant(self, job_id: str, wish: Wish, reason: str) -> None:
@@ -440,81 +388,12 @@ class JobService:
         await self.stop_all()
         if self._opened:
             self._opened = False
-            beside = (self._sweeper, self._cancelling, self._heart)
-            tasks = [task for task in beside if task is not None]
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
+            await self._housekeeper.close()
+            if self._cancelling is not None:
+                self._cancelling.cancel()
+                await asyncio.wait([self._cancelling])
             await self._performer.close()
             await asyncio.to_thread(self._engine.close)
-
-    async def _sweep_for_ever(self) -> None:
-        forgot_s = -math.inf
-        while True:
-            if time.monotonic() - forgot_s > _FORGET_EVERY_S:
-                forgot_s = time.monotonic()
-                await self._forget_old()
-            await wait_for_news(self._hurry, SWEEP_EVERY_S)
-            self._hurry.clear()
-            await self._sweep()
-
-    async def _forget_old(self) -> None:
-        """Let the engine forget old runs, and delete checkpoints that nobody needs any more."""
-        try:
-            await asyncio.to_thread(self._engine.forget, time.time() - _FORGET_AFTER_S)
-            await asyncio.to_thread(tidy, self._store)
-        except Exception:
-            log.exception("old runs and checkpoints could not be deleted; trying again later")
-
-    async def _sweep(self) -> None:
-        live = list(self._performer.live)
-        try:
-            await asyncio.to_thread(
-                sweep, self._store, self._engine, list(self._at_once), self._board.tell
-            )
-            if self._directory.book is not None:
-                await asyncio.to_thread(self._look_after_others, self._directory.book)
-            asked = await asyncio.to_thread(self._store.wishes, live)
-        except DatabaseAway:
-            return  # which is in the log already
-        except Exception:
-            log.exception("the jobs could not be looked after; trying again")
-            return
-        self._swept_s = time.monotonic()
-        for job_id, (wish, reason) in asked.items():
-            await self._grant(job_id, wish, reason)
-
-    def _look_after_others(self, book: HostBook) -> None:
-        """Take over what dead services were working on that any service may work on."""
-        left = self._store.unfinished_jobs([ANYWHERE, COMPARISONS])
-        running = [job for job in left if job.state == "running"]
-        others = {job.host for job in running} - {self._host}
-        dead = self._watch.look(book.beats(), others)
-        take_over(self._store, self._engine, running, dead)
-
-    async def _beat_for_ever(self) -> None:
-        """Say every few seconds that this service is alive; see `lab.jobs.hosts`."""
-        while self._directory.book is not None:
-            with suppress(DatabaseAway):
-                await asyncio.to_thread(self._directory.book.beat, self._host)
-            await asyncio.sleep(BEAT_EVERY_S)
-
-
-def _queue_of(host: str) -> str:
-    return f"host {host}"
-
-
-def _queue_for(config: JobConfig, order: Order, known: KnownSystem) -> str:
-    """Return the queue of a job's own host, or that of all where any may do it."""
-    match config:
-        case FitConfig():
-            goes_anywhere = True
-        case TrainConfig():  # the physics are where the system is
-            goes_anywhere = order.parent is not None and config.method != "ideal"
-        case _:
-            goes_anywhere = False
-    return ANYWHERE if goes_anywhere and known.url else _queue_of(known.host)
 
 
 def _asks_for_more(job: LiveJob, wish: Wish) -> bool:

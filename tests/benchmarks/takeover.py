@@ -25,8 +25,8 @@ import cluster  # noqa: E402
 import postgres  # noqa: E402
 from lab.client import Client  # noqa: E402
 from lab.config import TrainConfig  # noqa: E402
+from lab.jobs.queues import ANYWHERE  # noqa: E402
 from lab.jobs.records import JobRecord, Order  # noqa: E402
-from lab.jobs.service import ANYWHERE  # noqa: E402
 from lab.jobs.store import Store  # noqa: E402
 from lab.recipes import completed  # noqa: E402
 

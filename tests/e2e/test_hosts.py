@@ -17,8 +17,8 @@ from cluster import Cluster
 from lab.client import Client
 from lab.config import TrainConfig
 from lab.jobs.files import Files
+from lab.jobs.queues import ANYWHERE
 from lab.jobs.records import JobRecord, Order
-from lab.jobs.service import ANYWHERE
 from lab.jobs.state_files import checkpoint_file, load_state
 from lab.jobs.store import Store
 from lab.recipes import completed

@@ -2,7 +2,7 @@
 
 import pytest
 
-import lab.jobs.service
+import lab.jobs.housekeeping
 
 pytestmark = pytest.mark.anyio
 
@@ -10,14 +10,14 @@ pytestmark = pytest.mark.anyio
 async def test_it_is_not_ready_while_the_engine_does_not_answer(app, http, monkeypatch):
     jobs = app.state.lab.jobs
     with monkeypatch.context() as patch:
-        patch.setattr(lab.jobs.service, "sweep", broken)
-        jobs._swept_s -= 60  # as if it had not answered for so long
-        await jobs._sweep()
+        patch.setattr(lab.jobs.housekeeping, "sweep", broken)
+        jobs._housekeeper._swept_s -= 60  # as if it had not answered for so long
+        await jobs._housekeeper.sweep()
         answer = await http.get("http://lab/readyz")
     assert answer.status_code == 503
     [reason] = answer.json()["reasons"]
     assert reason.startswith("jobs: the engine or its database has not answered for 6")
-    await jobs._sweep()
+    await jobs._housekeeper.sweep()
     assert (await http.get("http://lab/readyz")).status_code == 200
 
 

@@ -2,13 +2,14 @@
 
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.bench_config import load_bench
+from lab.bench_config import BenchConfig, load_bench
 from lab.client import Client, ServiceError
 from lab.comparison.plan import Comparison, OnProgress, Run, plan_comparison
 from lab.comparison.plan import compare as run_comparison
@@ -21,6 +22,9 @@ from server.config_files import read_config
 from server.interrupts import ended_by_signals
 from server.job_bar import follow
 from server.run_bars import CountBar
+
+if TYPE_CHECKING:
+    from lab.comparison.local import FanOut
 
 _PLAN = Comparison(methods=("pat-refit",))
 
@@ -66,6 +70,12 @@ def compare(
             help="Processes, each simulating a bench of its own. [simulated: a core, at most 2]",
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Do the runs on this Ray cluster: auto, local or HOST:PORT. [PNNLAB_RAY_ADDRESS]"
+        ),
+    ] = None,
     url: Annotated[
         str | None, typer.Option(help="Run it as jobs of this service, not here.")
     ] = None,
@@ -95,15 +105,22 @@ def compare(
         path=path,
         quick=quick,
     )
-    local: dict[str, Any] = {"device_seed": device_seed, "workers": workers}
+    if ray is not None and workers is not None:
+        raise ConfigError("--ray: how many runs at a time is the cluster's; without --workers")
     with ended_by_signals():
         if url is None:
-            with CountBar(plan.runs) as bar:
-                result = run_comparison(plan, _here(plan, bench, bar.show, **local))
+            if workers is None:
+                ray = ray or os.environ.get("PNNLAB_RAY_ADDRESS")
+            config = load_bench(find_bench(bench, plan.system))
+            config = with_rigs(config, device_seed=device_seed)
+            with CountBar(plan.runs) as bar, _elsewhere(ray) as elsewhere:
+                result = run_comparison(plan, _here(plan, config, bar.show, workers, elsewhere))
         else:
-            here = (bench, device_seed, workers) != (None, None, None) or plan.gaps != (None,)
+            here = (bench, device_seed, workers, ray) != (None,) * 4 or plan.gaps != (None,)
             if here:
-                raise ConfigError("--url: bench, gap, device seed and workers are the service's")
+                raise ConfigError(
+                    "--url: bench, gap, device seed, workers and Ray are the service's"
+                )
             result = _there(plan, url)
     if figures is not None:
         from lab.report.comparison import write_comparison
@@ -127,24 +144,33 @@ def _there(plan: Comparison, url: str) -> dict[str, Any]:
         return lab.result(job["id"])
 
 
+@contextmanager
+def _elsewhere(ray: str | None) -> "Iterator[FanOut | None]":
+    """Connect to the Ray cluster if one is named."""
+    if ray is None:
+        yield None
+        return
+    from lab.comparison.on_ray import open_ray
+
+    with open_ray(ray) as cluster:
+        yield cluster
+
+
 def _here(
     plan: Comparison,
-    bench: Path | None,
+    bench: BenchConfig,
     on_progress: OnProgress,
-    *,
-    device_seed: int | None,
     workers: int | None,
+    elsewhere: "FanOut | None",
 ) -> Run:
-    """Return what runs the plan on the bench file, in this process or several."""
-    config = load_bench(find_bench(bench, plan.system))
+    """Return what runs the plan on the bench, in this process, several, or elsewhere."""
     # torch takes seconds to import, and a service's client does without it
     from lab.comparison.local import LocalRuns
     from lab.datasets import load
 
-    config = with_rigs(config, device_seed=device_seed)
     if workers is None:
-        workers = min(2, os.cpu_count() or 1) if is_simulated(config) else 1
-    return LocalRuns(plan, config, load(plan.task), on_progress, workers)
+        workers = min(2, os.cpu_count() or 1) if is_simulated(bench) else 1
+    return LocalRuns(plan, bench, load(plan.task), on_progress, workers, elsewhere)
 
 
 def _parts(text: str) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Run a comparison here, on a bench file: the service's trainer and scheduler without the service.
 
 One run after another on the bench; or, where every instrument is simulated, several processes that
-each simulate a bench of their own. Noise follows row keys, so the results are the same.
+each simulate a bench of their own, here or on a cluster (`lab.comparison.on_ray`). Noise follows
+row keys, so the results are the same.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import multiprocessing
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -45,16 +46,26 @@ from lab.train_result import EpochMetric
 from lab.trainer import train
 from lab.twins import FittedTwin, fit_stream, fit_system_twin, task_drives
 
+Work = Callable[[TrainConfig, bytes, OnProgress, Callable[[], bool]], dict[str, Any]]
+"""Does one run in a process of its own, of its config and what all runs share, pickled."""
+
+FanOut = Callable[[Work, Sequence[TrainConfig], bytes, OnProgress], list[dict[str, Any]]]
+"""Does all runs somewhere, and returns their results in order."""
+
 
 @dataclass(frozen=True)
 class LocalRuns:
-    """Run a plan on a bench; `workers` processes at a time, 1 for the bench itself."""
+    """Run a plan on a bench; `workers` processes at a time, 1 for the bench itself.
+
+    elsewhere: does the runs instead, each on a simulated bench of its own; the twin is fitted here.
+    """
 
     plan: Comparison
     bench: BenchConfig
     dataset: Dataset
     on_progress: OnProgress
     workers: int = 1
+    elsewhere: FanOut | None = None
 
     def __call__(self, twin_rows: int | None, gap: float | None = None) -> Outcome:
         """Fit one twin and run every method, control and seed with it.
@@ -71,12 +82,14 @@ class LocalRuns:
         torch.set_num_threads(1)
         with open_bench(self.bench, start=False) as bench, open_scheduler(bench) as queue:
             fitted = self._fit(bench, queue, configs[0], twin_rows)
-            if self.workers == 1:
+            if self.workers == 1 and self.elsewhere is None:
                 results = [
                     train_once(c, self.dataset, fitted, bench, queue, self.on_progress)
                     for c in configs
                 ]
-        if self.workers > 1:
+        if self.elsewhere is not None:
+            results = self.elsewhere(train_alone, configs, self._common(fitted), self.on_progress)
+        elif self.workers > 1:
             results = self._train_in_processes(configs, fitted)
         plain = configs[0].model_dump(mode="json")
         return Outcome(fitted.report(), results, plain, gap(self.bench, self.plan.system))
@@ -89,6 +102,8 @@ class LocalRuns:
             return
         if self.workers > 1:
             raise ConfigError("workers: a real bench is one device, and takes one worker")
+        if self.elsewhere is not None:
+            raise ConfigError("ray: a real bench is one device, whose runs take turns here")
         if "ideal" in self.plan.methods:
             raise ConfigError("methods: 'ideal' differentiates a simulated bench, this one is real")
         if self.plan.path == "plant":
@@ -126,12 +141,15 @@ class LocalRuns:
             on_progress=report,
         )
 
+    def _common(self, fitted: FittedTwin) -> bytes:
+        # as bytes: torch would otherwise hand tensors over in shared memory, by file descriptor
+        return pickle.dumps((self.bench, self.dataset, fitted))
+
     def _train_in_processes(
         self, configs: list[TrainConfig], fitted: FittedTwin
     ) -> list[dict[str, Any]]:
         spawn = multiprocessing.get_context("spawn")
-        # as bytes: torch would otherwise hand tensors over in shared memory, by file descriptor
-        common = pickle.dumps((self.bench, self.dataset, fitted))
+        common = self._common(fitted)
         with (
             spawn.Manager() as manager,
             ProcessPoolExecutor(self.workers, spawn, _ignore_interrupts) as pool,
@@ -175,10 +193,20 @@ def _ignore_interrupts() -> None:
 def _train_in_process(
     config: TrainConfig, common: bytes, events: "Queue[Progress | int]", stop: threading.Event
 ) -> dict[str, Any]:
+    return train_alone(config, common, events.put, stop.is_set)
+
+
+def train_alone(
+    config: TrainConfig, common: bytes, on_progress: OnProgress, stop: Callable[[], bool]
+) -> dict[str, Any]:
+    """Train and test one network on a simulated bench of its own.
+
+    common: bench config, dataset and fitted twin, pickled. The result follows from these alone.
+    """
     bench_config, dataset, fitted = pickle.loads(common)
     torch.set_num_threads(1)
     with open_bench(bench_config, start=False) as bench, open_scheduler(bench) as queue:
-        return train_once(config, dataset, fitted, bench, queue, events.put, stop.is_set)
+        return train_once(config, dataset, fitted, bench, queue, on_progress, stop)
 
 
 def train_once(

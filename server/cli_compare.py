@@ -2,8 +2,9 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -152,7 +153,8 @@ def _elsewhere(ray: str | None) -> "Iterator[FanOut | None]":
         return
     from lab.comparison.on_ray import open_ray
 
-    with open_ray(ray) as cluster:
+    # Ray prints there that a process died; the result stands there alone
+    with redirect_stdout(sys.stderr), open_ray(ray) as cluster:
         yield cluster
 
 

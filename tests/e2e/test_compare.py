@@ -1,16 +1,22 @@
 """The command `pnnlab compare`, on a bench file and on a service."""
 
+import importlib.util
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from once_killed import train_killed_once
 from server.cli import app
 from server.demo import open_service
 
 BENCH = Path(__file__).parents[2] / "bench.toml"
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="needs the extra ray: Ray is not installed"
+)
 SMALL = ["--methods", "pat-refit,in-silico", "--seeds", "1", "--epochs", "1", "--layers", "1"]
 SMALL += ["--twin-kind", "neural", "--controls", "none"]
 
@@ -61,7 +67,41 @@ def test_on_a_service_that_is_stopped_even_after_an_error(data_folder: Path) -> 
 def test_a_service_has_its_own_bench() -> None:
     code, _, err = run(*SMALL, "--url", "http://127.0.0.1:9", "--gap", "1")
     assert code == 1
-    assert err == "pnnlab: --url: bench, gap, device seed and workers are the service's\n"
+    assert err == "pnnlab: --url: bench, gap, device seed, workers and Ray are the service's\n"
+
+
+def test_a_cluster_is_for_runs_here_and_counts_them_itself() -> None:
+    code, _, err = run(*SMALL, "--url", "http://127.0.0.1:9", "--ray", "local")
+    assert (code, err) == (
+        1,
+        "pnnlab: --url: bench, gap, device seed, workers and Ray are the service's\n",
+    )
+    code, _, err = run(*SMALL, "--workers", "2", "--ray", "local")
+    assert code == 1
+    assert err.startswith("pnnlab: --ray: how many runs at a time is the cluster's")
+
+
+def test_the_cluster_of_the_environment_is_for_runs_that_say_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PNNLAB_RAY_ADDRESS", "nowhere")
+    code, _, err = run(*SMALL, "--bench", str(BENCH))
+    assert (code, err) == (1, "pnnlab: ray: 'nowhere' is neither auto, nor local, nor HOST:PORT\n")
+    code, _, err = run(*SMALL, "--url", "http://127.0.0.1:9")
+    assert err.startswith("pnnlab: no answer from http://127.0.0.1:9")
+
+
+@needs_ray
+def test_on_a_cluster_that_kills_a_run_the_result_stands_alone(
+    data_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    killed = tmp_path / "killed"
+    monkeypatch.setattr("lab.comparison.local.train_alone", partial(train_killed_once, killed))
+    options = ["--bench", str(BENCH), "--twin-rows", "20", "--json", "--ray", "local"]
+    code, out, err = run(*SMALL, *options)
+    assert code == 0, err
+    assert killed.exists()
+    assert [m["rows"] for m in json.loads(out)["methods"].values()] == [350, 0]
 
 
 @pytest.mark.parametrize(

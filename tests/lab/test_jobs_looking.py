@@ -17,7 +17,7 @@ from lab.bench_config import load_bench
 from lab.config import TrainConfig
 from lab.datasets import Dataset
 from lab.errors import ConfigError, UnknownName
-from lab.jobs.configs import CalibrateConfig, EvaluateConfig
+from lab.jobs.configs import CalibrateConfig, CompareConfig, EvaluateConfig
 from lab.jobs.kinds import KINDS, kind_of
 from lab.jobs.live_job import LiveJob
 from lab.jobs.records import FitConfig, JobRecord, Order
@@ -90,7 +90,7 @@ def training(**fields) -> TrainConfig:
 
 
 async def test_every_config_has_its_kind():
-    configs = [training(), FitConfig(), SMALL, EvaluateConfig(job="1")]
+    configs = [training(), FitConfig(), SMALL, EvaluateConfig(job="1"), CompareConfig()]
     assert [kind_of(config) for config in configs] == list(KINDS)
     with pytest.raises(TypeError, match="BenchConfig"):
         kind_of(BENCH)

@@ -90,7 +90,8 @@ def training(**fields) -> TrainConfig:
 
 
 async def test_every_config_has_its_kind():
-    configs = [training(), FitConfig(), SMALL, EvaluateConfig(job="1"), CompareConfig()]
+    compared = CompareConfig(methods=("pat",))
+    configs = [training(), FitConfig(), SMALL, EvaluateConfig(job="1"), compared]
     assert [kind_of(config) for config in configs] == list(KINDS)
     with pytest.raises(TypeError, match="BenchConfig"):
         kind_of(BENCH)

@@ -203,6 +203,7 @@ class BenchGuard:
         if process.stdout is not None:
             process.stdout.read()
         if process is self._process and not self._ended.is_set():
+            self._notice_silence()  # which would be why, and the first reason is the one told
             self._withdraw("the guard process has ended")
 
     def _try_to_write(self, word: str) -> bool:

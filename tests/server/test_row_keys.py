@@ -43,7 +43,7 @@ async def test_noise_and_drift_are_those_of_the_keys(http, bench):
     with open_bench(bench) as here:
         expected = here.system("optics").transform(**rows(), keys=KEYS).y
     as_lists = {name: array.tolist() for name, array in rows().items()}
-    options = {"job": "j", "attempt": 3, "depth": 1}
+    options = {"job": "j", "depth": 1}
     found = await http.post(PATH, json={**as_lists, **parts(), **options})
     assert np.array_equal(found.json()["y"], expected)
     body = npz(**rows(), **{name: np.array(part) for name, part in parts().items()})
@@ -53,6 +53,16 @@ async def test_noise_and_drift_are_those_of_the_keys(http, bench):
         assert np.array_equal(arrays["y"], expected)
     without = await http.post(PATH, json=as_lists)
     assert not np.array_equal(without.json()["y"], expected)
+
+
+@pytest.mark.anyio
+async def test_rows_of_an_attempt_that_does_not_count_are_refused(http):
+    as_lists = {name: array.tolist() for name, array in rows().items()}
+    options = {"job": "j", "attempt": 3}  # no such job
+    refused = await http.post(PATH, json={**as_lists, **parts(), **options})
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:pnnlab:problem:superseded")
+    [status] = (await http.get("/systems")).json()
+    assert status["status"]["rows_done"] == 0
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False)

@@ -112,7 +112,8 @@ class PassOptions(BaseModel):
     interrupted may be measured once more. on_fault: while the system is faulted, wait for its
     recovery, or fail at once. reservation: the number of the reservation under which it runs.
     job: what the rows are part of; one client's jobs take turns. attempt: which attempt at the job
-    measures; not looked at yet. depth: of one job's passes the deepest goes first.
+    measures; one that does not count any more is refused. depth: of one job's passes the deepest
+    goes first.
     """
 
     model_config = ConfigDict(extra="forbid")

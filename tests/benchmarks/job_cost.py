@@ -33,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import torch
 
+import lab.jobs.housekeeping
 import lab.jobs.runner
-import lab.jobs.service
 import tiny_jobs
 from lab.apparatus import open_apparatus
 from lab.bench import open_bench
@@ -72,7 +72,7 @@ def noted(spent: Spent) -> Iterator[None]:
             ("claim and end", Store, "end_job", time.perf_counter),
             ("metrics", Store, "add_metric", time.perf_counter),
             ("checkpoints", JobDesk, "write", time.perf_counter),
-            ("sweep", lab.jobs.service, "sweep", time.thread_time),
+            ("sweep", lab.jobs.housekeeping, "sweep", time.thread_time),
         ):
             call = timed(getattr(owner, name), spent[what], clock)
             stack.enter_context(patch.object(owner, name, call))

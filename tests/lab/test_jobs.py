@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import itertools
 import threading
 import uuid
 from collections.abc import AsyncIterator
@@ -452,3 +453,17 @@ async def test_torch_uses_one_thread_in_a_job(jobs, monkeypatch):
     have_done(monkeypatch, tiny_jobs.tell_threads)
     job = await jobs.submit(training())
     assert (await ended(jobs, job.id)).error == "RuntimeError: 1 threads of torch"
+
+
+async def test_with_one_worker_one_job_runs_at_a_time_the_most_urgent_first(tmp_path):
+    async with open_jobs(tmp_path, workers=1) as jobs:
+        first = await jobs.submit(training(**LONG))
+        await first_epoch(jobs, first.id)
+        short = {"epochs": 1, "method": "in-silico"}
+        low, high, late = [
+            await jobs.submit(training(**short, priority=priority)) for priority in (-1, 5, 5)
+        ]
+        await jobs.cancel(first.id)
+        ran = [await ended(jobs, job.id) for job in (first, high, late, low)]
+        for before, after in itertools.pairwise(ran):
+            assert before.finished_s <= after.started_s

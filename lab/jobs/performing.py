@@ -134,7 +134,9 @@ class Performer:
                 state, error = "unknown", f"{_LEFT}, and it cannot go on: {reason}"
         if config is not None:
             return LiveJob(record, config, self._store, self._board)
-        log.warning("job %s is %s: %s", record.id, state, error)
+        # what somebody asked for is nothing to warn of
+        level = logging.INFO if record.wish else logging.WARNING
+        log.log(level, "job %s is %s: %s", record.id, state, error)
         self._store.end_job(record.id, state or "unknown", error=error, attempt=record.attempt)
         drop_checkpoints(self._store, record.id, state or "unknown")
         return None

@@ -84,7 +84,7 @@ async def open_lab(
         runner = JobRunner(
             bench, scheduler, store, directory=directory, recorder=recorder, nursery=nursery
         )
-        jobs = JobService(runner, store, workers, name, own_only=own_only)
+        jobs = JobService(runner, store, workers, own_only=own_only)
         schedules = ScheduleStore(store.database)
         fence = Fence(store, scheduler, recorder)
         lab = RunningLab(

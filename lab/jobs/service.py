@@ -65,10 +65,10 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 class JobService:
     """Take, run, watch and stop jobs; its methods are for the event loop it was made on.
 
-    workers: how many jobs run at once; they share the hardware pass by pass. host: this process's
-    lasting name, which no other living service of the same store has. Where several services share
-    a database, what any of them may work on (fits, parts of comparisons) is queued for all; with
-    own_only this one leaves it to the others.
+    workers: how many jobs run at once; they share the hardware pass by pass. It goes by the lasting
+    name of the runner's directory, which no other living service of the same store has. Where
+    several services share a database, what any of them may work on (fits, parts of comparisons) is
+    queued for all; with own_only this one leaves it to the others.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class JobService:
         runner: JobRunner,
         store: Store,
         workers: int = 2,
-        host: str = "local",
         *,
         own_only: bool = False,
     ) -> None:
         """Run jobs with `runner` and keep them in `store`; `open` before use."""
+        host = runner.directory.host
         self._runner = runner
         self._store = store
         self._opened = self._closed = False

@@ -16,6 +16,7 @@ from lab.bench_config import BenchConfig, load_bench
 from lab.config import TrainConfig
 from lab.errors import Conflict, UnknownName
 from lab.jobs.configs import CalibrateConfig, CompareConfig, EvaluateConfig
+from lab.jobs.directory import Directory
 from lab.jobs.kinds import JobConfig
 from lab.jobs.records import FitConfig, JobRecord, MetricRecord, Order
 from lab.jobs.runner import JobRunner
@@ -47,7 +48,8 @@ async def service(
     with Store(folder) as store, open_bench(bench, start=False) as opened:
         async with HardwareScheduler(opened.systems) as scheduler:
             scheduler.set_calibration("optics", "monday")
-            jobs = JobService(JobRunner(opened, scheduler, store), store, 1, host)
+            runner = JobRunner(opened, scheduler, store, directory=Directory(opened, host))
+            jobs = JobService(runner, store, 1)
             try:
                 await jobs.open()
                 yield jobs

@@ -39,6 +39,7 @@ _VERSION = "jobs-1"
 _FLOW = "job"
 # A run starts so much later at most; polling more often takes more of a core (.05 s: a tenth).
 _POLL_S = 0.2
+_SELDOM_S = 10.0  # for messages, of which there are none
 _STATES: Mapping[str, RunState] = {
     "ENQUEUED": "waiting",
     "DELAYED": "waiting",
@@ -113,7 +114,7 @@ class Engine:
             "application_version": _VERSION,
             "serializer": DBOSPortableJSONSerializer(),
             "log_level": "ERROR",
-            "notification_listener_polling_interval_sec": _POLL_S,
+            "notification_listener_polling_interval_sec": _SELDOM_S,
             "use_listen_notify": False,  # nothing here sends or awaits messages
         }
         self._dbos = DBOS(config=config)

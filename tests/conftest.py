@@ -8,11 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
+import lab.jobs.engine
 import postgres
 from lab.jobs.nursery import CAN_FORK, Nursery
 
 # the arithmetic here is small: more threads only fight over the cores
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _soon() -> Iterator[None]:
+    """Let jobs of services in this process start soon after they were submitted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lab.jobs.engine, "_POLL_S", 0.05)
+        yield
 
 
 @pytest.fixture(scope="session")

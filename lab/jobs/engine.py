@@ -38,7 +38,7 @@ _APP = "pnnlab"
 _VERSION = "jobs-1"
 _FLOW = "job"
 # A run starts so much later at most; polling more often takes more of a core (.05 s: a tenth).
-_POLL_S = 0.2
+_POLL_S = 0.5
 _SELDOM_S = 10.0  # for messages, of which there are none
 _STATES: Mapping[str, RunState] = {
     "ENQUEUED": "waiting",

@@ -7,10 +7,10 @@ trainer process, in turns, one thread of torch each. ratio: median over the roun
 time, from its start to its end, over the direct one; it can be below 1, for drivers and plant then
 compute beside torch. claim_end_s: wall time of the job's claim and its end in the database. The
 shares are of the job's wall time: engine: processor time of the engine's threads and of the sweep,
-which share the cores with the training; metrics: wall time for which the service keeps metrics,
-while the training goes on; checkpoints: wall time that the training waits for one every 20 s (they
-are written more often here and counted as that many). The rest of the ratio is the process, its
-pipe, and the scheduler.
+which share the cores with the training; serving: of the thread that serves its trainer process,
+row by row; metrics: wall time for which that thread keeps metrics, while the training goes on;
+checkpoints: wall time that the training waits for one every 20 s (they are written more often here
+and counted as that many). The rest of the ratio is the process, its pipe, and the scheduler.
 """
 
 import argparse
@@ -57,7 +57,8 @@ from twins.fitting import TwinError
 ROOT = Path(__file__).resolve().parents[2]
 EVERY_S, HERE_S = 20.0, 1.0  # between two checkpoints: as is usual, and in this benchmark
 TARGETS = {"engine": 0.01}
-_ENGINES_THREADS = ("queue", "dbos", "run_notification", "scheduler_loop", "_run_event_loop")
+_SERVING = ("dbos-executor",)  # the engine's, which a job keeps from its claim to its end
+_ENGINES = ("queue", "dbos-background", "run_notification", "scheduler_loop", "_run_event_loop")
 Spent = dict[str, list[float]]
 
 
@@ -90,11 +91,11 @@ def timed(call: Callable[..., Any], times: list[float], clock: Callable[[], floa
     return calling
 
 
-def engine_s() -> float:
-    """Return the processor time of the engine's threads so far, s."""
+def threads_s(words: tuple[str, ...]) -> float:
+    """Return the processor time so far of the threads that are called so, s."""
     found = 0.0
     for thread in threading.enumerate():
-        ours = any(word in thread.name for word in _ENGINES_THREADS)
+        ours = any(word in thread.name for word in words)
         if ours and thread.native_id is not None:
             stat = Path(f"/proc/self/task/{thread.native_id}/schedstat").read_text()
             found += int(stat.split()[0]) / 1e9
@@ -125,10 +126,11 @@ async def as_job(config: TrainConfig, folder: Path, nursery: Nursery, spent: Spe
                 if not store.twins():
                     with noted(defaultdict(list)):
                         await one_job(jobs, config.model_copy(update={"epochs": 1}))
-                began_s = engine_s()
+                began_s = threads_s(_ENGINES), threads_s(_SERVING)
                 with noted(spent):
                     whole_s = await one_job(jobs, config)
-                spent["engine's threads"].append(engine_s() - began_s)
+                spent["engine's threads"].append(threads_s(_ENGINES) - began_s[0])
+                spent["serving"].append(threads_s(_SERVING) - began_s[1])
                 return whole_s
             finally:
                 await jobs.close()
@@ -166,6 +168,7 @@ def measure(nursery: Nursery, folder: Path, rounds: int, epochs: int) -> dict[st
         "ratio": statistics.median(j / d for j, d in zip(jobs, alone, strict=True)),
         "claim_end_s": sum(spent["claim and end"]) / rounds,
         "engine": own / whole,
+        "serving": sum(spent["serving"]) / whole,
         "metrics": sum(spent["metrics"]) / whole,
         "checkpoints": statistics.mean(spent["checkpoints"]) / EVERY_S,
     }

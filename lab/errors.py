@@ -28,7 +28,13 @@ driver raised.
 
 
 class LabError(Exception):
-    """Base of the lab's errors."""
+    """Base of the lab's errors.
+
+    measured: of a pass that was ended before its last row, the `lab.measurement.Measurement` of the
+    rows that it had by then.
+    """
+
+    measured: object = None
 
 
 class ConfigError(LabError, ValueError):

@@ -109,6 +109,8 @@ class AutoMicroBatches:
         self._samples = self._samples or samples
         if samples != self._samples:
             return
+        if hardware_s == 0 and (self._calls or self.number > 1):
+            return  # its rows were known, from before the training was broken off
         if self.number == 1:
             if not self._calls:
                 self.decided = True  # nothing is measured

@@ -1,7 +1,8 @@
-"""Rows that jobs measure from elsewhere: only those of the attempt that counts.
+"""Rows that jobs measure from elsewhere: only those of the attempt that counts, and each once.
 
 A worker that was frozen for a while may wake when another one has taken its job over. Its rows are
-refused before they reach an instrument, and those that still wait are cancelled.
+refused before they reach an instrument, and those that still wait are cancelled. What the other one
+asks for again is not measured again.
 """
 
 import asyncio
@@ -9,11 +10,14 @@ import uuid
 from contextlib import suppress
 from dataclasses import replace
 
-from lab.errors import Superseded, UnknownName
+from lab.errors import LabError, Superseded, UnknownName
 from lab.jobs.store import Store
 from lab.measurement import ForwardPass, Measurement
+from lab.recording.known_rows import KnownRows, PartlyKnown
 from lab.recording.recorder import RowRecorder
 from lab.scheduling.scheduler import HardwareScheduler
+
+_JOBS = 100  # whose known rows are kept
 
 
 class Fence:
@@ -25,6 +29,7 @@ class Fence:
         """Ask `store` whose attempt counts."""
         self._store, self._scheduler, self._recorder = store, scheduler, recorder
         self._under_way: dict[str, dict[str, int]] = {}  # attempts, by job and pass
+        self._known: dict[str, tuple[int, asyncio.Future[KnownRows]]] = {}
 
     async def measure(self, forward_pass: ForwardPass) -> Measurement:
         """Measure a pass; raise Superseded if it is of an attempt that does not count any more.
@@ -34,21 +39,55 @@ class Fence:
         if not forward_pass.attempt:
             return await self._scheduler.submit(forward_pass)
         job, attempt = forward_pass.job, forward_pass.attempt
+        known = await self._known_rows(job, attempt)
         if not await asyncio.to_thread(self._store.holds, job, attempt):
             raise Superseded(f"job {job}: attempt {attempt} does not count any more")
         ours = replace(forward_pass, pass_id=forward_pass.pass_id or uuid.uuid4().hex)
         passes = self._under_way.setdefault(job, {})
         await self._cancel_older(passes, attempt)
         passes[ours.pass_id] = attempt
+        owned = known.of(ours)
         try:
-            measurement = await self._scheduler.submit(ours)
+            measured = await self._scheduler.submit(owned.rest)
+        except (LabError, asyncio.CancelledError) as error:
+            self._record(owned, error)
+            raise
         finally:
             del passes[ours.pass_id]
             if not passes and self._under_way.get(job) is passes:
                 del self._under_way[job]
-        if self._recorder is not None:
-            self._recorder.add(ours, measurement)
-        return measurement
+        self._record(owned, measured)
+        return owned.whole(measured)
+
+    def _record(self, owned: PartlyKnown, ended: Measurement | BaseException) -> None:
+        if isinstance(ended, asyncio.CancelledError) and ended.__cause__ is not None:
+            ended = ended.__cause__
+        rest = owned.measured(ended)
+        if rest and self._recorder is not None:
+            self._recorder.add(*rest)
+
+    async def _known_rows(self, job: str, attempt: int) -> KnownRows:
+        """Return what has been measured of a job before this attempt; read once."""
+        found = self._known.get(job)
+        if found is None or found[0] < attempt:
+            reading = asyncio.ensure_future(asyncio.to_thread(self._read_known, job))
+            found = self._known[job] = attempt, reading
+            while len(self._known) > _JOBS:
+                del self._known[next(iter(self._known))]
+        try:
+            return await asyncio.shield(found[1])
+        except Exception:
+            if self._known.get(job) is found:
+                del self._known[job]
+            raise
+
+    def _read_known(self, job: str) -> KnownRows:
+        if self._recorder is None:
+            return KnownRows()
+        try:
+            return self._recorder.known(job, self._store.job(job).continued_s or 0.0)
+        except UnknownName:
+            return KnownRows()
 
     async def _cancel_older(self, passes: dict[str, int], attempt: int) -> None:
         for pass_id in [p for p, of in passes.items() if of < attempt]:

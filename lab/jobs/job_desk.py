@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
-from lab.config import TwinKind
-from lab.errors import Superseded
+from lab.config import TrainConfig, TwinKind
+from lab.errors import LabError, QueueFull, Superseded
 from lab.jobs.files import Files
 from lab.jobs.going_on import go_back
-from lab.jobs.job_rows import measure_for
 from lab.jobs.live_job import LiveJob, Turns
-from lab.jobs.records import TwinRecord
+from lab.jobs.records import FitConfig, TwinRecord
 from lab.jobs.state_files import checkpoints_folder, twin_file
 from lab.measure import Run
 from lab.measurement import ForwardPass, Measurement
+from lab.recording.known_rows import KnownRows, PartlyKnown
 from lab.recording.recorder import RowRecorder
 from lab.scheduling.scheduled_run import ScheduledRun
 from lab.scheduling.scheduler import HardwareScheduler
@@ -40,6 +40,7 @@ class JobDesk:
         self._store, self._turns, self._bench = job.store, turns, bench
         self._turn = ExitStack()
         self._newest = ""
+        self._known = KnownRows()
 
     @property
     def progress(self) -> tuple[int, str]:
@@ -53,6 +54,7 @@ class JobDesk:
         """Begin, or begin again after what did the work has died."""
         self.close()
         self.job.rows.reset()
+        self._known = KnownRows()
 
     def close(self) -> None:
         """Let others have the turn that the job has, if it has one; idempotent."""
@@ -68,13 +70,46 @@ class JobDesk:
             priority=self.job.config.priority,
             stopped=self.job.stopped,
             pass_ids=self.job.pass_ids,
-            measure=partial(measure_for, self.job, self.scheduler, record=self.record),
+            measure=self._measure,
         )
 
-    def record(self, forward_pass: ForwardPass, measurement: Measurement) -> None:
-        """Keep measured rows, without waiting for a disk."""
-        if self.recorder is not None:
-            self.recorder.add(forward_pass, measurement)
+    def own(self, forward_pass: ForwardPass) -> PartlyKnown:
+        """Return a pass as one of the job's, with the rows of it that need not be measured."""
+        job = self.job
+        return self._known.of(
+            replace(
+                forward_pass,
+                client=job.client,
+                job=job.id,
+                priority=job.config.priority,
+                deadline_s=job.config.deadline_s,
+            )
+        )
+
+    def record(self, owned: PartlyKnown, ended: Measurement | Exception) -> None:
+        """Count and keep what was measured of a pass, without waiting for a disk."""
+        rest = owned.measured(ended)
+        self.job.rows.count(owned.count + (len(rest[1].y) if rest else 0))
+        if rest and self.recorder is not None:
+            self.recorder.add(*rest)
+
+    def _measure(self, forward_pass: ForwardPass, stopped: Callable[[], bool]) -> Measurement:
+        """Queue a pass and return its measurement; while the queue is full, wait and retry.
+
+        Raises what `HardwareScheduler.submit` raises but QueueFull, and Stopped.
+        """
+        owned = self.own(forward_pass)
+        while True:
+            try:
+                measured = self.scheduler.measure_blocking(owned.rest, stopped)
+            except QueueFull as full:
+                self.job.pause(full.retry_after_s)
+            except LabError as error:
+                self.record(owned, error)
+                raise
+            else:
+                self.record(owned, measured)
+                return owned.whole(measured)
 
     def stopped(self) -> bool:
         """Say whether the job is to end."""
@@ -105,8 +140,11 @@ class JobDesk:
         self.job.rows.start_pace()
 
     def go_back(self, step: int, rows: int) -> None:
-        """Drop what was told after a checkpoint, and count on from there."""
+        """Drop what was told after a checkpoint, count on from there, and measure no row again."""
         go_back(self._store, self.job, step, rows)
+        # the rows of what looks at a device are to be of one time
+        if self.recorder is not None and isinstance(self.job.config, (TrainConfig, FitConfig)):
+            self._known = self.recorder.known(self.job.id, self.job.continued_s)
 
     def twin(self, twin_id: str) -> TwinRecord:
         """Return a kept twin; raise UnknownName."""

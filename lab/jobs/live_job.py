@@ -19,6 +19,7 @@ class LiveJob:
 
     The job's threads call `check`, `pause`, `stopped`, `metric`, `tell` and keep in `pass_ids` the
     passes that are under way; the rest belongs to the loop.
+    continued_s: when somebody last had it continued, 0 for never.
     store: for the job's threads: it waits for disk and database until the job is to end. rows: what
     it has measured, for any thread. ends_as: in which state it ends if it is stopped,
     and why; None: it does not end, but goes on elsewhere or later. at_once: it is not to take a
@@ -34,6 +35,7 @@ class LiveJob:
         self.client = record.client
         self.attempt = record.attempt
         self.started_s = record.started_s
+        self.continued_s = record.continued_s or 0.0
         self.rows = RowProgress()
         self.kind: JobKind = record.kind
         self.ends_as: tuple[JobState | None, str] = ("cancelled", "")

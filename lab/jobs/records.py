@@ -87,7 +87,7 @@ class JobRecord:
     how many times a process has begun to work on it; one that works on an older attempt may not
     write any more. wish: what it has been asked for and has not done yet. error: why it failed, was
     paused, was or is being cancelled, or is unknown, else empty. last_step: the number of its
-    newest metric, 0 for none. estimate: while it
+    newest metric, 0 for none. continued_s: when somebody last had it continued. estimate: while it
     is pending or running, in the process that runs it; it is not stored.
     """
 
@@ -109,6 +109,7 @@ class JobRecord:
     run: int = 1
     attempt: int = 0
     wish: Wish = ""
+    continued_s: float | None = None
     estimate: JobEstimate | None = None
 
     @property

@@ -246,7 +246,7 @@ class Store:
         None where it is in another state.
         """
         change = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state.in_(STOPPED))
-        values = {
+        values: dict[str, Any] = {
             "state": "pending",
             "run": jobs.c.run + 1,
             "config": _plain(config),
@@ -254,6 +254,7 @@ class Store:
             "deadline_s": config.get("deadline_s"),
         }
         cleared = {"error": "", "wish": "", "finished_s": None, "deaths": 0}
+        values["continued_s"] = time.time()
         return self.job(job_id).run if self._write(change.values(**values, **cleared)) else None
 
     def next_run(self, job_id: str, run: int) -> bool:

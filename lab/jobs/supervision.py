@@ -21,6 +21,7 @@ from lab.jobs.nursery import Nursery, Trainer
 from lab.jobs.pipe_desk import PackedKeys, unpack_keys
 from lab.jobs.told_errors import RemoteTrace, tell
 from lab.measurement import ForwardPass, Measurement
+from lab.recording.known_rows import PartlyKnown
 
 log = logging.getLogger(__name__)
 
@@ -195,44 +196,33 @@ class Session:
         self, number: int | None, x: Array, theta: Array, keys: PackedKeys, depth: int
     ) -> None:
         """Hand a pass to the scheduler, and have its end answered; see `ScheduledRun`."""
-        job, config = self._job, self._job.config
-        pass_id = uuid.uuid4().hex
-        forward_pass = ForwardPass(
-            system=config.system,
-            x=x,
-            theta=theta,
-            keys=unpack_keys(keys),
-            priority=config.priority,
-            client=job.client,
-            pass_id=pass_id,
-            job=job.id,
-            depth=depth,
-            deadline_s=config.deadline_s,
+        job, pass_id = self._job, uuid.uuid4().hex
+        system, unpacked = job.config.system, unpack_keys(keys)
+        owned = self._desk.own(
+            ForwardPass(system, x, theta, unpacked, pass_id=pass_id, depth=depth)
         )
         job.pass_ids.add(pass_id)
         try:
-            measuring = self._desk.scheduler.measure_soon(forward_pass, job.stopped)
+            measuring = self._desk.scheduler.measure_soon(owned.rest, job.stopped)
         except Exception as error:
             job.pass_ids.discard(pass_id)
             self._answers.put((number, False, tell(error)))
             return
         self._passes[pass_id] = measuring
-        measuring.add_done_callback(partial(self._measured, number, forward_pass))
+        measuring.add_done_callback(partial(self._measured, number, owned))
 
-    def _measured(
-        self, number: int | None, forward_pass: ForwardPass, ended: Future[Measurement]
-    ) -> None:
-        self._passes.pop(forward_pass.pass_id, None)
-        self._job.pass_ids.discard(forward_pass.pass_id)
+    def _measured(self, number: int | None, owned: PartlyKnown, ended: Future[Measurement]) -> None:
+        self._passes.pop(owned.forward_pass.pass_id, None)
+        self._job.pass_ids.discard(owned.forward_pass.pass_id)
         error = ended.exception()
-        if error is not None:
+        if isinstance(error, Exception):
+            self._desk.record(owned, error)
             self._answers.put((number, False, tell(error)))
             return
-        measurement = ended.result()
-        self._job.rows.count(len(measurement.y))
-        self._desk.record(forward_pass, measurement)
-        seconds = measurement.finished_s - measurement.started_s
-        self._answers.put((number, True, (measurement.y, seconds)))
+        measured = ended.result()
+        self._desk.record(owned, measured)
+        seconds = measured.finished_s - measured.started_s
+        self._answers.put((number, True, (owned.whole(measured).y, seconds)))
 
     def _cancel(self) -> None:
         for pass_id in tuple(self._passes):

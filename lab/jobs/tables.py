@@ -30,6 +30,7 @@ jobs = sa.Table(
     sa.Column("run", sa.Integer, nullable=False, server_default="1"),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
     sa.Column("deaths", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("continued_s", sa.Double),
     sa.Column("wish", sa.String(16), nullable=False, server_default=""),
     sa.Column("last_step", sa.Integer, nullable=False, server_default="0"),
     sa.Column("provenance", sa.JSON(none_as_null=True)),

@@ -12,6 +12,7 @@ from typing import Self
 from lab.errors import Conflict, DataError
 from lab.measurement import ForwardPass, Measurement
 from lab.recording.copying import pack
+from lab.recording.known_rows import KnownRows, read_known
 from lab.recording.layout import Layout, columns_of, layout_of
 from lab.recording.notes import Gap, NoteBook
 from lab.recording.shelf import Shelf
@@ -146,6 +147,20 @@ class RowRecorder:
         except DataError:  # none was measured, or they were deleted
             rows = 0
         return RecordedRows(rows, size_of(path), notes)
+
+    def known(self, job: str, since_s: float) -> KnownRows:
+        """Return the last rows of a job that were measured from then on, s since the epoch.
+
+        Those of another bench are left out.
+        """
+        self.flush()
+        if job not in self._shelf:
+            return KnownRows()
+        try:
+            return read_known(self._shelf.path(job), bench=self._bench, since_s=since_s)
+        except DataError as error:
+            log.warning("job %s: what came after its checkpoint is measured again: %s", job, error)
+            return KnownRows()
 
     def pack(self, job: str) -> Path:
         """Return a zip file of a job's rows, each once, that Zarr opens.

@@ -25,9 +25,9 @@ class Outcome(asyncio.Future[T], Generic[T]):
         self._on_cancel = on_cancel
         try:
             return await self
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             if self.done():
-                self.exception()  # seen: the canceller gets CancelledError instead
+                cancelled.__cause__ = self.exception()  # seen: who was cancelled finds it there
             raise
         finally:
             self._on_cancel = None

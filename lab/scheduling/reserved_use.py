@@ -17,7 +17,8 @@ class ReservedUse:
     """Grant, renew and end the reservations of one system; on the event loop's thread.
 
     closed: whether the system is; has_ended: called when others have their turn again; lost: called
-    before that where nobody released it, so that the holder may have left anything behind.
+    before that where nobody released it, so that the holder may have left anything behind;
+    calibration: the name of the one in force.
     """
 
     def __init__(
@@ -29,10 +30,12 @@ class ReservedUse:
         closed: Callable[[], bool],
         has_ended: Callable[[], object],
         lost: Callable[[], object],
+        calibration: Callable[[], str],
     ) -> None:
         self._name, self._hardware, self._passes = name, hardware, passes
         self._planning, self._closed = planning, closed
         self._has_ended, self._lost = has_ended, lost
+        self._calibration = calibration
         self._expiry: asyncio.TimerHandle | None = None
 
     async def reserve(self, owner: str, ttl_s: float) -> Reservation:
@@ -77,7 +80,7 @@ class ReservedUse:
                 self._passes.remove(portion.ticket)
                 portion.ticket.stop(ReservationLost)
         for ticket in self._passes.end_reservation():
-            ticket.fail_stopped(ReservationLost)
+            ticket.fail_stopped(ReservationLost, self._calibration())
         self._has_ended()
 
     def _expire_after(self, ttl_s: float) -> None:

@@ -66,7 +66,7 @@ class Settling:
         elif ticket.done == ticket.rows or ticket.stopped():
             ticket.deliver(self._calibration())
         elif self._closed():
-            ticket.fail_stopped(SystemClosed)
+            ticket.fail_stopped(SystemClosed, self._calibration())
         else:
             ticket.fail(self._faults.refusal(call.error))
 

@@ -81,6 +81,7 @@ class SystemQueue:
             closed=lambda: self.closed,
             has_ended=self._look_again,
             lost=self._let_restart,
+            calibration=lambda: self.calibration,
         )
         self.safe_state = SafeStateOnDemand(
             hardware, closed=lambda: self.health.reason if self.closed else None
@@ -112,7 +113,7 @@ class SystemQueue:
                 self._keep_apart(call)
                 call.stop(SystemClosed)
             for ticket in self.passes.remove_all():
-                ticket.fail_stopped(SystemClosed)
+                ticket.fail_stopped(SystemClosed, self.calibration)
             self.reserved.end()
         return self._task
 
@@ -161,7 +162,7 @@ class SystemQueue:
             for call in self.planning.on_hardware():
                 call.cut = True  # the others of its slice go on in the next one
         elif waited:
-            ticket.fail_stopped(kind)
+            ticket.fail_stopped(kind, self.calibration)
         self._plan()
 
     def _let_restart(self) -> None:

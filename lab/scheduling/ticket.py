@@ -83,8 +83,7 @@ class Ticket:
         row_s = self._epoch_s + began
         self._kept.append((rows, shot, row_s, max(0, self.repeat_until - self.done)))
         self.done += count
-        if self.done == self.rows:
-            self.finished_s = self._epoch_s + ended
+        self.finished_s = self._epoch_s + ended
 
     def drive(self, row: int) -> tuple[Array, Array]:
         """Return x and theta of one row, (1, ...) each."""
@@ -100,17 +99,18 @@ class Ticket:
         self._end()
         self.outcome.set_exception(error)
 
-    def fail_stopped(self, kind: type[LabError]) -> None:
-        """End the pass with an error of `kind` that says how far it came."""
+    def fail_stopped(self, kind: type[LabError], calibration: str) -> None:
+        """End the pass with an error of `kind` that has the rows which were measured."""
         p = self.forward_pass
-        self.fail(
-            kind(f"pass {p.pass_id} on {p.system} ended after {self.done} of {self.rows} rows")
-        )
+        error = kind(f"pass {p.pass_id} on {p.system} ended after {self.done} of {self.rows} rows")
+        if self.done:
+            error.measured = self._measurement(calibration)
+        self.fail(error)
 
     def deliver(self, calibration: str) -> None:
         """End the pass with its rows, or with the error it was stopped with."""
         if self.stop_with is not None:
-            self.fail_stopped(self.stop_with)
+            self.fail_stopped(self.stop_with, calibration)
             return
         self._end()
         self.outcome.set_result(self._measurement(calibration))
@@ -130,7 +130,7 @@ class Ticket:
             y=rows.y,
             saturated=rows.saturated,
             retried=np.concatenate(again),
-            out_of_sync=np.zeros(self.rows, bool) if rows.out_of_sync is None else rows.out_of_sync,
+            out_of_sync=np.zeros(self.done, bool) if rows.out_of_sync is None else rows.out_of_sync,
             shots=np.concatenate(shots),
             row_s=np.repeat([began_s for _, _, began_s, _ in kept], counts),
             calibration=calibration,

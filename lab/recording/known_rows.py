@@ -1,0 +1,156 @@
+"""Rows that a job has measured already, to be taken from its record instead of measured again.
+
+Whoever goes on with a training that was broken off does again what came after its checkpoint. Row
+by row it asks for the same keys with the same drives; what the instruments answered then counts.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from lab.errors import DataError, LabError
+from lab.measurement import ForwardPass, Measurement
+from lab.recording.copying import newest_rows
+from lab.recording.writer import read_metadata, rows_of
+
+_MOST_BYTES = 128 * 2**20
+_ASKED = ("x", "theta", "time_s")
+_ANSWERED = ("y", "saturated", "retried", "out_of_sync", "shots", "row_s")  # as in Measurement
+_RECORDED = ("y", "saturated", "retried", "out_of_sync", "shot", "measured")
+_STRANGERS = 100  # passes in a row of which nothing is known, after which nothing more will be
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+class KnownRows:
+    """The last rows of a job's record, each to be taken once; thread-safe."""
+
+    def __init__(self, columns: Columns | None = None) -> None:
+        """Take in rows with their keys, drives and what was measured; None: there are none."""
+        self._lock = threading.Lock()
+        self._columns: Columns = columns or {}
+        self._at: dict[tuple[int, int], int] = {}
+        self._strangers = 0
+        if columns is not None:
+            streams, indices = columns["stream"], columns["index"]
+            newest = newest_rows(streams, indices)
+            keys = zip(streams[newest].tolist(), indices[newest].tolist(), strict=True)
+            self._at = dict(zip(keys, newest.tolist(), strict=True))
+
+    def __len__(self) -> int:
+        """Return how many rows have not been taken."""
+        return len(self._at)
+
+    def of(self, forward_pass: ForwardPass) -> "PartlyKnown":
+        """Take what is known of a pass: rows of the same key, x and theta, to the last bit."""
+        if not self._at or forward_pass.keys is None:
+            return PartlyKnown(forward_pass)
+        with self._lock:
+            found = [self._take(forward_pass, row) for row in range(len(forward_pass.keys))]
+            known = np.array([at is not None for at in found], dtype=bool)
+            rows = {n: self._columns[n][[at for at in found if at is not None]] for n in _ANSWERED}
+            self._strangers = 0 if known.any() else self._strangers + 1
+            if not self._at or self._strangers >= _STRANGERS:
+                self._at, self._columns = {}, {}
+        return PartlyKnown(forward_pass, known, rows) if known.any() else PartlyKnown(forward_pass)
+
+    def _take(self, forward_pass: ForwardPass, row: int) -> int | None:
+        """Return where a row of a pass stands among the known ones, None if it does not."""
+        key = (forward_pass.keys or ())[row]
+        at = self._at.get((key.stream, key.index))
+        if at is None:
+            return None
+        asked = (forward_pass.x[row], forward_pass.theta[row], key.time_s)
+        same = (np.array_equal(self._columns[n][at], a) for n, a in zip(_ASKED, asked, strict=True))
+        if not all(same):
+            return None
+        del self._at[key.stream, key.index]
+        return at
+
+
+@dataclass(frozen=True)
+class PartlyKnown:
+    """A pass, with the rows that are known of it: `known` (rows,), None for none; their arrays."""
+
+    forward_pass: ForwardPass
+    known: NDArray[np.bool_] | None = None
+    rows: Columns | None = None
+
+    @property
+    def count(self) -> int:
+        """Get how many rows are known."""
+        return 0 if self.known is None else int(self.known.sum())
+
+    @property
+    def rest(self) -> ForwardPass:
+        """Get the pass of the other rows, which are to be measured; it may have none."""
+        p = self.forward_pass
+        if self.known is None or p.keys is None:
+            return p
+        left = ~self.known
+        keys = list(compress(p.keys, left))
+        return replace(p, x=p.x[left], theta=p.theta[left], keys=keys)
+
+    def measured(
+        self, ended: Measurement | BaseException
+    ) -> tuple[ForwardPass, Measurement] | None:
+        """Return what was measured of the rest, which may have been broken off; None: nothing.
+
+        ended: the measurement of the rest, or the error that ended it.
+        """
+        got = ended.measured if isinstance(ended, LabError) else ended
+        if not isinstance(got, Measurement):
+            return None
+        p, rows = self.rest, len(got.y)
+        keys = None if p.keys is None else p.keys[:rows]
+        return replace(p, x=p.x[:rows], theta=p.theta[:rows], keys=keys), got
+
+    def whole(self, measured: Measurement) -> Measurement:
+        """Return the measurement of the whole pass, given that of the rest.
+
+        Its times, and the calibration, are those of the rest.
+        """
+        if self.known is None or self.rows is None:
+            return measured
+
+        def joined(name: str) -> NDArray[Any]:
+            new: NDArray[Any] = getattr(measured, name)
+            both = np.empty((len(known), *new.shape[1:]), new.dtype)
+            both[known], both[~known] = rows[name], new
+            return both
+
+        known, rows = self.known, self.rows
+        arrays: dict[str, Any] = {name: joined(name) for name in _ANSWERED}
+        return replace(measured, **arrays)
+
+
+def read_known(folder: Path, *, bench: str, since_s: float) -> KnownRows:
+    """Return what a record holds of rows measured from `since_s` (seconds since the epoch) on.
+
+    Of many rows the last, 128 MiB of them. None where the record is of another bench (its digest).
+    Raises DataError where there is no record, or it cannot be read.
+    """
+    metadata = read_metadata(folder)["metadata"]
+    if metadata[".zattrs"]["bench"] != bench:
+        return KnownRows()
+    end = rows_of({"metadata": metadata})
+    try:
+        group: Any = zarr.open_consolidated(folder, mode="r", zarr_format=2)
+        arrays = {name: group[name] for name in (*_ASKED, *_RECORDED, "stream", "index")}
+        row_bytes = sum(a.dtype.itemsize * int(np.prod(a.shape[1:])) for a in arrays.values())
+        first = max(0, end - _MOST_BYTES // row_bytes)
+        late = np.asarray(arrays["measured"][first:end]) >= int(since_s * 1e9)
+        if not late.any():
+            return KnownRows()
+        first += int(late.argmax())
+        read = {name: np.asarray(array[first:end]) for name, array in arrays.items()}
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise DataError(f"{folder}: its rows cannot be read ({error})") from error
+    return KnownRows({**read, "shots": read["shot"], "row_s": read["measured"] / 1e9})

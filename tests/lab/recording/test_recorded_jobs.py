@@ -1,9 +1,12 @@
 """A job's rows are all recorded, once, also of one that was broken off and went on."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import random
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +16,16 @@ import tiny_jobs
 from lab.bench import open_bench
 from lab.bench_config import load_bench
 from lab.config import TrainConfig
-from lab.jobs.records import FitConfig, MetricRecord
+from lab.jobs.nursery import Nursery
+from lab.jobs.records import FitConfig
 from lab.jobs.runner import JobRunner
 from lab.jobs.service import JobService
 from lab.jobs.store import Store
 from lab.recording.reading import open_rows
 from lab.recording.recorder import RowRecorder
+from lab.recording.writer import read_metadata
 from lab.scheduling.scheduler import HardwareScheduler
+from lab.systems.base import PhysicalSystem
 from lab.twins import HELD_OUT_ROWS
 from tiny_jobs import have_done
 
@@ -36,7 +42,7 @@ def tiny(monkeypatch):
 
 
 @asynccontextmanager
-async def service(folder: Path) -> AsyncIterator[JobService]:
+async def service(folder: Path, nursery: Nursery | None = None) -> AsyncIterator[JobService]:
     folder.mkdir(exist_ok=True)
     with (
         Store(folder) as store,
@@ -49,7 +55,9 @@ async def service(folder: Path) -> AsyncIterator[JobService]:
         ) as recorder,
     ):
         async with HardwareScheduler(bench.systems) as scheduler:
-            jobs = JobService(JobRunner(bench, scheduler, store, recorder=recorder), store, 1)
+            jobs = JobService(
+                JobRunner(bench, scheduler, store, recorder=recorder, nursery=nursery), store, 1
+            )
             try:
                 await jobs.open()
                 yield jobs
@@ -69,14 +77,32 @@ async def ended(jobs: JobService, job_id: str) -> None:
     assert last.state == "succeeded", last.error
 
 
-async def epochs(jobs: JobService, job_id: str, number: int) -> None:
-    """Wait for so many epochs."""
-    async with asyncio.timeout(LIMIT_S):
-        async for item in jobs.watch(job_id):
-            if isinstance(item, MetricRecord) and item.metric["kind"] == "epoch":
-                number -= 1
-                if number == 0:
-                    return
+class Slowly:
+    """What measures as `measure` does, in 1 ms more; counts rows."""
+
+    def __init__(self, measure: Callable[..., Any]) -> None:
+        self.rows = 0
+        self._measure = measure
+
+    def __call__(self, *arguments: Any) -> Any:
+        time.sleep(0.001)
+        rows = self._measure(*arguments)
+        self.rows += len(rows.y)
+        return rows
+
+    async def more(self, jobs: JobService, job_id: str, rows: int) -> None:
+        """Wait until so many rows more have been measured, or the job has ended."""
+        until = self.rows + rows
+        async with asyncio.timeout(LIMIT_S):
+            while self.rows < until and not (await jobs.get(job_id)).ended:
+                await asyncio.sleep(0.002)
+
+
+@pytest.fixture
+def slowly(monkeypatch) -> Slowly:
+    slowly = Slowly(PhysicalSystem.measure)
+    monkeypatch.setattr(PhysicalSystem, "measure", lambda *arguments: slowly(*arguments))
+    return slowly
 
 
 def rows_of(folder: Path, job_id: str) -> xr.Dataset:
@@ -106,17 +132,50 @@ async def test_a_fits_rows_are_recorded(tmp_path):
     assert rows_of(tmp_path, job.id).sizes["row"] == 20 + HELD_OUT_ROWS
 
 
-async def test_a_job_that_went_on_has_the_rows_of_one_that_never_stopped(tmp_path):
-    async with service(tmp_path / "whole") as jobs:
-        whole = await jobs.submit(training())
+@pytest.mark.parametrize(
+    "config",
+    [training(), training(network={"layers": 3}, micro_batches=2), FitConfig(rows=99)],
+    ids=["training", "training in micro-batches", "fit"],
+)
+async def test_what_is_stopped_anywhere_measures_no_row_twice(tmp_path, slowly, nursery, config):
+    """Neither those of the step in which it was stopped, nor those of a fit."""
+    async with service(tmp_path / "whole", nursery) as jobs:
+        whole = await jobs.submit(config)
         await ended(jobs, whole.id)
-    async with service(tmp_path / "parts") as jobs:
-        job = await jobs.submit(training())
-        await epochs(jobs, job.id, 2)
-    async with service(tmp_path / "parts") as jobs:
-        await epochs(jobs, job.id, 5)
-    async with service(tmp_path / "parts") as jobs:
-        await ended(jobs, job.id)
-    expected, found = rows_of(tmp_path / "whole", whole.id), rows_of(tmp_path / "parts", job.id)
+    expected = rows_of(tmp_path / "whole", whole.id)
+    rows, folder = expected.sizes["row"], tmp_path / "parts"
+    async with service(folder, nursery) as jobs:
+        job = await jobs.submit(config)
+    stops = 0
+    while True:
+        async with service(folder, nursery) as jobs:
+            await slowly.more(jobs, job.id, random.randrange(rows // 4, rows // 2))
+            if (await jobs.get(job.id)).ended:
+                break
+        stops += 1
+    assert stops > 1
+    found = rows_of(folder, job.id)
     for name in ("stream", "index", *VALUES):
         assert found[name].values.tobytes() == expected[name].values.tobytes(), name
+    assert recorded(folder, job.id) == rows
+
+
+async def test_what_is_continued_by_hand_measures_anew(tmp_path, slowly, nursery):
+    """Who does so may have mended what was wrong with the rows."""
+    async with service(tmp_path, nursery) as jobs:
+        job = await jobs.submit(FitConfig(rows=99))
+        await slowly.more(jobs, job.id, 10)
+        await jobs.pause(job.id)
+        async with asyncio.timeout(LIMIT_S):
+            while (await jobs.get(job.id)).state != "paused":
+                await asyncio.sleep(0.01)
+        before = recorded(tmp_path, job.id)
+        await jobs.go_on(job.id)
+        await ended(jobs, job.id)
+    assert recorded(tmp_path, job.id) == before + 99 + HELD_OUT_ROWS
+
+
+def recorded(folder: Path, job_id: str) -> int:
+    """Return how many rows were recorded; one that was measured twice counts twice."""
+    found = read_metadata(folder / "rows" / f"{job_id}.zarr")
+    return int(found["metadata"]["index/.zarray"]["shape"][0])

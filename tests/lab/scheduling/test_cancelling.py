@@ -21,8 +21,11 @@ async def end(lab: Lab, sent: Sent, by: str) -> None:
     """Cancel a pass by its id or by its caller's task, and wait for its end."""
     if by == "cancel":
         await lab.scheduler.cancel(sent.name)
-        with pytest.raises(PassCancelled, match=rf"^pass {sent.name} on rig ended after \d+ of"):
+        ended = rf"^pass {sent.name} on rig ended after \d+ of"
+        with pytest.raises(PassCancelled, match=ended) as raised:
             await sent
+        rows = 0 if raised.value.measured is None else len(raised.value.measured.y)
+        assert f"ended after {rows} of" in str(raised.value)
     else:
         sent.task.cancel()
         await asyncio.wait([sent.task])

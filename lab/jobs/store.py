@@ -205,7 +205,14 @@ class Store:
                 started_s=sa.func.coalesce(jobs.c.started_s, time.time()),
             )
         )
-        return self.job(job_id) if self._write(change) else None
+        query = _job_rows().where(jobs.c.id == job_id)
+
+        def claim(connection: sa.Connection) -> sa.Row[Any] | None:
+            # at once: later the job may be another host's, under a newer attempt
+            return connection.execute(query).one() if connection.execute(change).rowcount else None
+
+        row = self._database.write(claim)
+        return None if row is None else _job(row)
 
     def deaths(self, job_id: str) -> int:
         """Return how often in a row its process has died without a metric in between."""

@@ -195,3 +195,22 @@ def test_a_job_is_taken_over_once_and_only_from_its_host(tmp_path, database_url)
         with pytest.raises(Superseded):
             store.end_job("a", "succeeded", result={}, attempt=record.attempt)
         assert store.job("a").state == "pending"
+
+
+def test_who_is_frozen_within_a_claim_does_not_wake_as_the_newest_attempt(
+    tmp_path, database_url, monkeypatch
+):
+    """Between the claim and whatever is read of the job afterwards another host takes it over."""
+    with Store(tmp_path, database_url) as store, Store(tmp_path, database_url) as other:
+        store.add_job("a", "train", {}, Order())
+        read = store.job
+
+        def woken(job_id):
+            assert other.take_over(job_id, 1, "w1")
+            assert other.claim_job(job_id, 2, "w2").attempt == 3
+            return read(job_id)
+
+        monkeypatch.setattr(store, "job", woken)
+        record = store.claim_job("a", 1, "w1")
+        assert (record.host, record.attempt) == ("w1", 1)
+        assert store.job("a").host == "w2"

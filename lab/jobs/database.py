@@ -28,6 +28,8 @@ _POSTGRESQL: dict[str, Any] = {
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 5000,  # ms
+    # whoever is frozen within a transaction keeps its rows from the others for so many ms only
+    "options": "-c idle_in_transaction_session_timeout=5000",
 }
 _SQLITE = ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=1000", "foreign_keys=ON")
 

@@ -42,6 +42,7 @@ _POSTGRESQL = {
     "57P02",  # crash shutdown
     "57P03",  # cannot connect now: starting up
     "57P05",  # idle session timeout
+    "25P03",  # the transaction was idle for too long: this process was frozen
     "25006",  # read-only transaction: a standby that is taking over
     "40001",  # serialization failure
     "40P01",  # deadlock

@@ -1,6 +1,7 @@
 """Services that share a database: who has died, whose name it is, whose rows count."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lab.jobs.database
 from lab.errors import ConfigError, Superseded
 from lab.jobs.database import open_database
 from lab.jobs.fence import Fence
@@ -15,6 +17,7 @@ from lab.jobs.hosts import DEAD_AFTER_S, HostBook, KnownSystem, Watch
 from lab.jobs.identity import hold_identity
 from lab.jobs.records import Order
 from lab.jobs.store import Store
+from lab.jobs.tables import jobs
 from lab.measurement import ForwardPass
 
 LIMIT_S = 30.0
@@ -214,3 +217,45 @@ def test_who_is_frozen_within_a_claim_does_not_wake_as_the_newest_attempt(
         record = store.claim_job("a", 1, "w1")
         assert (record.host, record.attempt) == ("w1", 1)
         assert store.job("a").host == "w2"
+
+
+def hasten(monkeypatch) -> None:
+    """Let the server end transactions in which nothing happens in a twentieth of the time."""
+    name, equals, idle_ms = lab.jobs.database._POSTGRESQL["options"].partition("=")
+    monkeypatch.setitem(
+        lab.jobs.database._POSTGRESQL, "options", f"{name}{equals}{int(idle_ms) // 20}"
+    )
+
+
+def test_who_is_frozen_within_a_transaction_holds_up_nobody_for_long(
+    tmp_path, postgres_url, monkeypatch
+):
+    hasten(monkeypatch)
+    with Store(tmp_path, postgres_url) as frozen, Store(tmp_path, postgres_url) as other:
+        frozen.add_job("a", "train", {}, Order())
+        frozen.claim_job("a", 1, "w1")
+        with ThreadPoolExecutor(1) as threads, frozen.engine.connect() as connection:
+            connection.execute(sa.update(jobs).values(last_step=7))
+            taken = threads.submit(other.take_over, "a", 1, "w1")
+            try:
+                assert taken.result(LIMIT_S)
+            finally:
+                connection.invalidate()
+        assert other.claim_job("a", 2, "w2").last_step == 0  # nothing was written by halves
+
+
+def test_who_wakes_in_a_transaction_that_was_ended_does_it_again(
+    tmp_path, postgres_url, monkeypatch
+):
+    hasten(monkeypatch)
+    database = open_database(tmp_path, postgres_url)
+    freezing = [1.0]
+
+    def work(connection):
+        connection.execute(sa.text("SELECT 1"))
+        if freezing:
+            threading.Event().wait(freezing.pop())
+        return connection.scalar(sa.text("SELECT 2"))
+
+    assert database.write(work) == 2
+    database.engine.dispose()

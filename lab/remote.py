@@ -24,7 +24,7 @@ from drivers.spec import Array
 from lab.apparatus import Apparatus
 from lab.calls import API, ServiceError
 from lab.client import checked_name
-from lab.errors import ConfigError, PassCancelled, QueueFull, SystemClosed
+from lab.errors import ConfigError, DatabaseAway, PassCancelled, QueueFull, SystemClosed
 from lab.measure import DeviceMeasure, DevicePart
 from lab.npy import UNREADABLE
 from lab.remote_answers import RemoteSystem, raise_named, read_system
@@ -182,7 +182,7 @@ class RemoteRun:
             except QueueFull as full:
                 pause_s, until = _FIRST_PAUSE_S, None
                 call.wait(full.retry_after_s)
-            except (LineLost, SystemClosed, ServiceError) as error:
+            except (LineLost, SystemClosed, DatabaseAway, ServiceError) as error:
                 if isinstance(error, ServiceError) and not _is_away(error):
                     raise
                 until = until or time.monotonic() + self._patience_s

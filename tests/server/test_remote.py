@@ -303,11 +303,12 @@ def problem(name: str, **more: Any) -> bytes:
 LOST: Answer = (0, {}, b"")
 FULL: Answer = (429, {}, problem("queue-full", retry_after_s=0.01))
 CLOSED: Answer = (503, {}, problem("system-closed"))
+OUT_OF_REACH: Answer = (503, {}, problem("database-away", retry_after_s=0.01))
 NO_GATEWAY: Answer = (502, {}, b"<html>bad gateway")
 BAD: Answer = (409, {}, problem("deadline-missed"))
 
 
-@pytest.mark.parametrize("before", [LOST, FULL, CLOSED, NO_GATEWAY])
+@pytest.mark.parametrize("before", [LOST, FULL, CLOSED, OUT_OF_REACH, NO_GATEWAY])
 def test_a_service_that_is_away_or_full_is_asked_again(monkeypatch, before):
     monkeypatch.setattr(lab.remote, "_FIRST_PAUSE_S", 0.001)
     with (
@@ -321,7 +322,7 @@ def test_a_service_that_is_away_or_full_is_asked_again(monkeypatch, before):
     assert asked[0].endswith("depth=2")
 
 
-@pytest.mark.parametrize("away", [LOST, CLOSED, NO_GATEWAY])
+@pytest.mark.parametrize("away", [LOST, CLOSED, OUT_OF_REACH, NO_GATEWAY])
 def test_patience_ends(monkeypatch, away):
     monkeypatch.setattr(lab.remote, "_FIRST_PAUSE_S", 0.001)
     with (

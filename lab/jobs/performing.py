@@ -106,7 +106,8 @@ class Performer:
             job.tell()
             self._end(job, self._outcome(job, record))
         finally:
-            self.live.pop(job_id, None)
+            if self.live.get(job_id) is job:  # and not yet its next run
+                del self.live[job_id]
             job.on_loop(lambda: _forget_deadline(job))
 
     def _end(self, job: LiveJob, outcome: dict[str, Any]) -> None:

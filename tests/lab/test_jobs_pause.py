@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -48,11 +49,13 @@ def tiny(monkeypatch, nursery):
 
 
 @asynccontextmanager
-async def service(folder: Path, url: str | None = None) -> AsyncIterator[JobService]:
+async def service(
+    folder: Path, url: str | None = None, workers: int = 1
+) -> AsyncIterator[JobService]:
     folder.mkdir(exist_ok=True)
     with Store(folder, url) as store, open_bench(BENCH, start=False) as opened:
         async with HardwareScheduler(opened.systems) as scheduler:
-            jobs = JobService(JobRunner(opened, scheduler, store), store, 1)
+            jobs = JobService(JobRunner(opened, scheduler, store), store, workers)
             try:
                 await jobs.open()
                 yield jobs
@@ -285,3 +288,25 @@ async def test_the_newest_checkpoint_of_an_ended_job_is_kept_for_some_days(
             tidy(store)
             assert left("ended") == expected
         assert left("paused") == [1, 2, 3]
+
+
+async def test_a_run_that_ends_slowly_leaves_the_next_one_to_be_stopped(tmp_path, monkeypatch):
+    """Its last deed is to tidy up; meanwhile the job goes on, and is to be cancelled."""
+    tidied = threading.Event()
+    monkeypatch.setattr("lab.jobs.performing.drop_checkpoints", lambda *about: tidied.wait(LIMIT_S))
+    async with service(tmp_path, workers=2) as jobs:
+        job = await jobs.submit(training(epochs=10_000))
+        await metric(jobs, job.id)
+        await jobs.cancel(job.id)
+        await reached(jobs, job.id, "cancelled")
+        first = jobs._performer.live[job.id]
+        await jobs.go_on(job.id)
+        async with asyncio.timeout(LIMIT_S):
+            while jobs._performer.live[job.id] is first:
+                await asyncio.sleep(0.01)
+            tidied.set()
+            while jobs._performer._working > 1:
+                await asyncio.sleep(0.01)
+        assert job.id in jobs._performer.live
+        await jobs.cancel(job.id, at_once=True)
+        await reached(jobs, job.id, "cancelled")

@@ -193,7 +193,7 @@ class Store:
 
         None where there is nothing to do: it has ended or is paused, or a later run counts.
         """
-        died = sa.case((jobs.c.state == "running", jobs.c.deaths + 1), else_=0)
+        died = sa.case((jobs.c.state == "running", jobs.c.deaths + 1), else_=jobs.c.deaths)
         change = (
             _active(job_id)
             .where(jobs.c.run == run)
@@ -227,7 +227,7 @@ class Store:
     def hand_back(self, job_id: str, attempt: int) -> None:
         """Let a job go on elsewhere or later: it is pending again."""
         change = _active(job_id).where(jobs.c.attempt == attempt)
-        self._write(change.values(state="pending"))
+        self._write(change.values(state="pending", deaths=0))
 
     def wish(self, job_id: str, wish: Wish, reason: str) -> bool:
         """Ask a running job for something, also for after a crash; say whether it still runs."""
@@ -278,7 +278,7 @@ class Store:
             jobs.c.run == run, jobs.c.host == host, jobs.c.state == "running"
         )
         again = {"run": run + 1, "attempt": jobs.c.attempt + 1, "state": "pending"}
-        return self._write(change.values(**again)) > 0
+        return self._write(change.values(**again, deaths=jobs.c.deaths + 1)) > 0
 
     def end_job(
         self,

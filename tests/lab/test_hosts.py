@@ -259,3 +259,16 @@ def test_who_wakes_in_a_transaction_that_was_ended_does_it_again(
 
     assert database.write(work) == 2
     database.engine.dispose()
+
+
+def test_a_job_that_kills_one_host_after_another_has_its_deaths_counted(tmp_path, database_url):
+    with Store(tmp_path, database_url) as store:
+        store.add_job("a", "train", {}, Order())
+        for run in (1, 2, 3):
+            store.claim_job("a", run, "w1")
+            assert store.deaths("a") == run - 1
+            assert store.take_over("a", run, "w1")
+        handed = store.claim_job("a", 4, "w1")
+        store.hand_back("a", handed.attempt)
+        store.claim_job("a", 4, "w1")
+        assert store.deaths("a") == 0  # a host that was stopped has not died

@@ -28,6 +28,7 @@ from lab.jobs.records import (
     ACTIVE,
     ENDED,
     STOPPED,
+    WISHES,
     JobKind,
     JobRecord,
     JobState,
@@ -230,8 +231,12 @@ class Store:
         self._write(change.values(state="pending", deaths=0))
 
     def wish(self, job_id: str, wish: Wish, reason: str) -> bool:
-        """Ask a running job for something, also for after a crash; say whether it still runs."""
+        """Ask a running job for something, also for after a crash; say whether it is asked now.
+
+        It is not where it does not run any more, or has been asked for more already.
+        """
         change = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state == "running")
+        change = change.where(jobs.c.wish.in_(WISHES[: WISHES.index(wish) + 1]))
         return self._write(change.values(wish=wish, error=reason)) > 0
 
     def wishes(self, job_ids: Collection[str]) -> dict[str, tuple[Wish, str]]:

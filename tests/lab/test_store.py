@@ -263,3 +263,12 @@ def test_a_key_belongs_to_what_it_was_used_for_also_after_a_change(store):
     store.end_job("a", "failed")
     assert store.continue_job("a", {"epochs": 4}) == 2
     assert store.add_job("d", "train", {"epochs": 3}, order) == "a"
+
+
+def test_a_weaker_wish_takes_no_stronger_ones_place(store):
+    store.add_job("a", "train", {})
+    store.claim_job("a", 1, "here")
+    assert store.wish("a", "pause", "lunch")
+    assert store.wish("a", "cancel", "no use")
+    assert not store.wish("a", "pause", "lunch again")
+    assert store.wishes(["a"]) == {"a": ("cancel", "no use")}

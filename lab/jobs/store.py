@@ -348,7 +348,8 @@ class Store:
             query = query.where(jobs.c.parent == parent)
         if tag is not None:
             # tags are a JSON list of words without quotes
-            query = query.where(sa.cast(jobs.c.tags, sa.Text).contains(f'"{tag}"', autoescape=True))
+            word = json.dumps(tag)
+            query = query.where(sa.cast(jobs.c.tags, sa.Text).contains(word, autoescape=True))
         return [_job(row) for row in self._read(query)]
 
     def result(self, job_id: str) -> dict[str, Any] | None:

@@ -272,3 +272,10 @@ def test_a_weaker_wish_takes_no_stronger_ones_place(store):
     assert store.wish("a", "cancel", "no use")
     assert not store.wish("a", "pause", "lunch again")
     assert store.wishes(["a"]) == {"a": ("cancel", "no use")}
+
+
+def test_a_tag_in_any_script_is_found(store):
+    for job, tag in (("a", "n\u00e4chtlich"), ("b", "nachtlich"), ("c", "\u591c\u9593")):
+        store.add_job(job, "train", {}, Order(tags=(tag,)))
+    assert [job.id for job in store.jobs(tag="n\u00e4chtlich")] == ["a"]
+    assert [job.id for job in store.jobs(tag="\u591c\u9593")] == ["c"]

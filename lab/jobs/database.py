@@ -4,8 +4,8 @@ The URL decides; without one it is a file of SQLite in the data folder.
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -55,10 +55,13 @@ class Database:
         return self.engine.dialect.name == "sqlite"
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
-        """Return what `work` finds; raise DatabaseAway, or what ends the waiting."""
+        """Return what `work` finds; raise DatabaseAway, or what ends the waiting.
+
+        Raises ConfigError for a value that the database cannot take.
+        """
 
         def attempt() -> T:
-            with self.engine.connect() as connection:
+            with _refusing_values(), self.engine.connect() as connection:
                 return work(connection)
 
         return self.patience.keep_trying(attempt, "read")
@@ -67,7 +70,7 @@ class Database:
         """Let `work` change the database, wholly or not at all; raise as `read` does."""
 
         def attempt() -> T:
-            with self.turn, self.engine.begin() as connection:
+            with _refusing_values(), self.turn, self.engine.begin() as connection:
                 return work(connection)
 
         return self.patience.keep_trying(attempt, "write")
@@ -86,6 +89,16 @@ class Database:
             return row.on_conflict_do_nothing(index_elements=keys)
         changes = {name: row.excluded[name] for name in replaced}
         return row.on_conflict_do_update(index_elements=keys, set_=changes)
+
+
+@contextmanager
+def _refusing_values() -> Iterator[None]:
+    """Raise ConfigError for a text with a zero byte, or a number too large for its column."""
+    try:
+        yield
+    except (sa.exc.DataError, OverflowError) as error:
+        reason, *_ = str(getattr(error, "orig", error)).splitlines()
+        raise ConfigError(f"a value that the database cannot take: {reason}") from error
 
 
 def open_database(folder: Path, url: str | None = None) -> Database:

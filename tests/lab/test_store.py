@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 import torch
@@ -279,3 +280,17 @@ def test_a_tag_in_any_script_is_found(store):
         store.add_job(job, "train", {}, Order(tags=(tag,)))
     assert [job.id for job in store.jobs(tag="n\u00e4chtlich")] == ["a"]
     assert [job.id for job in store.jobs(tag="\u591c\u9593")] == ["c"]
+
+
+@pytest.mark.parametrize("name", ["\0", "a\0b"])
+def test_a_name_that_the_database_cannot_look_for_is_refused_or_unknown(store, name):
+    for look in (store.job, store.twin, store.result):
+        with pytest.raises((UnknownName, ConfigError), match=r"no (job|twin)|database"):
+            look(name)
+
+
+def test_a_number_beyond_the_databases_is_refused_or_unknown(store):
+    store.add_job("a", "train", {})
+    for attempt in (2**40, 10**30):
+        with suppress(ConfigError):
+            assert not store.holds("a", attempt)

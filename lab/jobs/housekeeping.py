@@ -125,6 +125,9 @@ class Housekeeper:
     async def _beat_for_ever(self) -> None:
         """Say every few seconds that this service is alive; see `lab.jobs.hosts`."""
         while self._directory.book is not None:
-            with suppress(DatabaseAway):
-                await asyncio.to_thread(self._directory.book.beat, self._directory.host)
+            try:
+                with suppress(DatabaseAway):
+                    await asyncio.to_thread(self._directory.book.beat, self._directory.host)
+            except Exception:  # whoever falls silent loses its jobs to the others
+                log.exception("this service could not say that it is alive; trying again")
             await asyncio.sleep(BEAT_EVERY_S)

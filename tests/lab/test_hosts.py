@@ -1,7 +1,9 @@
 """Services that share a database: who has died, whose name it is, whose rows count."""
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from lab.errors import ConfigError, Superseded
 from lab.jobs.database import open_database
 from lab.jobs.fence import Fence
 from lab.jobs.hosts import DEAD_AFTER_S, HostBook, KnownSystem, Watch
+from lab.jobs.housekeeping import Housekeeper
 from lab.jobs.identity import hold_identity
 from lab.jobs.records import Order
 from lab.jobs.store import Store
@@ -272,3 +275,30 @@ def test_a_job_that_kills_one_host_after_another_has_its_deaths_counted(tmp_path
         store.hand_back("a", handed.attempt)
         store.claim_job("a", 4, "w1")
         assert store.deaths("a") == 0  # a host that was stopped has not died
+
+
+@pytest.mark.anyio
+async def test_the_heart_goes_on_beating_whatever_goes_wrong_once(monkeypatch):
+    beaten = asyncio.Event()
+    trouble = [RuntimeError("of a kind that nobody has thought of")]
+
+    class Book:
+        def beat(self, name: str) -> None:
+            if trouble:
+                raise trouble.pop()
+            asyncio.run_coroutine_threadsafe(tell(), loop)
+
+    async def tell() -> None:
+        beaten.set()
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr("lab.jobs.housekeeping.BEAT_EVERY_S", 0.01)
+    directory = SimpleNamespace(book=Book(), host="a")
+    keeper = Housekeeper(None, None, None, None, directory, (), None)
+    beating = asyncio.create_task(keeper._beat_for_ever())
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            await beaten.wait()
+    finally:
+        beating.cancel()
+        await asyncio.wait([beating])

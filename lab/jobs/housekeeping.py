@@ -16,7 +16,7 @@ from lab.jobs.performing import Performer
 from lab.jobs.queues import ANYWHERE, COMPARISONS
 from lab.jobs.records import Wish
 from lab.jobs.store import Store
-from lab.jobs.sweeping import SWEEP_EVERY_S, sweep, take_over
+from lab.jobs.sweeping import SWEEP_EVERY_S, Unclaimed, sweep, take_over
 from lab.jobs.tidying import tidy
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class Housekeeper:
         self._performer, self._directory = performer, directory
         self._queues, self._grant = queues, grant
         self._watch = Watch()
+        self._unclaimed = Unclaimed()
         self._hurry = asyncio.Event()
         self._swept_s = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
@@ -82,7 +83,12 @@ class Housekeeper:
         live = list(self._performer.live)
         try:
             await asyncio.to_thread(
-                sweep, self._store, self._engine, self._queues, self._board.tell
+                sweep,
+                self._store,
+                self._engine,
+                self._queues,
+                self._board.tell,
+                self._unclaimed,
             )
             if self._directory.book is not None:
                 await asyncio.to_thread(self._look_after_others, self._directory.book)

@@ -269,9 +269,14 @@ class Store:
         values["continued_s"] = time.time()
         return self.job(job_id).run if self._write(change.values(**values, **cleared)) else None
 
-    def next_run(self, job_id: str, run: int) -> bool:
-        """Count a new run of a job whose last one was handed back; say whether it still was."""
+    def next_run(self, job_id: str, run: int, *, unclaimed: bool = False) -> bool:
+        """Count a new run of a job whose last one was handed back; say whether it still was.
+
+        unclaimed: only if nobody works on it.
+        """
         change = _active(job_id).where(jobs.c.run == run)
+        if unclaimed:
+            change = change.where(jobs.c.state == "pending")
         return self._write(change.values(run=run + 1)) > 0
 
     def take_over(self, job_id: str, run: int, host: str) -> bool:

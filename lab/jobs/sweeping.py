@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 
 from lab.jobs.engine import Engine
+from lab.jobs.hosts import DEAD_AFTER_S
 from lab.jobs.parts import follow_comparisons
 from lab.jobs.performing import MISSED
 from lab.jobs.records import JobRecord
@@ -17,10 +18,30 @@ from lab.jobs.store import Store
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 2.0
+UNCLAIMED_S = DEAD_AFTER_S  # whoever is handed a run claims its job within milliseconds
+
+
+class Unclaimed:
+    """Runs that the engine has handed out, and whose jobs nobody has claimed; for one thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start with none; clock: steady, in s."""
+        self._clock = clock
+        self._since_s: dict[tuple[str, int], float] = {}
+
+    def look(self, runs: Iterable[tuple[str, int]]) -> set[tuple[str, int]]:
+        """Return which of the runs, those of now, have been seen so for UNCLAIMED_S."""
+        now = self._clock()
+        self._since_s = {run: self._since_s.get(run, now) for run in runs}
+        return {run for run, since_s in self._since_s.items() if now - since_s >= UNCLAIMED_S}
 
 
 def sweep(
-    store: Store, engine: Engine, queues: Collection[str], tell: Callable[[str], None]
+    store: Store,
+    engine: Engine,
+    queues: Collection[str],
+    tell: Callable[[str], None],
+    unclaimed: Unclaimed,
 ) -> None:
     """Queue again what has to go on, and end what came too late; blocking, safe on every host."""
     follow_comparisons(store, tell)
@@ -37,6 +58,11 @@ def sweep(
         elif state == "over" and store.next_run(record.id, record.run):
             log.info("job %s goes on", record.id)
             queue_run(engine, store.job(record.id))
+    waiting = ((record.id, record.run) for record in records if record.state == "pending")
+    for job_id, run in unclaimed.look(key for key in waiting if states.get(key) == "running"):
+        if store.next_run(job_id, run, unclaimed=True):
+            log.warning("job %s goes on: who was to work on it has not begun", job_id)
+            queue_run(engine, store.job(job_id))
 
 
 def take_over(

@@ -1,0 +1,67 @@
+"""What the sweep does with jobs of which store and engine tell different things."""
+
+import pytest
+
+from lab.jobs.records import Order
+from lab.jobs.store import Store
+from lab.jobs.sweeping import UNCLAIMED_S, Unclaimed, sweep
+
+
+class Engine:
+    """An engine that says of each run what it is told to, and notes what is queued."""
+
+    def __init__(self, **states: str) -> None:
+        self.known = {(job, 1): state for job, state in states.items()}
+        self.queued: list[tuple[str, int]] = []
+
+    def states(self, runs):
+        return {run: self.known[run] for run in runs if run in self.known}
+
+    def enqueue(self, queue: str, job_id: str, run: int, priority: int) -> None:
+        self.queued.append((job_id, run))
+        self.known[job_id, run] = "waiting"
+
+
+@pytest.fixture
+def store(tmp_path, database_url):
+    with Store(tmp_path, database_url) as store:
+        yield store
+
+
+def test_a_run_that_was_handed_to_a_host_that_died_before_its_claim_is_queued_again(store):
+    """The engine says that it runs, and waits for that host to come back."""
+    now = [0.0]
+    unclaimed = Unclaimed(clock=lambda: now[0])
+    engine = Engine(lost="running", waits="waiting", works="running")
+    for job in ("lost", "waits", "works"):
+        store.add_job(job, "train", {}, Order(), queue="anywhere")
+    while now[0] < UNCLAIMED_S:
+        assert engine.queued == []
+        sweep(store, engine, ["anywhere"], lambda job: None, unclaimed)
+        store.claim_job("works", 1, "here")
+        now[0] += 2.0
+    sweep(store, engine, ["anywhere"], lambda job: None, unclaimed)
+    sweep(store, engine, ["anywhere"], lambda job: None, unclaimed)
+    assert engine.queued == [("lost", 2)]
+    assert store.claim_job("lost", 1, "late") is None
+    assert store.claim_job("lost", 2, "here").state == "running"
+
+
+def test_a_run_that_is_claimed_at_the_last_moment_is_let_alone(store, monkeypatch):
+    now = [0.0]
+    unclaimed = Unclaimed(clock=lambda: now[0])
+    engine = Engine(slow="running")
+    store.add_job("slow", "train", {}, Order(), queue="anywhere")
+    sweep(store, engine, ["anywhere"], lambda job: None, unclaimed)
+    now[0] = UNCLAIMED_S
+    found = store.unfinished_jobs
+
+    def claimed_since(queues=None):
+        records = found(queues)
+        assert store.claim_job("slow", 1, "there")
+        return records
+
+    monkeypatch.setattr(store, "unfinished_jobs", claimed_since)
+    sweep(store, engine, ["anywhere"], lambda job: None, unclaimed)
+    assert engine.queued == []
+    assert store.job("slow").run == 1

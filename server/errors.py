@@ -4,6 +4,7 @@
 500, with nothing of its insides in the answer.
 """
 
+import json
 import logging
 import math
 from collections.abc import Sequence
@@ -113,6 +114,7 @@ def add_error_handlers(app: FastAPI) -> None:
         app.add_exception_handler(kind, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(InvalidRequest, _unreadable)
+    app.add_exception_handler(UnicodeEncodeError, _half_a_character)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unknown)
 
@@ -139,7 +141,16 @@ def problem_response(status: int, kind: str, detail: str, **extra: Any) -> JSONR
         "detail": detail,
         **extra,
     }
-    return JSONResponse(content, status, media_type=MEDIA_TYPE)
+    return _Problem(content, status)
+
+
+class _Problem(JSONResponse):
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        """Write JSON; half a character, which JSON can quote and no text can hold, escaped."""
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode("utf-8", "backslashreplace")
 
 
 def status_problem(status: int, detail: str) -> JSONResponse:
@@ -181,6 +192,10 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 async def _unreadable(request: Request, error: Exception) -> JSONResponse:
     errors = error.errors if isinstance(error, InvalidRequest) else ()
     return _unreadable_problem(str(error), errors)
+
+
+async def _half_a_character(request: Request, error: Exception) -> JSONResponse:
+    return _unreadable_problem(f"a text with half a character, which cannot be kept: {error}", [])
 
 
 def _unreadable_problem(detail: str, errors: Sequence[dict[str, str]]) -> JSONResponse:

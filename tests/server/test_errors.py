@@ -75,3 +75,19 @@ async def test_a_full_queue_is_asked_again_after_whole_seconds_rounded_up(http, 
     assert (response.status_code, response.headers["retry-after"]) == (429, "3")
     assert response.headers["content-type"] == "application/problem+json"
     assert (response.json()["retry_after_s"], response.json()["detail"]) == (2.1, "optics: full")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/jobs", r'{"system": "\ud800"}', 404),
+        ("/jobs", r'{"task": "\ud800"}', 422),
+        ("/schedules", r'{"name": "a", "cron": "0 6 * * *", "config": {"task": "\ud800"}}', 422),
+        ("/schedules", r'{"name": "a", "cron": "0 6 * * *", "time_zone": "\ud800"}', 422),
+    ],
+)
+async def test_half_a_character_is_refused(http, path, body, status):
+    """JSON can escape what no text can hold."""
+    response = await http.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == status, response.text
+    assert response.json()["status"] == status

@@ -52,7 +52,7 @@ Task = Annotated[str, AfterValidator(_known_task)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TwinConfig(_Strict):

@@ -41,7 +41,7 @@ class Sweep(BaseModel):
     samples (`lab.recipes.quick`).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     system: str = "optics"
     task: Task = "vowels"

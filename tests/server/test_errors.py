@@ -91,3 +91,25 @@ async def test_half_a_character_is_refused(http, path, body, status):
     response = await http.post(path, content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == status, response.text
     assert response.json()["status"] == status
+
+
+@pytest.mark.parametrize("number", ["Infinity", "NaN", "1e999"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        '"penalty": {}',
+        '"network": {{"first": {{"kind": "linear", "mean": {}}}}}',
+    ],
+)
+async def test_a_number_without_an_end_is_refused(http, field, number):
+    """It could not be kept: the job would end as unknown when it is read again."""
+    for path, body in (
+        ("/jobs", f"{{{field.format(number)}}}"),
+        (
+            "/schedules",
+            f'{{"name": "a", "cron": "0 6 * * *", "config": {{{field.format(number)}}}}}',
+        ),
+    ):
+        response = await http.post(path, content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code == 422, response.text
+        assert "number" in response.json()["detail"]

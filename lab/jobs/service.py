@@ -148,11 +148,18 @@ class JobService:
         Conflict (the key belongs to another config), SystemClosed.
         """
         self._refuse_when_closed()
-        config = await self.check(config)
+        if await asyncio.to_thread(self._is_known, order):
+            # whoever asks again may do so when it could not begin any more
+            config = await asyncio.to_thread(self._runner.completed, config)
+        else:
+            config = await self.check(config)
         record, new = await asyncio.to_thread(self._kept, self._store, config, order)
         if new:
             await self._queue_run(record)
         return (await asyncio.to_thread(self._estimates.of, [record]))[0]
+
+    def _is_known(self, order: Order) -> bool:
+        return order.key is not None and self._store.keyed_job(order.key) is not None
 
     def _kept(self, store: Store, config: JobConfig, order: Order) -> tuple[JobRecord, bool]:
         """Return a new job of a checked config, or the one with the order's key; and which."""

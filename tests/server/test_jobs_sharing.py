@@ -206,3 +206,18 @@ async def test_a_pending_job_starts_when_a_worker_should_be_free(http, job_body,
     for job in [*pending, first, second]:
         await http.post(f"/jobs/{job}/cancel")
         await follow(job)
+
+
+async def test_the_same_key_answers_with_the_same_job_also_after_its_deadline(http, job_body):
+    """Whoever lost the answer asks again, and may do so late."""
+    deadline_s = time.time() + 1.0
+    key = {"Idempotency-Key": "once"}
+    first = await submitted(http, {**job_body, **LONG, "deadline_s": deadline_s}, **key)
+    while time.time() <= deadline_s:
+        await asyncio.sleep(0.1)
+    again = await http.post(
+        "/jobs", json={**job_body, **LONG, "deadline_s": deadline_s}, headers=key
+    )
+    assert (again.status_code, again.json().get("id")) == (202, first)
+    other = await http.post("/jobs", json={**job_body, "deadline_s": deadline_s}, headers=key)
+    assert other.status_code == 409

@@ -82,6 +82,8 @@ class Housekeeper:
         """Queue what has to go on, take over what dead services had, grant what was asked for."""
         live = list(self._performer.live)
         try:
+            if self._directory.book is not None:
+                await self._give_up_what_was_taken_over()
             await asyncio.to_thread(
                 sweep,
                 self._store,
@@ -101,6 +103,14 @@ class Housekeeper:
         self._swept_s = time.monotonic()
         for job_id, (wish, reason) in asked.items():
             await self._grant(job_id, wish, reason)
+
+    async def _give_up_what_was_taken_over(self) -> None:
+        """Stop the jobs that others have taken over while this service was frozen, say."""
+        live = {job.id: job for job in tuple(self._performer.live.values())}
+        attempts = {job.id: job.attempt for job in live.values()}
+        for job_id in await asyncio.to_thread(self._store.superseded, attempts):
+            log.warning("job %s: another process has taken it over", job_id)
+            await self._performer.stop(live[job_id], "another process has taken it over", None)
 
     async def _sweep_for_ever(self) -> None:
         forgot_s = -math.inf

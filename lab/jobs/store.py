@@ -225,6 +225,11 @@ class Store:
         query = sa.select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.attempt == attempt)
         return bool(self._read(query))
 
+    def superseded(self, attempts: Mapping[str, int]) -> list[str]:
+        """Return the ids of those of some jobs whose attempt does not count any more."""
+        query = sa.select(jobs.c.id, jobs.c.attempt).where(jobs.c.id.in_(attempts))
+        return [row.id for row in self._read(query) if row.attempt != attempts[row.id]]
+
     def hand_back(self, job_id: str, attempt: int) -> None:
         """Let a job go on elsewhere or later: it is pending again."""
         change = _active(job_id).where(jobs.c.attempt == attempt)

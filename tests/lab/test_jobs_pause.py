@@ -22,7 +22,9 @@ from lab.checkpoints import CheckpointFolder
 from lab.config import TrainConfig
 from lab.errors import ConfigError, Conflict
 from lab.jobs.configs import CalibrateConfig
+from lab.jobs.directory import Directory
 from lab.jobs.files import FolderFiles
+from lab.jobs.hosts import HostBook
 from lab.jobs.records import FitConfig, JobRecord, MetricRecord, Order
 from lab.jobs.runner import JobRunner
 from lab.jobs.service import JobService
@@ -50,12 +52,14 @@ def tiny(monkeypatch, nursery):
 
 @asynccontextmanager
 async def service(
-    folder: Path, url: str | None = None, workers: int = 1
+    folder: Path, url: str | None = None, workers: int = 1, *, shared: bool = False
 ) -> AsyncIterator[JobService]:
     folder.mkdir(exist_ok=True)
     with Store(folder, url) as store, open_bench(BENCH, start=False) as opened:
         async with HardwareScheduler(opened.systems) as scheduler:
-            jobs = JobService(JobRunner(opened, scheduler, store), store, workers)
+            book = HostBook(store.database) if shared else None
+            runner = JobRunner(opened, scheduler, store, directory=Directory(opened, book=book))
+            jobs = JobService(runner, store, workers)
             try:
                 await jobs.open()
                 yield jobs
@@ -310,3 +314,21 @@ async def test_a_run_that_ends_slowly_leaves_the_next_one_to_be_stopped(tmp_path
         assert job.id in jobs._performer.live
         await jobs.cancel(job.id, at_once=True)
         await reached(jobs, job.id, "cancelled")
+
+
+async def test_a_job_that_was_taken_over_meanwhile_is_stopped(tmp_path, postgres_url, monkeypatch):
+    """A service that was frozen wakes up with it, measuring, and far from its next metric."""
+    have_done(monkeypatch, tiny_jobs.hang)
+    async with service(tmp_path, postgres_url, shared=True) as jobs:
+        job = await jobs.submit(training())
+        await reached(jobs, job.id, "running")
+        live = jobs._performer.live[job.id]
+        with Store(tmp_path, postgres_url) as other:
+            assert other.take_over(job.id, 1, "local")
+            attempt = other.claim_job(job.id, 2, "other").attempt
+            async with asyncio.timeout(LIMIT_S):
+                while not live.stopped():
+                    await asyncio.sleep(0.05)
+                while jobs._performer.live:
+                    await asyncio.sleep(0.05)
+            assert (other.job(job.id).state, other.job(job.id).attempt) == ("running", attempt)

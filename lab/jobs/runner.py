@@ -42,6 +42,9 @@ from lab.rules.choose import refuse_impossible
 from lab.scheduling.scheduler import HardwareScheduler
 from lab.systems.base import SystemDescription
 
+# A service that starts says at its end where it is reached.
+_STARTING_S, _LOOK_EVERY_S = 60.0, 0.5
+
 
 class JobRunner:
     """Run jobs on one bench through its scheduler; thread-safe, any thread but the loop's.
@@ -242,11 +245,25 @@ class JobRunner:
             system=config.system, kind=t.kind, rows=t.rows, seed=t.seed, bench=bench
         )
 
+    def _reached(self, job: LiveJob) -> KnownSystem:
+        """Return a job's system; wait for its service, which may just be starting anew."""
+        until_s = time.monotonic() + _STARTING_S
+        while True:
+            known = self.directory.system(job.config.system)
+            if known.url or self.directory.is_here(known.name):
+                return known
+            if time.monotonic() >= until_s:
+                raise ConfigError(
+                    f"{known.name}: its service '{known.host}' has not said for "
+                    f"{_STARTING_S:g} s where it is reached"
+                )
+            job.pause(_LOOK_EVERY_S)
+
     def _assignment(self, job: LiveJob) -> Assignment:
         config = job.config
         if isinstance(config, CompareConfig):
             raise TypeError("a comparison's work is done by its parts")
-        known = self.directory.system(config.system)
+        known = self._reached(job)
         trained = None
         if isinstance(config, EvaluateConfig):
             evaluated_training(config, job.store)

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 import lab.jobs.database
 from lab.errors import ConfigError, Superseded
 from lab.jobs.database import open_database
+from lab.jobs.desk import Assignment
 from lab.jobs.fence import Fence
 from lab.jobs.hosts import DEAD_AFTER_S, HostBook, KnownSystem, Watch
 from lab.jobs.housekeeping import Housekeeper
 from lab.jobs.identity import hold_identity
-from lab.jobs.records import Order
+from lab.jobs.records import FitConfig, Order
+from lab.jobs.runner import JobRunner
 from lab.jobs.store import Store
 from lab.jobs.tables import jobs
 from lab.measurement import ForwardPass
@@ -302,3 +304,37 @@ async def test_the_heart_goes_on_beating_whatever_goes_wrong_once(monkeypatch):
     finally:
         beating.cancel()
         await asyncio.wait([beating])
+
+
+class Starting:
+    """A directory in which the service with the instruments is just starting anew."""
+
+    def __init__(self, *urls: str) -> None:
+        self.urls = list(urls)
+        self.bench = None
+
+    def system(self, name: str) -> KnownSystem:
+        return system(url=self.urls.pop(0) if len(self.urls) > 1 else self.urls[0])
+
+    def is_here(self, name: str) -> bool:
+        return False
+
+
+def assigned(monkeypatch, directory: Starting, waited: list[float]) -> Assignment:
+    monkeypatch.setattr(JobRunner, "_description", lambda runner, known: None)
+    clock = SimpleNamespace(monotonic=lambda: sum(waited))
+    monkeypatch.setattr("lab.jobs.runner.time", clock)
+    job = SimpleNamespace(id="a", config=FitConfig(), client="ann", attempt=1, pause=waited.append)
+    return JobRunner(None, None, None, directory=directory)._assignment(job)
+
+
+def test_a_job_waits_for_a_service_that_is_starting_to_say_where_it_is(monkeypatch):
+    waited: list[float] = []
+    assignment = assigned(monkeypatch, Starting("", "", "http://a:2"), waited)
+    assert assignment.elsewhere.url == "http://a:2"
+    assert len(waited) == 2
+
+
+def test_a_job_does_not_wait_for_ever_for_an_address(monkeypatch):
+    with pytest.raises(ConfigError, match="optics: its service 'a' has not said"):
+        assigned(monkeypatch, Starting(""), [])

@@ -110,12 +110,15 @@ class NoteBook:
     def _read(self, job: str) -> Notes:
         try:
             content = json.loads(self._path(job).read_bytes())
+            return Notes(
+                tuple(Gap(**gap) for gap in content["missing"]),
+                tuple(Deletion(**deletion) for deletion in content["deleted"]),
+            )
         except FileNotFoundError:
             return Notes()
-        return Notes(
-            tuple(Gap(**gap) for gap in content["missing"]),
-            tuple(Deletion(**deletion) for deletion in content["deleted"]),
-        )
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            log.warning("%s: the notes on a job's rows cannot be read: %s", self._path(job), error)
+            return Notes()
 
     def _path(self, job: str) -> Path:
         return self._folder / f"{job}.json"

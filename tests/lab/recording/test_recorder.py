@@ -310,3 +310,33 @@ def test_gaps_are_joined_where_they_would_be_too_many(tmp_path):
     assert len(found) == 100
     assert (found[-1].from_s, found[-1].to_s) == (99, 999.5)
     assert sum(gap.rows for gap in found) == 2000
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"missing": [{"from": 1}], "deleted": []}'])
+def test_notes_that_cannot_be_read_harm_no_rows(tmp_path, content, caplog):
+    (tmp_path / "damaged.json").write_text(content)
+    with recorder(tmp_path) as rows:
+        with full_disk():
+            rows.add(*measured(0, 8, job="damaged"))
+            rows.flush()
+        rows.add(*measured(8, 8, job="damaged"))
+        rows.add(*measured(0, 8, job="other"))
+        rows.flush()
+        assert rows.recorded("other").rows == 8
+        assert rows.recorded("damaged").rows == 8
+        (note,) = rows.recorded("damaged").notes
+    assert "8 (No space left on device)" in note
+    assert "damaged.json" in caplog.text
+
+
+def test_notes_that_cannot_be_read_do_not_stop_the_recorder(tmp_path, monkeypatch):
+    """Rows for which there was no place in memory are noted apart from the others."""
+    (tmp_path / "damaged.json").write_text("{")
+    monkeypatch.setattr(lab.recording.recorder, "_WAITING_BYTES", 0)
+    with recorder(tmp_path) as rows:
+        rows.add(*measured(0, 8, job="damaged"))
+        monkeypatch.setattr(lab.recording.recorder, "_WAITING_BYTES", 2**20)
+        rows.add(*measured(0, 8, job="other"))
+        rows.flush()
+        assert rows._thread.is_alive()
+        assert rows.recorded("other").rows == 8

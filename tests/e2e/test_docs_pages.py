@@ -43,6 +43,11 @@ def test_the_index_lists_every_page() -> None:
     assert sorted([*listed, "index.md"]) == sorted(TEXT)
 
 
+def test_the_contents_of_the_how_to_list_every_section() -> None:
+    listed = re.findall(r"^- \[(.*?)\]\(#", TEXT["how-to.md"], re.MULTILINE)
+    assert listed == re.findall(r"^## (.*)", TEXT["how-to.md"], re.MULTILINE)
+
+
 @pytest.mark.parametrize("page", TEXT)
 def test_every_code_block_is_of_a_kind_that_is_tested(page: str) -> None:
     kinds = ("sh", "python", "toml", "json", "text")

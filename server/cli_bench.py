@@ -110,6 +110,7 @@ def worker(
     """
     if database is None:
         raise typer.BadParameter("--database (or PNNLAB_DATABASE_URL) is needed")
+    secret_of_environment()  # one that cannot be used would end every job that is taken
     from server.work import work
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")

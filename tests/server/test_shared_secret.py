@@ -142,3 +142,14 @@ def test_a_secret_may_stand_in_a_file(monkeypatch, tmp_path):
     monkeypatch.setenv("PNNLAB_SECRET_FILE", str(tmp_path / "nothing"))
     with pytest.raises(ConfigError, match="No such file"):
         secret_of_environment()
+
+
+def test_a_worker_does_not_start_with_a_secret_that_cannot_be_used(monkeypatch, tmp_path):
+    monkeypatch.delenv("PNNLAB_SECRET", raising=False)
+    monkeypatch.setenv("PNNLAB_SECRET_FILE", str(tmp_path / "nothing"))
+    started: list[Path] = []
+    monkeypatch.setattr("server.work.work", lambda data, *_, **__: started.append(data))
+    run = CliRunner().invoke(command, ["worker", "--database", "postgresql://db.invalid/x"])
+    assert run.exit_code == 1
+    assert "PNNLAB_SECRET_FILE: " in run.stderr
+    assert started == []

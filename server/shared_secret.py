@@ -11,8 +11,11 @@ from server.errors import status_problem
 # health check, a load balancer.
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _REALM = 'Bearer realm="pnnlab"'
-_MISSING = "this service has a shared secret (PNNLAB_SECRET): 'Authorization: Bearer ...'"
-_WRONG = "this is not the shared secret of this service"
+_MISSING = (
+    "this service asks for its shared secret, and none was shown: set PNNLAB_SECRET or "
+    "PNNLAB_SECRET_FILE, or send the header 'Authorization: Bearer SECRET'"
+)
+_WRONG = "what was shown is not the shared secret of this service (PNNLAB_SECRET)"
 
 
 class SharedSecret:

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from lab.errors import Conflict, DatabaseAway, Superseded, UnknownName
+from lab.errors import ConfigError, Conflict, DatabaseAway, Superseded, UnknownName
 from lab.jobs.database import Database, open_database
 from lab.jobs.files import Files, FolderFiles
 from lab.jobs.patience import Outage
@@ -53,11 +53,18 @@ class Store:
     def __init__(self, folder: Path, url: str | None = None) -> None:
         """Open, and create what is missing; default: `pnnlab.sqlite` in the folder.
 
-        Raises ConfigError for a URL of another kind than sqlite and postgresql, DatabaseAway.
+        Raises ConfigError for a URL of another kind than sqlite and postgresql, or a database that
+        cannot be used (not there, a wrong password, no right to create tables); DatabaseAway.
         """
         self.folder = folder
         self._database = open_database(folder, url)
-        self._database.write(_create_tables)
+        try:
+            self._database.write(_create_tables)
+        except sa.exc.DBAPIError as error:
+            self._database.engine.dispose()
+            why = " ".join(str(error.orig).split())
+            where = self._database.engine.url.render_as_string(hide_password=True)
+            raise ConfigError(f"database {where}: cannot be used ({why})") from error
 
     def patient(self, pause: Callable[[float], object]) -> Self:
         """Return this store for a thread that waits for disk and server until `pause` raises.

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
+import sqlalchemy as sa
 import torch
 
 from lab.errors import ConfigError, Conflict, DataError, UnknownName
@@ -29,6 +30,19 @@ def twin_record(twin_id="t1", *, job="a", created_s=1.0, **fields) -> TwinRecord
     return TwinRecord(
         id=twin_id, job=job, created_s=created_s, report=report, **{**values, **fields}
     )
+
+
+def test_a_file_that_is_no_database_is_refused_in_one_line(tmp_path):
+    (tmp_path / "pnnlab.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(ConfigError, match=r"pnnlab\.sqlite: cannot be used \(file is not a data"):
+        Store(tmp_path)
+
+
+def test_a_database_that_is_not_there_is_refused_without_its_password(tmp_path, postgres_url):
+    url = sa.make_url(postgres_url).set(database="pnnlab_nowhere", password="not-to-be-shown")
+    with pytest.raises(ConfigError, match=r"/pnnlab_nowhere: cannot be used \(.*not exist") as no:
+        Store(tmp_path, url.render_as_string(hide_password=False))
+    assert "not-to-be-shown" not in str(no.value)
 
 
 def test_a_job_goes_from_pending_to_its_result(store):

@@ -28,6 +28,8 @@ _SHOWN = {
     "compare": ("system", "task", "methods", "seeds"),
 }
 
+_IN_ORDER = "after the row or step in flight"
+
 app = typer.Typer(invoke_without_command=True)
 
 
@@ -114,14 +116,15 @@ def cancel(
     """Cancel a job: at once while it is pending or paused, else between rows and training steps."""
     with Client(url) as lab:
         job = lab.cancel(job_id, at_once=at_once)
-    _tell(job, "cancelled", as_json)
+    when = "at once, without a checkpoint of where it stopped" if at_once else _IN_ORDER
+    _tell(job, "cancelled", as_json, when)
 
 
-def _tell(job: dict[str, Any], state: str, as_json: bool) -> None:
+def _tell(job: dict[str, Any], state: str, as_json: bool, when: str = _IN_ORDER) -> None:
     if as_json:
         typer.echo(json.dumps(job))
     elif job["state"] == "running":
-        typer.echo(f"job {job['id']} will be {state} after the row or step in flight")
+        typer.echo(f"job {job['id']} will be {state} {when}")
     else:  # it may have ended meanwhile
         typer.echo(f"job {job['id']} is {job['state']}")
 

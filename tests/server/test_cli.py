@@ -96,7 +96,9 @@ def test_a_job_is_paused_continued_with_changes_and_cancelled(url, client, job_b
     changed = pnnlab("jobs", "continue", job, "--priority", "5", "--epochs", "9999", "--json")
     config = json.loads(changed.stdout)["config"]
     assert (config["priority"], config["epochs"]) == (5, 9999)
-    assert "cancelled" in pnnlab("jobs", "cancel", job, "--at-once").stdout
+    told = pnnlab("jobs", "cancel", job, "--at-once").stdout
+    assert "cancelled" in told
+    assert "in flight" not in told  # it is broken off
     pnnlab("watch", job, code=1)
 
 

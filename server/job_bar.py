@@ -25,7 +25,7 @@ def follow(lab: Client, job_id: str) -> dict[str, Any]:
         for event in lab.watch(job_id):
             if event.kind == "metric":
                 if event.data["kind"] in _STEPS:
-                    _advance(bar, job_id, event)
+                    _advance(bar, job_id, event, paused=shown == "paused")
                 else:
                     bar.write(f"{job_id} {_said(event.data)}", file=sys.stderr)
             else:
@@ -37,9 +37,10 @@ def follow(lab: Client, job_id: str) -> dict[str, Any]:
     return job
 
 
-def _advance(bar: Any, job_id: str, event: Event) -> None:
+def _advance(bar: Any, job_id: str, event: Event, paused: bool) -> None:
     m = event.data
     what, done, text = _step(m)
+    what = "paused" if paused else what  # who comes late is told of what was measured before
     bar.set_postfix_str(text, refresh=False)
     bar.set_description_str(f"{job_id} {what}", refresh=False)
     bar.total, bar.n = m["of"], done

@@ -42,6 +42,25 @@ def test_a_pause_is_told_once_each_time_and_waited_for(capsys: pytest.CaptureFix
     assert "pnnlab jobs continue abc" in told
 
 
+class PausedBefore(OneJob):
+    """It was paused before anybody followed it: its state comes first, then its metrics."""
+
+    def watch(self, job_id: str) -> Iterator[Event]:
+        error = "paused by request"
+        yield Event("state", None, {"id": job_id, "state": "paused", "error": error})
+        yield from super().watch(job_id)
+
+
+def test_who_comes_while_a_job_is_paused_sees_how_far_it_is_and_that_it_is_paused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    epoch = {"kind": "epoch", "step": 5, "of": 10, "accuracy": 0.5, "loss": 1.0, "rows": 80}
+    follow(cast(Client, PausedBefore(epoch)), "abc")
+    told = capsys.readouterr().err
+    assert "abc paused:  50%" in told
+    assert "trains" not in told
+
+
 def test_audits_and_drifts_are_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     epoch = {"kind": "epoch", "step": 5, "of": 10, "accuracy": 0.5, "loss": 1.0, "rows": 80}
     audit = {"kind": "audit", "step": 6, "cosine": 0.71, "low": 0.4, "high": 0.9, "refit": False}

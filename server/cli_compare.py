@@ -19,6 +19,7 @@ from lab.config import CONTROLS, METHODS
 from lab.errors import ConfigError, Conflict
 from lab.rigs import is_simulated, with_rigs
 from server.cli_bench import AsJson, BenchFile, find_bench
+from server.cli_options import folder_to_write
 from server.config_files import read_config
 from server.interrupts import ended_by_signals
 from server.job_bar import follow
@@ -108,6 +109,8 @@ def compare(
     )
     if ray is not None and workers is not None:
         raise ConfigError("--ray: how many runs at a time is the cluster's; without --workers")
+    if figures is not None:
+        folder_to_write(figures, "--figures")
     with ended_by_signals():
         if url is None:
             if workers is None:
@@ -123,11 +126,11 @@ def compare(
                     "--url: bench, gap, device seed, workers and Ray are the service's"
                 )
             result = _there(plan, url)
+    typer.echo(json.dumps(result) if as_json else comparison_text(result))
     if figures is not None:
         from lab.report.comparison import write_comparison
 
         write_comparison(figures, result)
-    typer.echo(json.dumps(result) if as_json else comparison_text(result))
 
 
 def _there(plan: Comparison, url: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from server.cli_bench import AsJson, BenchFile, find_bench
+from server.cli_options import folder_to_write
 from server.interrupts import ended_by_signals
 
 
@@ -22,6 +23,7 @@ def demo(
     each. The service is stopped at the end, and also on Ctrl-C.
     """
     path = find_bench(bench)
+    folder_to_write(out, "--out")
     from lab.comparison.table import comparison_text
     from server.demo import run_demo
 

@@ -3,9 +3,13 @@
 import re
 import time
 from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import typer
+
+from lab.errors import ConfigError
 
 Url = Annotated[str, typer.Option("--url", envvar="PNNLAB_URL", help="Address of the service.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -20,6 +24,19 @@ Deadline = Annotated[
 Key = Annotated[str | None, typer.Option(help="The same key answers with the same job.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="To find it by. Repeatable.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def folder_to_write(folder: Path, option: str) -> Path:
+    """Create a folder where it is missing; raise ConfigError if nothing can be written into it.
+
+    For what is written at the end of hours of work: whether it can be is known before.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(f"{option} {folder}: cannot be written ({error.strerror})") from error
+    return folder
 
 
 def time_s(text: str | None) -> float | None:

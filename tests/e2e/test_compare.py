@@ -70,6 +70,17 @@ def test_a_service_has_its_own_bench() -> None:
     assert err == "pnnlab: --url: bench, gap, device seed, workers and Ray are the service's\n"
 
 
+@pytest.mark.parametrize("command", ["compare", "demo"])
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_trained(
+    command: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    option, folder = {"compare": "--figures", "demo": "--out"}[command], tmp_path / "file" / "x"
+    done = CliRunner().invoke(app, [command, "--bench", str(BENCH), option, str(folder)])
+    assert done.exit_code == 1
+    assert done.stderr == f"pnnlab: {option} {folder}: cannot be written (Not a directory)\n"
+
+
 def test_a_cluster_is_for_runs_here_and_counts_them_itself() -> None:
     code, _, err = run(*SMALL, "--url", "http://127.0.0.1:9", "--ray", "local")
     assert (code, err) == (

@@ -17,6 +17,7 @@ import socket
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -47,6 +48,23 @@ M = TypeVar("M", bound=BaseModel)
 _NPZ = "application/x-npz"
 _PATIENT_TIMEOUT = httpx.Timeout(30.0, read=None)  # rows wait for other clients' rows
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
+
+
+@contextmanager
+def _written_at(path: Path) -> Iterator[None]:
+    """Raise ConfigError where the block cannot write what should stand at `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """Give a folder that ends with the block, on the disk of `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent) as name:
+        yield Path(name)
 
 
 def client_name() -> str:
@@ -494,11 +512,10 @@ class Client:
             return target
         if target.exists():
             raise ConfigError(f"{target}: is there already")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=target.parent) as temporary:
-            packed = Path(temporary) / "rows.zarr.zip"
+        with _written_at(target), _folder_beside(target) as temporary:
+            packed = temporary / "rows.zarr.zip"
             self._download(f"/jobs/{job_id}/rows", packed)
-            unpacked = Path(temporary) / "rows.zarr"
+            unpacked = temporary / "rows.zarr"
             with zipfile.ZipFile(packed) as file:
                 file.extractall(unpacked)
             unpacked.rename(target)
@@ -513,7 +530,8 @@ class Client:
     def _download(self, url: str, path: Path, **options: Any) -> None:
         """Write an answer into a file that is whole or not there."""
         patient = {"timeout": _PATIENT_TIMEOUT, **options}
-        write_whole(path, lambda file: self._calls.download(url, file, **patient))
+        with _written_at(path):
+            write_whole(path, lambda file: self._calls.download(url, file, **patient))
 
     def _another(self) -> "Client":
         return Client(self.url, name=self.name, secret=self._secret)

@@ -32,6 +32,10 @@ def test_rows_and_metrics_leave_by_the_client(client, job, tmp_path):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["rows.zarr"]
     with pytest.raises(ConfigError, match=r"rows\.zarr: is there already"):
         client.rows(job, folder)
+    (tmp_path / "file").touch()
+    for name in ("rows.zarr", "rows.zip"):
+        with pytest.raises(ConfigError, match=rf"file/in/{name}: cannot be written \(Not a direc"):
+            client.rows(job, tmp_path / "file/in" / name)
     file = client.rows(job, tmp_path / "rows.zarr.zip")
     assert zipfile.is_zipfile(file)
     xr.testing.assert_identical(open_rows(file).load(), open_rows(folder).load())

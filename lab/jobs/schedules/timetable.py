@@ -16,6 +16,10 @@ from cronsim import CronSim, CronSimError
 from lab.errors import ConfigError
 from lab.jobs.schedules.zones import find_zone
 
+_RANGES = (
+    "minute 0 to 59, hour 0 to 23, day of the month 1 to 31 and of its month, month 1 to 12 or jan "
+    "to dec, day of the week 0 to 7 or sun to sat"
+)
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
 _SOME_TIME = datetime(2000, 1, 1)
@@ -43,7 +47,7 @@ class Timetable:
         try:
             ticks = CronSim(cron, _SOME_TIME)
         except CronSimError as error:
-            raise ConfigError(f"cron: '{cron}' cannot be read ({error})") from error
+            raise ConfigError(f"cron: '{cron}' cannot be read ({error}): {_RANGES}") from error
         self._first(ticks)
 
     def next_after(self, moment: datetime) -> datetime:

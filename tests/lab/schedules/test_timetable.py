@@ -159,7 +159,7 @@ def test_the_newest_of_years_of_ticks_is_found(cron, years):
 @pytest.mark.parametrize(
     ("cron", "reason"),
     [
-        ("61 * * * *", "cannot be read .*minute"),
+        ("61 * * * *", "cannot be read .*minute.*: minute 0 to 59, hour 0 to 23"),
         ("0 6 * *", "has 4 fields, not five"),
         ("0 0 6 * * *", "has 6 fields, not five"),
         ("@daily", "has 1 fields"),

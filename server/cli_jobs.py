@@ -89,7 +89,7 @@ def go_on(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Continue a job that was paused, failed or was cancelled, from its last checkpoint."""
+    """Continue a job that is paused, failed, cancelled or unknown, from its last checkpoint."""
     fields: dict[str, Any] = {"epochs": epochs, "rows": rows, "priority": priority}
     fields |= {"rate_theta": rate_theta, "rate_digital": rate_digital}
     fields |= {"deadline_s": time_s(deadline)}

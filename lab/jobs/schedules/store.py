@@ -100,11 +100,20 @@ class ScheduleStore:
         return self._database.write(note)
 
     def add_job(self, name: str, job: str) -> None:
-        """Note a job that a schedule started beside its ticks; raise UnknownName."""
-        try:
-            self._change(sa.insert(launches).values(schedule=name, job=job))
-        except sa.exc.IntegrityError as error:
-            raise UnknownName(f"no schedule '{name}'") from error
+        """Note a job that a schedule started beside its ticks, once; raise UnknownName."""
+        # requests with one key may come at once: the schedule's row lets them take turns
+        row = sa.select(schedules.c.name).where(schedules.c.name == name).with_for_update()
+        noted = sa.select(launches.c.number).where(
+            launches.c.schedule == name, launches.c.job == job
+        )
+
+        def note(connection: sa.Connection) -> None:
+            if connection.execute(row).first() is None:
+                raise UnknownName(f"no schedule '{name}'")
+            if connection.execute(noted).first() is None:
+                connection.execute(sa.insert(launches).values(schedule=name, job=job))
+
+        self._database.write(note)
 
     def fail(self, name: str, error: str) -> None:
         """Note why a schedule cannot be looked after; raise UnknownName."""

@@ -95,3 +95,10 @@ def test_the_newest_jobs_are_listed_and_go_with_their_schedule(store, schedule):
     store.remove("refit")
     store.add(schedule())
     assert store.get("refit").jobs == ()
+
+
+def test_a_job_that_was_asked_for_twice_at_once_is_noted_once(store, schedule):
+    store.add(schedule())
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: store.add_job("refit", "a"), range(8)))
+    assert store.get("refit").jobs == ("a",)

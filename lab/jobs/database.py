@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from lab.errors import ConfigError
+from lab.errors import ConfigError, UnknownName
 from lab.jobs.patience import Outages, Patience
 
 T = TypeVar("T")
@@ -74,6 +74,34 @@ class Database:
                 return work(connection)
 
         return self.patience.keep_trying(attempt, "write")
+
+    def rows(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
+        """Return what a query finds; raise as `read` does."""
+        return self.read(lambda connection: list(connection.execute(query)))
+
+    def row(self, query: sa.Select[Any], missing: str) -> sa.Row[Any]:
+        """Return the first row of a query; raise UnknownName with the text `missing` for none."""
+        rows = self.rows(query)
+        if not rows:
+            raise UnknownName(missing)
+        return rows[0]
+
+    def change(self, first: sa.Executable, *more: sa.Executable) -> int:
+        """Execute statements as one, the later ones only if the first met rows; return how many."""
+
+        def change(connection: sa.Connection) -> int:
+            met = connection.execute(first).rowcount
+            for statement in more if met else ():
+                connection.execute(statement)
+            return met
+
+        return self.write(change)
+
+    def insert(
+        self, table: sa.Table, values: Mapping[str, Any], replaced: Sequence[str] = ()
+    ) -> None:
+        """Add a row as `insertion` says."""
+        self.change(self.insertion(table, values, replaced))
 
     def insertion(
         self, table: sa.Table, values: Mapping[str, Any], replaced: Sequence[str] = ()

@@ -58,30 +58,29 @@ class HostBook:
         row = {"name": name, "url": url, "systems": plain, "beats": 0, "since_s": time.time()}
         row["bench"] = bench
         replaced = ["url", "systems", "since_s", "bench"]
-        statement = self._database.insertion(hosts, row, replaced)
-        self._database.write(lambda connection: connection.execute(statement))
+        self._database.insert(hosts, row, replaced)
 
     def bench(self, name: str) -> dict[str, Any] | None:
         """Return the bench record of a service, None where it has told none."""
         query = sa.select(hosts.c.bench).where(hosts.c.name == name)
-        rows = self._database.read(lambda connection: list(connection.execute(query)))
+        rows = self._database.rows(query)
         return rows[0].bench if rows else None
 
     def beat(self, name: str) -> None:
         """Say that a service is alive."""
         count = sa.update(hosts).where(hosts.c.name == name).values(beats=hosts.c.beats + 1)
-        self._database.write(lambda connection: connection.execute(count))
+        self._database.change(count)
 
     def beats(self) -> dict[str, int]:
         """Return every service's number."""
         query = sa.select(hosts.c.name, hosts.c.beats)
-        rows = self._database.read(lambda connection: list(connection.execute(query)))
+        rows = self._database.rows(query)
         return {row.name: row.beats for row in rows}
 
     def systems(self) -> dict[str, KnownSystem]:
         """Return the systems of all services, by name."""
         query = sa.select(hosts).order_by(hosts.c.since_s)  # the newest service of a name counts
-        rows = self._database.read(lambda connection: list(connection.execute(query)))
+        rows = self._database.rows(query)
         return {
             system: KnownSystem(**{**fields, "host": row.name, "url": row.url})
             for row in rows

@@ -81,7 +81,7 @@ def _strays(store: Store) -> Iterator[tuple[str, JobState, Wish, str]]:
         .join(comparison, part.c.parent == comparison.c.id)
         .where(part.c.state.in_((*ACTIVE, "paused")), wish != "")
     )
-    for row in store.database.read(lambda connection: list(connection.execute(query))):
+    for row in store.database.rows(query):
         more = WISHES.index(row.wish) > WISHES.index(row.has)
         if more and (row.state, row.wish) != ("paused", "pause"):
             yield row.id, row.state, row.wish, row.comparison

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from lab.errors import ConfigError, Conflict, DatabaseAway, Superseded, UnknownName
+from lab.errors import ConfigError, Conflict, DatabaseAway, Superseded
 from lab.jobs.database import Database, open_database
 from lab.jobs.files import Files, FolderFiles
 from lab.jobs.patience import Outage
@@ -90,7 +90,8 @@ class Store:
         if self.outage() is not None:
             now = self.impatient()
             with suppress(DatabaseAway):
-                now._insert(pulse, {"id": 1, "written_s": time.time()}, replaced=["written_s"])
+                beat = {"id": 1, "written_s": time.time()}
+                now._database.insert(pulse, beat, replaced=["written_s"])
                 now.files.write("pulse", b"")
         return self.outage()
 
@@ -171,7 +172,7 @@ class Store:
         if known is not None:
             return known
         try:
-            self._insert(jobs, values)
+            self._database.insert(jobs, values)
         except sa.exc.IntegrityError:
             # the same key, at the same time
             known = None if order.key is None else self._keyed(order.key, kind, plain)
@@ -182,11 +183,11 @@ class Store:
 
     def keyed_job(self, key: str) -> JobRecord | None:
         """Return the job that was submitted with an idempotency key, None where there is none."""
-        found = self._read(_job_rows().where(jobs.c.key == key))
+        found = self._database.rows(_job_rows().where(jobs.c.key == key))
         return _job(found[0]) if found else None
 
     def _keyed(self, key: str, kind: JobKind, config: Mapping[str, Any]) -> str | None:
-        found = self._read(sa.select(jobs.c.id, jobs.c.asked).where(jobs.c.key == key))
+        found = self._database.rows(sa.select(jobs.c.id, jobs.c.asked).where(jobs.c.key == key))
         if not found:
             return None
         # not its present config, which may have changed when it was continued
@@ -224,23 +225,23 @@ class Store:
 
     def deaths(self, job_id: str) -> int:
         """Return how often in a row its process has died without a metric in between."""
-        row = self._one(sa.select(jobs.c.deaths).where(jobs.c.id == job_id), f"no job '{job_id}'")
-        return int(row.deaths)
+        query = sa.select(jobs.c.deaths).where(jobs.c.id == job_id)
+        return int(self._database.row(query, f"no job '{job_id}'").deaths)
 
     def holds(self, job_id: str, attempt: int) -> bool:
         """Say whether an attempt is still the one that counts."""
         query = sa.select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.attempt == attempt)
-        return bool(self._read(query))
+        return bool(self._database.rows(query))
 
     def superseded(self, attempts: Mapping[str, int]) -> list[str]:
         """Return the ids of those of some jobs whose attempt does not count any more."""
         query = sa.select(jobs.c.id, jobs.c.attempt).where(jobs.c.id.in_(attempts))
-        return [row.id for row in self._read(query) if row.attempt != attempts[row.id]]
+        return [row.id for row in self._database.rows(query) if row.attempt != attempts[row.id]]
 
     def hand_back(self, job_id: str, attempt: int) -> None:
         """Let a job go on elsewhere or later: it is pending again."""
         change = _active(job_id).where(jobs.c.attempt == attempt)
-        self._write(change.values(state="pending", deaths=0))
+        self._database.change(change.values(state="pending", deaths=0))
 
     def wish(self, job_id: str, wish: Wish, reason: str) -> bool:
         """Ask a running job for something, also for after a crash; say whether it is asked now.
@@ -249,12 +250,12 @@ class Store:
         """
         change = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state == "running")
         change = change.where(jobs.c.wish.in_(WISHES[: WISHES.index(wish) + 1]))
-        return self._write(change.values(wish=wish, error=reason)) > 0
+        return self._database.change(change.values(wish=wish, error=reason)) > 0
 
     def wishes(self, job_ids: Collection[str]) -> dict[str, tuple[Wish, str]]:
         """Return what some of these jobs have been asked for, and why."""
         query = sa.select(jobs.c.id, jobs.c.wish, jobs.c.error)
-        rows = self._read(query.where(jobs.c.id.in_(job_ids), jobs.c.wish != ""))
+        rows = self._database.rows(query.where(jobs.c.id.in_(job_ids), jobs.c.wish != ""))
         return {row.id: (row.wish, row.error) for row in rows}
 
     def settle_pending(self, job_id: str, state: JobState, reason: str = "") -> bool:
@@ -262,7 +263,8 @@ class Store:
         waiting = jobs.c.state.in_(("pending", "paused"))
         change = sa.update(jobs).where(jobs.c.id == job_id, waiting)
         finished_s = time.time() if state in ENDED else None
-        return self._write(change.values(state=state, error=reason, finished_s=finished_s)) > 0
+        values = {"state": state, "error": reason, "finished_s": finished_s}
+        return self._database.change(change.values(**values)) > 0
 
     def continue_job(self, job_id: str, config: Mapping[str, Any]) -> int | None:
         """Let a job that is paused or has ended without success run again; return its new run.
@@ -279,7 +281,11 @@ class Store:
         }
         cleared = {"error": "", "wish": "", "finished_s": None, "deaths": 0}
         values["continued_s"] = time.time()
-        return self.job(job_id).run if self._write(change.values(**values, **cleared)) else None
+        return (
+            self.job(job_id).run
+            if self._database.change(change.values(**values, **cleared))
+            else None
+        )
 
     def next_run(self, job_id: str, run: int, *, unclaimed: bool = False) -> bool:
         """Count a new run of a job whose last one was handed back; say whether it still was.
@@ -289,7 +295,7 @@ class Store:
         change = _active(job_id).where(jobs.c.run == run)
         if unclaimed:
             change = change.where(jobs.c.state == "pending")
-        return self._write(change.values(run=run + 1)) > 0
+        return self._database.change(change.values(run=run + 1)) > 0
 
     def take_over(self, job_id: str, run: int, host: str) -> bool:
         """Count a new run of a job that a dead host was working on; say whether it still was.
@@ -300,7 +306,7 @@ class Store:
             jobs.c.run == run, jobs.c.host == host, jobs.c.state == "running"
         )
         again = {"run": run + 1, "attempt": jobs.c.attempt + 1, "state": "pending"}
-        return self._write(change.values(**again, deaths=jobs.c.deaths + 1)) > 0
+        return self._database.change(change.values(**again, deaths=jobs.c.deaths + 1)) > 0
 
     def end_job(
         self,
@@ -325,7 +331,7 @@ class Store:
             "finished_s": time.time() if state in ENDED else None,
             "result": None if result is None else _plain(result),
         }
-        if not self._write(change.values(**values)) and attempt is not None:
+        if not self._database.change(change.values(**values)) and attempt is not None:
             self._refuse_superseded(job_id, attempt)
 
     def _refuse_superseded(self, job_id: str, attempt: int) -> None:
@@ -337,17 +343,18 @@ class Store:
         query = _job_rows().where(jobs.c.state.in_(ACTIVE))
         if queues is not None:
             query = query.where(jobs.c.queue.in_(queues))
-        return [_job(row) for row in self._read(query.order_by(*_TURN))]
+        return [_job(row) for row in self._database.rows(query.order_by(*_TURN))]
 
     def next_jobs(self, queue: str, limit: int) -> list[str]:
         """Return the ids of the jobs of a queue that start next, the first first."""
         query = sa.select(jobs.c.id).where(jobs.c.state == "pending", jobs.c.queue == queue)
-        rows = self._read(query.order_by(*_TURN).limit(limit))
+        rows = self._database.rows(query.order_by(*_TURN).limit(limit))
         return [row.id for row in rows]
 
     def job(self, job_id: str) -> JobRecord:
         """Return a job; raise UnknownName."""
-        return _job(self._one(_job_rows().where(jobs.c.id == job_id), f"no job '{job_id}'"))
+        query = _job_rows().where(jobs.c.id == job_id)
+        return _job(self._database.row(query, f"no job '{job_id}'"))
 
     def jobs(
         self,
@@ -367,24 +374,24 @@ class Store:
             # tags are a JSON list of words without quotes
             word = json.dumps(tag)
             query = query.where(sa.cast(jobs.c.tags, sa.Text).contains(word, autoescape=True))
-        return [_job(row) for row in self._read(query)]
+        return [_job(row) for row in self._database.rows(query)]
 
     def result(self, job_id: str) -> dict[str, Any] | None:
         """Return a job's result, None while it has none; raise UnknownName."""
-        row = self._one(sa.select(jobs.c.result).where(jobs.c.id == job_id), f"no job '{job_id}'")
-        result: dict[str, Any] | None = row.result
+        query = sa.select(jobs.c.result).where(jobs.c.id == job_id)
+        result: dict[str, Any] | None = self._database.row(query, f"no job '{job_id}'").result
         return result
 
     def provenance(self, job_id: str) -> dict[str, Any] | None:
         """Return what is kept of where a job's numbers come from; raise UnknownName."""
         query = sa.select(jobs.c.provenance).where(jobs.c.id == job_id)
-        found: dict[str, Any] | None = self._one(query, f"no job '{job_id}'").provenance
+        found: dict[str, Any] | None = self._database.row(query, f"no job '{job_id}'").provenance
         return found
 
     def keep_provenance(self, job_id: str, attempt: int, provenance: Mapping[str, Any]) -> None:
         """Keep where a job's numbers come from; raise Superseded if the attempt does not count."""
         change = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.attempt == attempt)
-        if not self._write(change.values(provenance=_plain(provenance))):
+        if not self._database.change(change.values(provenance=_plain(provenance))):
             self._refuse_superseded(job_id, attempt)
 
     def last_calibration(
@@ -398,7 +405,7 @@ class Store:
         )
         if until_s is not None:
             query = query.where(jobs.c.finished_s <= until_s)
-        rows = self._read(query.order_by(jobs.c.finished_s.desc(), jobs.c.id).limit(1))
+        rows = self._database.rows(query.order_by(jobs.c.finished_s.desc(), jobs.c.id).limit(1))
         return (rows[0].id, rows[0].result) if rows else None
 
     # metrics
@@ -415,7 +422,7 @@ class Store:
             told = told.where(jobs.c.attempt == attempt)
         values = {"job_id": job_id, "step": step, "metric": _plain(metric)}
         row = self._database.insertion(metrics, values, replaced=["metric"])
-        if not self._write(told, row):
+        if not self._database.change(told, row):
             raise Superseded(f"job {job_id}: another process has taken it over")
 
     def metrics(self, job_id: str, since: int = 0, limit: int = 1000) -> list[MetricRecord]:
@@ -423,7 +430,7 @@ class Store:
         query = sa.select(metrics.c.step, metrics.c.metric).where(
             metrics.c.job_id == job_id, metrics.c.step > since
         )
-        rows = self._read(query.order_by(metrics.c.step).limit(limit))
+        rows = self._database.rows(query.order_by(metrics.c.step).limit(limit))
         return [MetricRecord(row.step, row.metric) for row in rows]
 
     def drop_metrics(self, job_id: str, after: int, attempt: int | None = None) -> None:
@@ -435,28 +442,29 @@ class Store:
         if attempt is not None:
             back = back.where(jobs.c.attempt == attempt)
         later = (metrics.c.job_id == job_id, metrics.c.step > after)
-        if not self._write(back, sa.delete(metrics).where(*later)):
+        if not self._database.change(back, sa.delete(metrics).where(*later)):
             raise Superseded(f"job {job_id}: another process has taken it over")
 
     # twins
 
     def add_twin(self, record: TwinRecord) -> None:
         """Keep a twin; its parameters' file must be there already."""
-        self._insert(twins, {**record.__dict__, "report": _plain(record.report)})
+        self._database.insert(twins, {**record.__dict__, "report": _plain(record.report)})
 
     def twin(self, twin_id: str) -> TwinRecord:
         """Return a twin; raise UnknownName."""
-        return _twin(self._one(_twin_rows().where(twins.c.id == twin_id), f"no twin '{twin_id}'"))
+        query = _twin_rows().where(twins.c.id == twin_id)
+        return _twin(self._database.row(query, f"no twin '{twin_id}'"))
 
     def twins(self, limit: int = 100) -> list[TwinRecord]:
         """Return the newest twins, newest first."""
         query = _twin_rows().order_by(twins.c.created_s.desc(), twins.c.id).limit(limit)
-        return [_twin(row) for row in self._read(query)]
+        return [_twin(row) for row in self._database.rows(query)]
 
     def find_twin(self, **wanted: str | int) -> TwinRecord | None:
         """Return the newest twin whose columns equal `wanted`, or None."""
         query = _twin_rows().filter_by(**wanted).order_by(twins.c.created_s.desc()).limit(1)
-        rows = self._read(query)
+        rows = self._database.rows(query)
         return _twin(rows[0]) if rows else None
 
     # shot numbers
@@ -495,31 +503,6 @@ class Store:
         change = sa.update(shots).where(shots.c.system == system)
         connection.execute(change.values(next_shot=first + SHOTS_AHEAD))
         return first
-
-    def _insert(
-        self, table: sa.Table, values: Mapping[str, Any], replaced: Sequence[str] = ()
-    ) -> None:
-        self._write(self._database.insertion(table, values, replaced))
-
-    def _write(self, first: sa.Executable, *more: sa.Executable) -> int:
-        """Execute statements as one, the later ones only if the first met rows; return how many."""
-
-        def write(connection: sa.Connection) -> int:
-            met = connection.execute(first).rowcount
-            for statement in more if met else ():
-                connection.execute(statement)
-            return met
-
-        return self._database.write(write)
-
-    def _read(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
-        return self._database.read(lambda connection: list(connection.execute(query)))
-
-    def _one(self, query: sa.Select[Any], missing: str) -> sa.Row[Any]:
-        rows = self._read(query)
-        if not rows:
-            raise UnknownName(missing)
-        return rows[0]
 
 
 def _create_tables(connection: sa.Connection) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from typing import Any, Self
+from typing import Self
 
 import sqlalchemy as sa
 
@@ -53,7 +53,7 @@ class TableFiles:
             .where(files.c.name == self._key(name))
             .order_by(file_parts.c.part)
         )
-        rows = self._rows(query)
+        rows = self._database.rows(query)
         if not rows:
             raise FileNotFoundError(f"{self._prefix}{name}: there is no such file")
         content = b"".join(row.content or b"" for row in rows)
@@ -63,7 +63,7 @@ class TableFiles:
 
     def names(self) -> list[str]:
         """Return the names of all files, sorted."""
-        rows = self._rows(sa.select(files.c.name).where(self._ours()))
+        rows = self._database.rows(sa.select(files.c.name).where(self._ours()))
         return sorted(row.name.removeprefix(self._prefix) for row in rows)
 
     def delete(self, name: str) -> None:
@@ -84,9 +84,6 @@ class TableFiles:
     def _ours(self) -> sa.ColumnElement[bool]:
         return files.c.name.startswith(self._prefix, autoescape=True)
 
-    def _rows(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
-        return self._database.read(lambda connection: list(connection.execute(query)))
-
     def _delete(self, which: sa.ColumnElement[bool]) -> None:
         # their parts go with them
-        self._writing.write(lambda connection: connection.execute(sa.delete(files).where(which)))
+        self._writing.change(sa.delete(files).where(which))

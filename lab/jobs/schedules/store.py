@@ -35,7 +35,7 @@ class ScheduleStore:
         """Keep a new schedule; raise Conflict if there is one of its name."""
         values = {name: getattr(schedule, name) for name in _COLUMNS}
         try:
-            self._change(sa.insert(schedules).values(values))
+            self._database.change(sa.insert(schedules).values(values))
         except sa.exc.IntegrityError as error:
             raise Conflict(f"there is a schedule '{schedule.name}' already") from error
 
@@ -52,7 +52,7 @@ class ScheduleStore:
 
     def remove(self, name: str) -> None:
         """Forget a schedule; its jobs stay. Raises UnknownName."""
-        if not self._change(sa.delete(schedules).where(schedules.c.name == name)):
+        if not self._database.change(sa.delete(schedules).where(schedules.c.name == name)):
             raise UnknownName(f"no schedule '{name}'")
 
     def pause(self, name: str) -> None:
@@ -63,7 +63,7 @@ class ScheduleStore:
         """Let the ticks of a paused schedule run from now on; raise UnknownName."""
         paused = schedules.c.name == name, schedules.c.paused
         change = sa.update(schedules).where(*paused).values(paused=False, handled_s=now_s)
-        if not self._change(change):
+        if not self._database.change(change):
             self.get(name)  # it runs already, or there is none
 
     def skip(self, seen: ScheduleRecord, until_s: float, note: str = "") -> bool:
@@ -80,7 +80,7 @@ class ScheduleStore:
     def _handle(self, seen: ScheduleRecord, values: dict[str, Any]) -> bool:
         same = [schedules.c[key] == getattr(seen, key) for key in ("name", *_READ)]
         free = schedules.c.launching_s.is_(None), sa.not_(schedules.c.paused)
-        return bool(self._change(sa.update(schedules).where(*same, *free).values(values)))
+        return bool(self._database.change(sa.update(schedules).where(*same, *free).values(values)))
 
     def launched(
         self, seen: ScheduleRecord, tick_s: float, *, job: str | None = None, error: str = ""
@@ -89,15 +89,9 @@ class ScheduleStore:
         same = schedules.c.name == seen.name, schedules.c.created_s == seen.created_s
         change = sa.update(schedules).where(*same, schedules.c.launching_s == tick_s)
         values = {"launching_s": None, "claimed_s": None, "note": "", "error": error}
-
-        def note(connection: sa.Connection) -> bool:
-            if not connection.execute(change.values(**values)).rowcount:
-                return False
-            if job is not None:
-                connection.execute(sa.insert(launches).values(schedule=seen.name, job=job))
-            return True
-
-        return self._database.write(note)
+        launch = sa.insert(launches).values(schedule=seen.name, job=job)
+        more = () if job is None else (launch,)
+        return bool(self._database.change(change.values(**values), *more))
 
     def add_job(self, name: str, job: str) -> None:
         """Note a job that a schedule started beside its ticks, once; raise UnknownName."""
@@ -120,11 +114,9 @@ class ScheduleStore:
         self._set(name, error=error)
 
     def _set(self, name: str, **values: Any) -> None:
-        if not self._change(sa.update(schedules).where(schedules.c.name == name).values(**values)):
+        change = sa.update(schedules).where(schedules.c.name == name)
+        if not self._database.change(change.values(**values)):
             raise UnknownName(f"no schedule '{name}'")
-
-    def _change(self, statement: sa.Insert | sa.Update | sa.Delete) -> int:
-        return self._database.write(lambda connection: connection.execute(statement).rowcount)
 
     def _find(self, *where: sa.ColumnElement[bool]) -> list[ScheduleRecord]:
         def find(connection: sa.Connection) -> list[ScheduleRecord]:

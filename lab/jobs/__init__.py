@@ -13,8 +13,10 @@ only its `desk`. It runs in a process that is forked from the `cradle`, of which
 the service's end. `supervision` serves that process at its `job_desk` and starts another when it
 dies; `pipe_desk` is the desk as the process sees it, `told_errors` brings errors across.
 
-`store` keeps jobs, metrics and twins in a `database` (`tables`, `records`), waited for with
-`patience`; tensors are `files` (`state_files`), in a `data_folder` or in tables (`table_files`).
+`store` keeps jobs (`store_jobs`, `store_states`), what they find (`store_results`), twins
+(`store_twins`) and shot numbers (`store_shots`) in a `database` (`tables`, `records`), waited for
+with `patience`; tensors are `files` (`state_files`), in a `data_folder` or in tables
+(`table_files`).
 
 Where several services share a database, `identity` lets one of a name live, `hosts` says who has
 died, `directory` knows the systems of all, `elsewhere` measures on another's, and `fence` lets only

@@ -17,7 +17,7 @@ import torch
 from lab.client import Client
 from lab.errors import ReservationLost
 from lab.events import Event
-from lab.jobs.store import SHOTS_AHEAD
+from lab.jobs.store_shots import SHOTS_AHEAD
 
 BENCH = Path(__file__).parents[2] / "bench.toml"
 LIMIT_S = 60.0

@@ -25,6 +25,7 @@ from lab.jobs.runner import JobRunner
 from lab.jobs.service import JobService
 from lab.jobs.state_files import checkpoint_file, checkpoints_folder, load_state
 from lab.jobs.store import Store
+from lab.jobs.tables import jobs as jobs_table
 from lab.scheduling.scheduler import HardwareScheduler
 from tiny_jobs import have_done
 
@@ -168,7 +169,7 @@ async def test_what_was_cancelled_stays_cancelled_with_a_checkpoint(tmp_path):
 async def test_what_was_being_cancelled_when_the_service_died_is_cancelled(tmp_path):
     job_id = await stopped_in_training(tmp_path)
     with Store(tmp_path) as store:  # the request was answered, and then came the end
-        died = lab.jobs.store.jobs.update().values(state="running")
+        died = jobs_table.update().values(state="running")
         with store.engine.begin() as connection:
             connection.execute(died)
         assert store.wish(job_id, "cancel", "cancelled by request")
@@ -222,7 +223,7 @@ async def test_a_fit_is_run_again_and_its_twin_kept_once(tmp_path, monkeypatch):
         expected = (await ended(jobs, job.id)) and await jobs.result(job.id)
         metrics = await jobs.metrics(job.id)
     with Store(tmp_path) as store:  # as after a kill between the twin's record and the job's end
-        unfinished = lab.jobs.store.jobs.update().values(state="running", result=None)
+        unfinished = jobs_table.update().values(state="running", result=None)
         with store.engine.begin() as connection:
             connection.execute(unfinished)
     async with service(tmp_path) as jobs:

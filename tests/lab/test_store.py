@@ -15,7 +15,8 @@ from lab.jobs.data_folder import hold_folder, write_whole
 from lab.jobs.files import FolderFiles
 from lab.jobs.records import MetricRecord, Order, TwinRecord
 from lab.jobs.state_files import load_state, save_state
-from lab.jobs.store import SHOTS_AHEAD, Store
+from lab.jobs.store import Store
+from lab.jobs.store_shots import SHOTS_AHEAD
 
 
 @pytest.fixture

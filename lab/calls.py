@@ -14,6 +14,7 @@ from lab.problems import INVALID_REQUEST, problem_type
 from lab.secret import authorisation
 
 API = "/api/v1"
+PATIENT_TIMEOUT = httpx.Timeout(30.0, read=None)  # rows wait for other clients' rows
 _TIMEOUT = httpx.Timeout(30.0)
 _PINGED_TIMEOUT = httpx.Timeout(30.0, read=60.0)  # the service pings an idle stream every 15 s
 
@@ -60,6 +61,16 @@ class Calls:
         if not response.is_success:
             raise _error(response)
         return response
+
+    def answer(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """Return the JSON object that a request is answered with; raise as `call`."""
+        found: dict[str, Any] = self.call(method, path, **options).json()
+        return found
+
+    def listed(self, path: str, **params: Any) -> list[dict[str, Any]]:
+        """Return the JSON objects that a GET lists; raise as `call`."""
+        found: list[dict[str, Any]] = self.call("GET", path, params=params).json()
+        return found
 
     def download(self, path: str, file: IO[bytes], **options: Any) -> None:
         """Write what a GET answers into a file, piece by piece; raise as `call`."""

@@ -294,8 +294,8 @@ def test_refusals_of_any_request_are_listed_under_their_own_names() -> None:
 
 def test_every_method_of_the_client_is_listed() -> None:
     methods = set()
-    for name, method in vars(Client).items():
-        if inspect.isfunction(method) and not name.startswith("_"):
+    for name, method in inspect.getmembers(Client, inspect.isfunction):
+        if not name.startswith("_"):
             signature = inspect.signature(method)
             _, *rest = signature.parameters.values()
             plain = [parameter.replace(annotation=parameter.empty) for parameter in rest]

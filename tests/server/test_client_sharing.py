@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import lab.client
+import lab.client.systems
 import lab.held_reservation
 from lab.client import Client, client_name
 from lab.errors import (
@@ -90,7 +90,7 @@ def test_a_full_queue_is_waited_for(narrow, gate, monkeypatch):
             pass
 
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
-    monkeypatch.setattr(lab.client, "time", clock)
+    monkeypatch.setattr(lab.client.systems, "time", clock)
     assert narrow.measure("optics", **ROW)["shots"].tolist() == [2]
     assert waits == [1.0]
 
@@ -102,7 +102,9 @@ def test_patience_ends(narrow, monkeypatch):
         nonlocal now
         now += seconds
 
-    monkeypatch.setattr(lab.client, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    monkeypatch.setattr(
+        lab.client.systems, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep)
+    )
     says = "the most that a client may have; try again in 1 s"
     with pytest.raises(QueueFull, match=says) as full:
         narrow.measure("optics", **ROW, patience_s=5.0)

@@ -34,6 +34,11 @@ class ServiceError(LabError):
         self.problem = dict(problem or {})
 
 
+def asking_headers(name: str, secret: str | None) -> dict[str, str]:
+    """Return the headers that say who asks, and show the secret if there is one."""
+    return {"Pnnlab-Client": name, **authorisation(secret)}
+
+
 class Calls:
     """The API of the service at `url`, which is told that `name` asks, and the secret."""
 
@@ -41,7 +46,7 @@ class Calls:
         self._url = url
         self._http = httpx.Client(
             base_url=f"{url}{API}",
-            headers={"Pnnlab-Client": name, **authorisation(secret)},
+            headers=asking_headers(name, secret),
             timeout=_TIMEOUT,
             follow_redirects=False,  # the secret is for this address only
             # a proxy of the laboratory's network cannot reach this machine's own loopback

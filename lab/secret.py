@@ -26,6 +26,11 @@ def secret_of_environment() -> str | None:
     return None if file is None else checked_secret(_read(Path(file)), _FILE)
 
 
+def chosen_secret(secret: str | None) -> str | None:
+    """Return a secret that was given, checked, or else the environment's; raise as those do."""
+    return secret_of_environment() if secret is None else checked_secret(secret, "secret")
+
+
 def checked_secret(secret: str, source: str) -> str:
     """Return a secret that is long enough, of characters that a header may carry.
 

@@ -11,7 +11,7 @@ from lab.client.names import checked_name
 from lab.client.schedules import ScheduleCalls
 from lab.client.submissions import SubmissionCalls
 from lab.client.systems import SystemCalls
-from lab.secret import checked_secret, secret_of_environment
+from lab.secret import chosen_secret
 
 
 class Client(SystemCalls, SubmissionCalls, JobCalls, ScheduleCalls, DataCalls):
@@ -31,9 +31,7 @@ class Client(SystemCalls, SubmissionCalls, JobCalls, ScheduleCalls, DataCalls):
         """
         self.url = url.rstrip("/")
         self.name = checked_name(name)
-        self._secret = (
-            secret_of_environment() if secret is None else checked_secret(secret, "secret")
-        )
+        self._secret = chosen_secret(secret)
         self._calls = Calls(self.url, self.name, self._secret)
         self._another = partial(Client, self.url, name=self.name, secret=self._secret)
 

@@ -1,15 +1,12 @@
 """The jobs of a service and their twins: how far they are, what they found, and their ends."""
 
-import math
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from lab.calls import Calls, ServiceError
 from lab.errors import DatabaseAway, SystemClosed
 from lab.events import Event
-
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
+from lab.tries import Tries
 
 
 class JobCalls:
@@ -50,23 +47,20 @@ class JobCalls:
         for so long a service that does not answer is asked again: it may be starting anew. Raises
         UnknownName, or what the last try raised (ServiceError, DatabaseAway, SystemClosed).
         """
-        pause_s, until = _FIRST_PAUSE_S, math.inf
+        tries = Tries(patience_s)
         while True:
             try:
                 for event in self._calls.events(job_id, since):
-                    pause_s, until = _FIRST_PAUSE_S, math.inf
+                    tries.start_over()
                     since = event.step or since
                     yield event
                     if event.kind == "end":
                         return
                 raise ServiceError("the service ended the stream before the job's end")
             except (ServiceError, DatabaseAway, SystemClosed) as error:
-                until = min(until, time.monotonic() + patience_s)
                 refused = isinstance(error, ServiceError) and error.status
-                if refused or time.monotonic() + pause_s > until:
+                if refused or not tries.wait():
                     raise
-                time.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def pause(self, job_id: str) -> dict[str, Any]:
         """Pause a job and return it as it is now; raise UnknownName, Conflict if it has ended."""

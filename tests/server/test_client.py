@@ -15,7 +15,7 @@ import sqlalchemy as sa
 import torch
 
 import lab.calls
-import lab.client.jobs
+import lab.tries
 from lab.client import Client, ServiceError
 from lab.config import TrainConfig
 from lab.errors import ConfigError, Conflict, DatabaseAway, SystemFaulted, UnknownName
@@ -173,7 +173,7 @@ END = 'event: end\ndata: {"state": "succeeded"}\n\n'
 
 
 def test_watching_goes_on_after_a_lost_connection(monkeypatch):
-    monkeypatch.setattr(lab.client.jobs, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(lab.tries, "_FIRST_PAUSE_S", 0.001)
     stream = "text/event-stream"
     answers = [
         (200, stream, metric_text(1) + metric_text(2) + metric_text(3)[:-2]),
@@ -196,7 +196,7 @@ def test_watching_ends_with_an_error_when_the_service_stays_away(monkeypatch):
     steady = SimpleNamespace(
         monotonic=lambda: clock[0], sleep=lambda s: clock.append(clock.pop() + s)
     )
-    monkeypatch.setattr(lab.client.jobs, "time", steady)
+    monkeypatch.setattr(lab.tries, "time", steady)
     with (
         scripted([(200, "text/event-stream", "")] * 100) as (url, asked),
         Client(url) as client,
@@ -208,7 +208,7 @@ def test_watching_ends_with_an_error_when_the_service_stays_away(monkeypatch):
 
 
 def test_watching_waits_for_a_service_that_is_stopping_or_without_its_database(monkeypatch):
-    monkeypatch.setattr(lab.client.jobs, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(lab.tries, "_FIRST_PAUSE_S", 0.001)
     away = {"type": problem_type(DatabaseAway), "title": "", "status": 503, "retry_after_s": 1.0}
     problem = json.dumps({**away, "detail": "the database is out of reach"})
     answers = [(503, "application/problem+json", problem), (200, "text/event-stream", END)]

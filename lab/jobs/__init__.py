@@ -1,10 +1,11 @@
 """Jobs: what is kept of them, and the service that runs them.
 
-`service` takes, watches, pauses and cancels jobs; `kinds` lists the kinds with their configs
-(`configs`), `dry_run` says what one would cost, `schedules` starts them by the clock. `engine`
-decides when a run of a job begins and hands it to `performing`, which works on it: `runner` checks
-jobs and has their work done, `live_job` is a job while it runs, `going_on` brings it to where it
-goes on, `lineage` keeps where its numbers come from. `sweeping` looks after jobs that nobody works
+`service` takes (`intake`), watches, pauses and cancels (`stopping`) jobs, and answers for them
+(`answers`); `kinds` lists the kinds with their configs (`configs`), `dry_run` says what one would
+cost, `schedules` starts them by the clock. `engine` decides when a run of a job begins and hands it
+to `performing`, which works on it: `runner` checks jobs and has their work done, `live_job` is a
+job while it runs, `going_on` brings it to where it goes on, `lineage` keeps where its numbers come
+from. `sweeping` looks after jobs that nobody works
 on, `tidying` after checkpoints that nobody needs; `housekeeping` does both again and again.
 `queues` says where a job waits, `estimates` how long.
 

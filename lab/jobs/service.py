@@ -12,37 +12,28 @@ it to the performer, which works on it.
 import asyncio
 import logging
 import math
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, TypeVar
 
-from lab.continuing import CHANGEABLE
-from lab.errors import ConfigError, Conflict, DatabaseAway, SystemClosed
+from lab.errors import Conflict, DatabaseAway, SystemClosed
+from lab.jobs.answers import JobAnswers
 from lab.jobs.comparing import Hands
 from lab.jobs.configs import CompareConfig
 from lab.jobs.dry_run import DryRun
 from lab.jobs.engine import Engine, engine_url
 from lab.jobs.estimates import Estimates
 from lab.jobs.housekeeping import Housekeeper
-from lab.jobs.kinds import KINDS, JobConfig, kind_of
-from lab.jobs.lineage import changed_since, same_again, told_provenance
-from lab.jobs.live_job import LiveJob
+from lab.jobs.intake import SHARED, Intake, changed_config
+from lab.jobs.kinds import JobConfig
+from lab.jobs.lineage import changed_since, same_again
 from lab.jobs.news import NewsBoard, wait_for_news
 from lab.jobs.performing import Performer
-from lab.jobs.queues import ANYWHERE, COMPARISONS, queue_for, queue_of
-from lab.jobs.records import (
-    STOPPED,
-    WISHES,
-    JobRecord,
-    JobState,
-    MetricRecord,
-    Order,
-    Wish,
-)
+from lab.jobs.queues import ANYWHERE, COMPARISONS, queue_of
+from lab.jobs.records import STOPPED, JobRecord, JobState, MetricRecord, Order, Wish
 from lab.jobs.runner import JobRunner
+from lab.jobs.stopping import Stopping
 from lab.jobs.store import Store
 from lab.jobs.sweeping import queue_run
 from lab.jobs.tidying import tidy
@@ -53,16 +44,11 @@ T = TypeVar("T")
 _METRICS_AT_ONCE = 1000
 _LOOK_AGAIN_S = 1.0  # for who follows a job while the database is out of reach
 _QUEUE_WITHIN_S = 3.0
-_CANCELLED = "cancelled by request"
-_PAUSED = "paused by request"
-_CHANGEABLE = {"priority", "deadline_s"}  # of any job
 _NO_ORDER = Order()
 _COMPARISONS = 64  # at once on each service
-_PARTS = 100_000  # more than a comparison can have
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-class JobService:
+class JobService(JobAnswers):
     """Take, run, watch and stop jobs; its methods are for the event loop it was made on.
 
     workers: how many jobs run at once; they share the hardware pass by pass. It goes by the lasting
@@ -72,12 +58,7 @@ class JobService:
     """
 
     def __init__(
-        self,
-        runner: JobRunner,
-        store: Store,
-        workers: int = 2,
-        *,
-        own_only: bool = False,
+        self, runner: JobRunner, store: Store, workers: int = 2, *, own_only: bool = False
     ) -> None:
         """Run jobs with `runner` and keep them in `store`; `open` before use."""
         host = runner.directory.host
@@ -85,9 +66,9 @@ class JobService:
         self._store = store
         self._opened = self._closed = False
         self._board = NewsBoard()
-        hands = Hands(self._keep_part, self._let_go_on)
+        self._intake = Intake(runner.directory, self._board, lambda: self._housekeeper.hurry())
+        hands = Hands(self._intake.keep_part, self._intake.let_go_on)
         self._performer = Performer(runner, store, self._board, host, hands)
-        self._host = host
         self._directory = runner.directory
         self._queue = queue_of(host)
         self._at_once = {self._queue: workers, COMPARISONS: _COMPARISONS}
@@ -96,6 +77,7 @@ class JobService:
         self._engine = Engine(
             engine_url(store.folder, store.engine.url), host, self._performer.perform
         )
+        self._stopping = Stopping(store, self._board, self._performer, self._directory)
         self._housekeeper = Housekeeper(
             store,
             self._engine,
@@ -103,7 +85,7 @@ class JobService:
             self._performer,
             self._directory,
             tuple(self._at_once),
-            self._grant,
+            self._stopping.grant,
         )
         self._estimates = Estimates(store, self._performer.live, self._queue, workers)
         self._cancelling: asyncio.Task[None] | None = None
@@ -123,7 +105,7 @@ class JobService:
         if self._directory.book is not None:
             own, bench = self._directory.own(), self._directory.record
             enter = self._directory.book.enter
-            await asyncio.to_thread(enter, self._host, own, url, bench)
+            await asyncio.to_thread(enter, self._directory.host, own, url, bench)
 
     def trouble(self) -> str | None:
         """Say why jobs may not start, None while all is well."""
@@ -148,40 +130,15 @@ class JobService:
         Conflict (the key belongs to another config), SystemClosed.
         """
         self._refuse_when_closed()
-        if await asyncio.to_thread(self._is_known, order):
+        if await asyncio.to_thread(self._intake.knows, self._store, order):
             # whoever asks again may do so when it could not begin any more
             config = await asyncio.to_thread(self._runner.completed, config)
         else:
             config = await self.check(config)
-        record, new = await asyncio.to_thread(self._kept, self._store, config, order)
+        record, new = await asyncio.to_thread(self._intake.keep, self._store, config, order)
         if new:
             await self._queue_run(record)
         return (await asyncio.to_thread(self._estimates.of, [record]))[0]
-
-    def _is_known(self, order: Order) -> bool:
-        return order.key is not None and self._store.keyed_job(order.key) is not None
-
-    def _kept(self, store: Store, config: JobConfig, order: Order) -> tuple[JobRecord, bool]:
-        """Return a new job of a checked config, or the one with the order's key; and which."""
-        plain, new_id = config.model_dump(mode="json"), secrets.token_hex(6)
-        known = self._directory.system(config.system)
-        queue = queue_for(config, order, known, shared=self._directory.book is not None)
-        job_id = store.add_job(new_id, kind_of(config), plain, order, queue=queue)
-        return store.job(job_id), job_id == new_id
-
-    def _keep_part(self, store: Store, config: JobConfig, order: Order) -> JobRecord:
-        record, _ = self._kept(store, config, order)
-        self._housekeeper.hurry()
-        return record
-
-    def _let_go_on(
-        self, store: Store, job: JobRecord, changes: Mapping[str, Any] = _NOTHING
-    ) -> JobRecord:
-        """Let a job go on that has stopped without success; return it as it is now."""
-        if store.continue_job(job.id, {**job.config, **changes}) is not None:
-            self._housekeeper.hurry()
-            self._board.tell(job.id)
-        return store.job(job.id)
 
     async def dry_run(self, config: JobConfig) -> DryRun:
         """Say what a job would cost, keep nothing; raise what `submit` raises, and DataError."""
@@ -200,38 +157,6 @@ class JobService:
     def _refuse_when_closed(self) -> None:
         if self._closed:
             raise SystemClosed("the service is stopping and takes no more jobs")
-
-    async def get(self, job_id: str) -> JobRecord:
-        """Return a job; raise UnknownName."""
-        record = await asyncio.to_thread(self._store.job, job_id)
-        return (await asyncio.to_thread(self._estimates.of, [record]))[0]
-
-    async def newest(
-        self, state: JobState | None = None, limit: int = 100, **wanted: str | None
-    ) -> list[JobRecord]:
-        """Return the newest jobs, newest first; `wanted`: of a parent or with a tag."""
-        found = await asyncio.to_thread(self._store.jobs, state, limit, **wanted)
-        return await asyncio.to_thread(self._estimates.of, found)
-
-    async def metrics(
-        self, job_id: str, since: int = 0, limit: int = _METRICS_AT_ONCE
-    ) -> list[MetricRecord]:
-        """Return the first metrics after step `since`; raise UnknownName."""
-        await self.get(job_id)
-        return await asyncio.to_thread(self._store.metrics, job_id, since, limit)
-
-    async def result(self, job_id: str) -> dict[str, Any]:
-        """Return what a job that succeeded found out; raise UnknownName, or Conflict."""
-        record = await self.get(job_id)
-        result = await asyncio.to_thread(self._store.result, job_id)
-        if result is None:
-            raise Conflict(f"job {job_id} has no result: it is {record.state}")
-        return result
-
-    async def provenance(self, job_id: str) -> dict[str, Any]:
-        """Return where a job's numbers come from; raise UnknownName, Conflict before its start."""
-        record = await self.get(job_id)
-        return await asyncio.to_thread(told_provenance, self._store, record)
 
     async def rerun(self, job_id: str, order: Order = _NO_ORDER) -> tuple[JobRecord, list[str]]:
         """Start the same job again; return the new one, and in words what it has other.
@@ -254,7 +179,7 @@ class JobService:
         ended.
         """
         wish: Wish = "cancel at once" if at_once else "cancel"
-        return await self._ask(job_id, wish, "cancelled", _CANCELLED)
+        return await self._ask(job_id, wish, "cancelled", "cancelled by request")
 
     async def pause(self, job_id: str) -> JobRecord:
         """Pause a job: at once while it is pending, else with a checkpoint between two steps.
@@ -262,29 +187,14 @@ class JobService:
         Returns the job as it is now, which may still be running. Raises UnknownName, or Conflict
         if it has ended.
         """
-        return await self._ask(job_id, "pause", "paused", _PAUSED)
+        return await self._ask(job_id, "pause", "paused", "paused by request")
 
     async def _ask(self, job_id: str, wish: Wish, state: JobState, reason: str) -> JobRecord:
         record = await self.get(job_id)
-        if record.ended or record.state == state:
-            raise Conflict(f"job {job_id} cannot be {state}: it is {record.state}")
-        if WISHES.index(wish) < WISHES.index(record.wish):
-            raise Conflict(f"job {job_id} cannot be {state}: it has been asked to {record.wish}")
-        if await asyncio.to_thread(self._store.settle_pending, job_id, state, reason):
-            self._board.tell(job_id)
-        # on the disk before the job hears of it, should this process die meanwhile
-        elif await asyncio.to_thread(self._store.wish, job_id, wish, reason):
-            await self._grant(job_id, wish, reason)
+        await self._stopping.ask(record, wish, state, reason)
         if record.kind == "compare":
             self._housekeeper.hurry()  # its parts follow
         return await self.get(job_id)
-
-    async def _grant(self, job_id: str, wish: Wish, reason: str) -> None:
-        """Let a job that runs here do what it was asked for; another host tells its own."""
-        job = self._performer.live.get(job_id)
-        if job is not None and _asks_for_more(job, wish):
-            job.at_once = wish == "cancel at once"
-            await self._performer.stop(job, reason, "paused" if wish == "pause" else "cancelled")
 
     async def go_on(self, job_id: str, changes: Mapping[str, Any] | None = None) -> JobRecord:
         """Continue a job that was paused, has failed or was cancelled, from its last checkpoint.
@@ -296,24 +206,20 @@ class JobService:
         record = await self.get(job_id)
         if record.state not in STOPPED:
             raise Conflict(f"job {job_id} cannot be continued: it is {record.state}")
-        config = _changed(record, changes or {})
+        config = changed_config(record, changes or {})
         await asyncio.to_thread(self._runner.check, config)
         await asyncio.to_thread(self._runner.check_length, record, config)
         plain = config.model_dump(mode="json")
         if isinstance(config, CompareConfig):
             # before the comparison, which would find that they have failed
-            shared = {name: plain[name] for name in _CHANGEABLE}
-            await asyncio.to_thread(self._let_parts_go_on, job_id, shared)
+            shared = {name: plain[name] for name in SHARED}
+            await asyncio.to_thread(self._intake.let_parts_go_on, self._store, job_id, shared)
         if await asyncio.to_thread(self._store.continue_job, job_id, plain) is None:
             raise Conflict(f"job {job_id} cannot be continued: it is {record.state}")
         record = await self.get(job_id)
         await self._queue_run(record)
         self._board.tell(job_id)
         return record
-
-    def _let_parts_go_on(self, comparison: str, changes: Mapping[str, Any]) -> None:
-        for part in self._store.jobs(parent=comparison, limit=_PARTS):
-            self._let_go_on(self._store, part, changes)
 
     async def cancel_all(self, reason: str) -> None:
         """Cancel every job, also those that compute or wait; each ends by itself."""
@@ -330,16 +236,7 @@ class JobService:
         await self._when_in_reach(asyncio.to_thread, self._cancel_left, reason, until_s)
 
     def _cancel_left(self, reason: str, until_s: float = math.inf) -> None:
-        """Cancel what was submitted until then (seconds since the epoch) and has not ended."""
-        store = self._store.impatient()
-        for record in store.unfinished_jobs(list(self._at_once)):
-            is_ours = self._directory.is_here(record.config.get("system", ""))
-            if record.created_s > until_s or not is_ours:
-                continue
-            if store.settle_pending(record.id, "cancelled", reason):
-                self._board.tell(record.id)
-            else:
-                store.wish(record.id, "cancel", reason)
+        self._stopping.cancel_left(list(self._at_once), reason, until_s)
 
     async def watch(self, job_id: str, since: int = 0) -> AsyncIterator[MetricRecord | JobRecord]:
         """Yield the job, every metric after step `since`, and the job whenever its state changes.
@@ -355,7 +252,7 @@ class JobService:
             if not record.ended and record.state != shown:
                 shown = record.state
                 yield record
-            found = await self._when_in_reach(self.metrics, job_id, since)
+            found = await self._when_in_reach(self.metrics, job_id, since, _METRICS_AT_ONCE)
             for metric in found:
                 since = metric.step
                 yield metric
@@ -401,28 +298,3 @@ class JobService:
                 await asyncio.wait([self._cancelling])
             await self._performer.close()
             await asyncio.to_thread(self._engine.close)
-
-
-def _asks_for_more(job: LiveJob, wish: Wish) -> bool:
-    """Say whether a wish goes beyond what the job has been asked for already."""
-    if not job.stopped():
-        return True
-    cancelled = job.ends_as[0] == "cancelled"
-    if wish == "cancel at once":
-        return not job.at_once and (cancelled or job.ends_as[0] == "paused")
-    return wish == "cancel" and job.ends_as[0] == "paused"
-
-
-def _changed(record: JobRecord, changes: Mapping[str, Any]) -> JobConfig:
-    """Return a job's config with some of its fields changed; raise ConfigError."""
-    possible = _CHANGEABLE | (CHANGEABLE if record.kind == "train" else set())
-    other = sorted(set(changes) - possible)
-    if other:
-        raise ConfigError(
-            f"{', '.join(other)}: a {record.kind} job cannot be continued with another value; "
-            f"what can change is {', '.join(sorted(possible))}"
-        )
-    try:
-        return KINDS[record.kind].model_validate({**record.config, **changes})
-    except ValueError as error:
-        raise ConfigError(str(error)) from error

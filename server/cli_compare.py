@@ -19,7 +19,7 @@ from lab.config import CONTROLS, METHODS
 from lab.errors import ConfigError, Conflict
 from lab.rigs import is_simulated, with_rigs
 from server.cli_bench import AsJson, BenchFile, find_bench
-from server.cli_options import folder_to_write
+from server.cli_options import Epochs, Layers, folder_to_write
 from server.config_files import read_config
 from server.interrupts import ended_by_signals
 from server.job_bar import follow
@@ -31,59 +31,75 @@ if TYPE_CHECKING:
 _PLAN = Comparison(methods=("pat-refit",))
 
 
+Methods = Annotated[str, typer.Option(help=f"Of {', '.join(METHODS)}.")]
+Controls = Annotated[str, typer.Option(help=f"Of {', '.join(CONTROLS)}; all or none.")]
+Seeds = Annotated[int | None, typer.Option(help="Runs of each method: seeds 0, 1, ...")]
+TwinRows = Annotated[
+    str, typer.Option(help="Measured rows of the twin's fit; several give several tables.")
+]
+TwinKind = Annotated[str | None, typer.Option(help="structured, filter or neural.")]
+EqualRows = Annotated[
+    int | None, typer.Option(help="Equal hardware rows for all, instead of equal epochs.")
+]
+Network = Annotated[
+    Path | None, typer.Option(help="TOML or JSON file with a [network], instead of the usual.")
+]
+TrainImages = Annotated[int | None, typer.Option(help="Training samples. [all]")]
+TestImages = Annotated[int | None, typer.Option(help="Test samples. [all]")]
+Checks = Annotated[int, typer.Option(help="Accuracy on validation rows so often in training.")]
+RowPath = Annotated[
+    str | None, typer.Option(help="wire, or plant: simulated, without driver and wire.")
+]
+Quick = Annotated[bool, typer.Option("--quick", help="A small run: minutes.")]
+Gap = Annotated[
+    str, typer.Option(help="0 to 3, instead of the bench file's; several give several tables.")
+]
+DeviceSeed = Annotated[int | None, typer.Option(help="Instead of the bench file's.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=64,
+        help="Processes, each simulating a bench of its own. [simulated: a core, at most 2]",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        help="Do the runs on this Ray cluster: auto, local or HOST:PORT. [PNNLAB_RAY_ADDRESS]"
+    ),
+]
+OnService = Annotated[str | None, typer.Option(help="Run it as jobs of this service, not here.")]
+Figures = Annotated[
+    Path | None, typer.Option(help="Write table, JSON and figures (SVG) to this folder.")
+]
+
+
 def compare(
     system: Annotated[str, typer.Option(help="Physical system.")] = _PLAN.system,
     task: Annotated[str, typer.Option(help="Which data, such as vowels.")] = _PLAN.task,
-    methods: Annotated[str, typer.Option(help=f"Of {', '.join(METHODS)}.")] = "pat-refit,in-silico",
-    controls: Annotated[str, typer.Option(help=f"Of {', '.join(CONTROLS)}; all or none.")] = "all",
-    seeds: Annotated[int | None, typer.Option(help="Runs of each method: seeds 0, 1, ...")] = None,
-    twin_rows: Annotated[
-        str, typer.Option(help="Measured rows of the twin's fit; several give several tables.")
-    ] = "",
-    twin_kind: Annotated[str | None, typer.Option(help="structured, filter or neural.")] = None,
+    methods: Methods = "pat-refit,in-silico",
+    controls: Controls = "all",
+    seeds: Seeds = None,
+    twin_rows: TwinRows = "",
+    twin_kind: TwinKind = None,
     split: Annotated[str, typer.Option(help="random or talker.")] = _PLAN.split,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
-    rows: Annotated[
-        int | None, typer.Option(help="Equal hardware rows for all, instead of equal epochs.")
-    ] = None,
-    network: Annotated[
-        Path | None, typer.Option(help="TOML or JSON file with a [network], instead of the usual.")
-    ] = None,
-    layers: Annotated[int | None, typer.Option(help="Physical layers.")] = None,
-    train_images: Annotated[int | None, typer.Option(help="Training samples. [all]")] = None,
-    test_images: Annotated[int | None, typer.Option(help="Test samples. [all]")] = None,
-    checks: Annotated[
-        int, typer.Option(help="Accuracy on validation rows so often in training.")
-    ] = 0,
-    path: Annotated[
-        str | None, typer.Option(help="wire, or plant: simulated, without driver and wire.")
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A small run: minutes.")] = False,
+    epochs: Epochs = None,
+    rows: EqualRows = None,
+    network: Network = None,
+    layers: Layers = None,
+    train_images: TrainImages = None,
+    test_images: TestImages = None,
+    checks: Checks = 0,
+    path: RowPath = None,
+    quick: Quick = False,
     bench: BenchFile = None,
-    gap: Annotated[
-        str, typer.Option(help="0 to 3, instead of the bench file's; several give several tables.")
-    ] = "",
-    device_seed: Annotated[int | None, typer.Option(help="Instead of the bench file's.")] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=64,
-            help="Processes, each simulating a bench of its own. [simulated: a core, at most 2]",
-        ),
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            help="Do the runs on this Ray cluster: auto, local or HOST:PORT. [PNNLAB_RAY_ADDRESS]"
-        ),
-    ] = None,
-    url: Annotated[
-        str | None, typer.Option(help="Run it as jobs of this service, not here.")
-    ] = None,
-    figures: Annotated[
-        Path | None, typer.Option(help="Write table, JSON and figures (SVG) to this folder.")
-    ] = None,
+    gap: Gap = "",
+    device_seed: DeviceSeed = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    url: OnService = None,
+    figures: Figures = None,
     as_json: AsJson = False,
 ) -> None:
     """Train with several methods that share one twin; print accuracy on the device and cost."""
@@ -113,15 +129,9 @@ def compare(
         folder_to_write(figures, "--figures")
     with ended_by_signals():
         if url is None:
-            if workers is None:
-                ray = ray or os.environ.get("PNNLAB_RAY_ADDRESS")
-            config = load_bench(find_bench(bench, plan.system))
-            config = with_rigs(config, device_seed=device_seed)
-            with CountBar(plan.runs) as bar, _elsewhere(ray) as elsewhere:
-                result = run_comparison(plan, _here(plan, config, bar.show, workers, elsewhere))
+            result = _here(plan, bench, device_seed, workers, ray)
         else:
-            here = (bench, device_seed, workers, ray) != (None,) * 4 or plan.gaps != (None,)
-            if here:
+            if (bench, device_seed, workers, ray) != (None,) * 4 or plan.gaps != (None,):
                 raise ConfigError(
                     "--url: bench, gap, device seed, workers and Ray are the service's"
                 )
@@ -131,6 +141,21 @@ def compare(
         from lab.report.comparison import write_comparison
 
         write_comparison(figures, result)
+
+
+def _here(
+    plan: Comparison,
+    bench: Path | None,
+    device_seed: int | None,
+    workers: int | None,
+    ray: str | None,
+) -> dict[str, Any]:
+    """Return what the runs find that this process does, or has done on a Ray cluster."""
+    if workers is None:
+        ray = ray or os.environ.get("PNNLAB_RAY_ADDRESS")
+    config = with_rigs(load_bench(find_bench(bench, plan.system)), device_seed=device_seed)
+    with CountBar(plan.runs) as bar, _elsewhere(ray) as elsewhere:
+        return run_comparison(plan, _runs(plan, config, bar.show, workers, elsewhere))
 
 
 def _there(plan: Comparison, url: str) -> dict[str, Any]:
@@ -161,7 +186,7 @@ def _elsewhere(ray: str | None) -> "Iterator[FanOut | None]":
         yield cluster
 
 
-def _here(
+def _runs(
     plan: Comparison,
     bench: BenchConfig,
     on_progress: OnProgress,

@@ -11,6 +11,7 @@ from server.cli_options import (
     DEFAULT_URL,
     AsJson,
     Deadline,
+    Epochs,
     JobId,
     Priority,
     Url,
@@ -76,7 +77,7 @@ def pause(job_id: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> Non
 @app.command("continue")
 def go_on(
     job_id: JobId,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
+    epochs: Epochs = None,
     rows: Annotated[int | None, typer.Option(help="Hardware rows of the training.")] = None,
     rate_theta: Annotated[
         float | None, typer.Option(help="Learning rate of physical parameters.")

@@ -23,6 +23,8 @@ Deadline = Annotated[
 ]
 Key = Annotated[str | None, typer.Option(help="The same key answers with the same job.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="To find it by. Repeatable.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training data.")]
+Layers = Annotated[int | None, typer.Option(help="Physical layers.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 

@@ -7,7 +7,6 @@ reads its contact, so that nothing is driven against it and the instruments stan
 import threading
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Self
 
 from drivers.errors import DriverError
@@ -65,12 +64,7 @@ class WatchedInterlock:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Stop watching and release the connection."""
         self._ended.set()
         self._thread.join()

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from copy import deepcopy
 from threading import Event
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 import torch
@@ -82,12 +81,7 @@ class Pipeline(Generic[N]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Wait for the threads to end; between steps they are idle."""
         if self._pool is not None:
             self._pool.shutdown()

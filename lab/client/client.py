@@ -1,7 +1,6 @@
 """All that a lab service answers, as methods of one object."""
 
 from functools import partial
-from types import TracebackType
 from typing import Self
 
 from lab.calls import Calls
@@ -42,10 +41,5 @@ class Client(SystemCalls, SubmissionCalls, JobCalls, ScheduleCalls, DataCalls):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

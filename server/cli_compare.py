@@ -13,7 +13,7 @@ import typer
 from lab.bench_config import BenchConfig, load_bench
 from lab.client import Client, ServiceError
 from lab.comparison.plan import Comparison, OnProgress, Run, plan_comparison
-from lab.comparison.plan import compare as run_comparison
+from lab.comparison.summary import compare as run_comparison
 from lab.comparison.table import comparison_text
 from lab.config import CONTROLS, METHODS
 from lab.errors import ConfigError, Conflict

@@ -18,8 +18,9 @@ from typing import Any
 from lab.bench import open_bench
 from lab.bench_config import BenchConfig, load_bench
 from lab.client import Client
-from lab.comparison.plan import Comparison, Outcome, fit_name, plan_comparison, run_name, summarise
+from lab.comparison.plan import Comparison, Outcome, fit_name, plan_comparison, run_name
 from lab.comparison.service import ServiceRuns
+from lab.comparison.summary import summarise
 from lab.datasets import Dataset, load_or_fallback
 from lab.errors import ConfigError, LabError
 from lab.report.report import write_report

@@ -7,7 +7,7 @@ _RIGHT = {"mean", "min", "rows/run", "lab hours/run", "s/run"}
 
 
 def comparison_text(comparison: Mapping[str, Any]) -> str:
-    """Return what `lab.comparison.plan.compare` returned as lines for a terminal."""
+    """Return what `lab.comparison.summary.compare` returned as lines for a terminal."""
     runs: Sequence[Mapping[str, Any]] = comparison.get("runs", [comparison])
     parts = [f"{heading(run)}\n\n{method_table(run)}" for run in runs]
     if len(runs) > 1:

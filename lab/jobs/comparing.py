@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lab.comparison.plan import Outcome, fit_name, summarise, tables
+from lab.comparison.plan import Outcome, fit_name
+from lab.comparison.summary import summarise, tables
 from lab.config import TrainConfig
 from lab.errors import PartsFailed
 from lab.jobs.configs import CompareConfig

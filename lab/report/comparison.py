@@ -11,7 +11,7 @@ from lab.report.figures import accuracy_by_gap, accuracy_by_rows
 
 
 def write_comparison(folder: Path, comparison: Mapping[str, Any]) -> list[Path]:
-    """Write what `lab.comparison.plan.compare` returned; return the files.
+    """Write what `lab.comparison.summary.compare` returned; return the files.
 
     table.txt and comparison.json; rows.svg (accuracy against hardware rows) where the training was
     checked; gap.svg (accuracy against the gap) where there are several gaps.

@@ -179,7 +179,7 @@ def spectrum(
 def accuracy_by_rows(runs: Results, *, title: str) -> str:
     """Draw the validation accuracy in training against hardware rows, twin's rows included.
 
-    runs: comparisons (`lab.comparison.plan.summarise`) whose runs were checked in training; one
+    runs: comparisons (`lab.comparison.summary.summarise`) whose runs were checked in training; one
     line a method, the mean over its seeds. Returns a whole SVG document.
     """
 

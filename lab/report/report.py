@@ -22,7 +22,7 @@ def write_report(
 ) -> None:
     """Write the report; folders are made where they are missing.
 
-    summary:        what `lab.comparison.plan.summarise` returned (one twin).
+    summary:        what `lab.comparison.summary.summarise` returned (one twin).
     results:        every run's `TrainResult.as_dict`.
     facts:          what was run: names and values for the last section (versions, times, ...).
     wavelengths_nm: of the outputs, where they have any.

@@ -33,7 +33,8 @@ from drivers.spectrometers.yokogawa import YokogawaAQ6370
 from lab.bench_config import BenchConfig, load_bench
 from lab.calibration import CalibrationResult
 from lab.client import Client
-from lab.comparison.plan import Outcome, plan_comparison, summarise
+from lab.comparison.plan import Outcome, plan_comparison
+from lab.comparison.summary import summarise
 from lab.config import CONTROLS, TrainConfig
 from lab.datasets.own import DatasetInfo
 from lab.jobs.configs import CalibrateConfig, CompareConfig, EvaluateConfig

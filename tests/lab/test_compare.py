@@ -16,8 +16,9 @@ from lab.bench import open_bench
 from lab.bench_config import BenchConfig, load_bench
 from lab.client import Client, ServiceError
 from lab.comparison.local import LocalRuns, open_scheduler, scheduled_apparatus
-from lab.comparison.plan import Comparison, Outcome, Progress, compare, plan_comparison, summarise
+from lab.comparison.plan import Comparison, Outcome, Progress, plan_comparison
 from lab.comparison.service import ServiceRuns
+from lab.comparison.summary import compare, summarise
 from lab.comparison.table import comparison_text
 from lab.config import TrainConfig
 from lab.datasets import Dataset

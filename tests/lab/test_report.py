@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab.comparison.plan import Outcome, plan_comparison, summarise
+from lab.comparison.plan import Outcome, plan_comparison
+from lab.comparison.summary import summarise
 from lab.config import TrainConfig
 from lab.report.figures import COLOURS
 from lab.report.report import finding, report, write_report

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _FORGET_EVERY_S, _FORGET_AFTER_S = 3600.0, 86400.0  # what the engine keeps of runs
 _SWEPT_WITHIN_S = 5 * SWEEP_EVERY_S
+_WORTH = 50  # times as long as a whole sweep took, until the next one
 
 Grant = Callable[[str, Wish, str], Awaitable[None]]
 
@@ -51,6 +52,7 @@ class Housekeeper:
         self._unclaimed = Unclaimed()
         self._hurry = asyncio.Event()
         self._swept_s = time.monotonic()
+        self._whole_s = -math.inf  # when to sweep as a whole again
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
@@ -69,6 +71,7 @@ class Housekeeper:
 
     def hurry(self) -> None:
         """Have jobs queued by the sweep, from any thread: the engine may have to be waited for."""
+        self._whole_s = -math.inf
         self._board.on_loop(self._hurry.set)
 
     def trouble(self) -> str | None:
@@ -84,16 +87,8 @@ class Housekeeper:
         try:
             if self._directory.book is not None:
                 await self._give_up_what_was_taken_over()
-            await asyncio.to_thread(
-                sweep,
-                self._store,
-                self._engine,
-                self._queues,
-                self._board.tell,
-                self._unclaimed,
-            )
-            if self._directory.book is not None:
                 await asyncio.to_thread(self._look_after_others, self._directory.book)
+            await asyncio.to_thread(self._sweep)
             asked = await asyncio.to_thread(self._store.wishes, live)
         except DatabaseAway:
             return  # which is in the log already
@@ -103,6 +98,16 @@ class Housekeeper:
         self._swept_s = time.monotonic()
         for job_id, (wish, reason) in asked.items():
             await self._grant(job_id, wish, reason)
+
+    def _sweep(self) -> None:
+        """Sweep; where many jobs wait, look at all of them for a small part of the time only."""
+        began_s = time.monotonic()
+        whole = began_s >= self._whole_s
+        tell = self._board.tell
+        sweep(self._store, self._engine, self._queues, tell, self._unclaimed, whole=whole)
+        if whole:
+            now_s = time.monotonic()
+            self._whole_s = now_s + _WORTH * (now_s - began_s)
 
     async def _give_up_what_was_taken_over(self) -> None:
         """Stop the jobs that others have taken over while this service was frozen, say."""
@@ -132,7 +137,7 @@ class Housekeeper:
 
     def _look_after_others(self, book: HostBook) -> None:
         """Take over what dead services were working on that any service may work on."""
-        left = self._store.unfinished_jobs([ANYWHERE, COMPARISONS])
+        left = self._store.moving_jobs([ANYWHERE, COMPARISONS], math.inf)
         running = [job for job in left if job.state == "running"]
         others = {job.host for job in running} - {self._directory.host}
         dead = self._watch.look(book.beats(), others)

@@ -18,6 +18,7 @@ from lab.jobs.store import Store
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 2.0
+_NEW_S = 60.0
 UNCLAIMED_S = DEAD_AFTER_S  # whoever is handed a run claims its job within milliseconds
 
 
@@ -42,11 +43,17 @@ def sweep(
     queues: Collection[str],
     tell: Callable[[str], None],
     unclaimed: Unclaimed,
+    *,
+    whole: bool = True,
 ) -> None:
-    """Queue again what has to go on, and end what came too late; blocking, safe on every host."""
+    """Queue again what has to go on, and end what came too late; blocking, safe on every host.
+
+    whole: look at every job that waits, too, and not only at those that are new, begun or late.
+    """
     follow_comparisons(store, tell)
     # in this order: what ends in between has a run that is over, and a row that no longer waits
-    records = store.unfinished_jobs(queues)
+    new_s = time.time() - _NEW_S
+    records = store.unfinished_jobs(queues) if whole else store.moving_jobs(queues, new_s)
     states = engine.states((record.id, record.run) for record in records)
     for record in records:
         state = states.get((record.id, record.run))
@@ -58,6 +65,8 @@ def sweep(
         elif state == "over" and store.next_run(record.id, record.run):
             log.info("job %s goes on", record.id)
             queue_run(engine, store.job(record.id))
+    if not whole:
+        return
     waiting = ((record.id, record.run) for record in records if record.state == "pending")
     for job_id, run in unclaimed.look(key for key in waiting if states.get(key) == "running"):
         if store.next_run(job_id, run, unclaimed=True):

@@ -1,10 +1,13 @@
 """What the sweep does with jobs of which store and engine tell different things."""
 
+import time
+
 import pytest
 
 from lab.jobs.records import Order
 from lab.jobs.store import Store
 from lab.jobs.sweeping import UNCLAIMED_S, Unclaimed, sweep
+from lab.jobs.tables import jobs
 
 
 class Engine:
@@ -65,3 +68,19 @@ def test_a_run_that_is_claimed_at_the_last_moment_is_let_alone(store, monkeypatc
     sweep(store, engine, ["anywhere"], lambda job: None, unclaimed)
     assert engine.queued == []
     assert store.job("slow").run == 1
+
+
+def test_of_many_that_wait_only_those_are_looked_at_with_which_something_may_be_the_case(store):
+    now_s = time.time()
+    engine = Engine()
+    for job in ("waits", "new", "late", "begun"):
+        store.add_job(job, "train", {"deadline_s": now_s if job == "late" else None}, queue="q")
+    made = jobs.update().where(jobs.c.id != "new").values(created_s=now_s - 3600)
+    store.database.change(made)
+    claimed = store.claim_job("begun", 1, "here")
+    store.hand_back("begun", claimed.attempt)
+    sweep(store, engine, ["q"], lambda job: None, Unclaimed(), whole=False)
+    assert sorted(engine.queued) == [("begun", 1), ("new", 1)]
+    assert store.job("late").state == "failed"
+    sweep(store, engine, ["q"], lambda job: None, Unclaimed())
+    assert sorted(engine.queued) == [("begun", 1), ("new", 1), ("waits", 1)]

@@ -1,23 +1,28 @@
 """A job's desk in the service: store, files, scheduler and the turns that jobs wait for."""
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Any
 
 from lab.config import TrainConfig, TwinKind
-from lab.errors import LabError, QueueFull, Superseded
+from lab.errors import LabError, QueueFull
 from lab.jobs.files import Files
 from lab.jobs.going_on import go_back
 from lab.jobs.live_job import LiveJob, Turns
 from lab.jobs.records import FitConfig, TwinRecord
 from lab.jobs.state_files import checkpoints_folder, twin_file
+from lab.jobs.store_states import superseded
 from lab.measure import Run
 from lab.measurement import ForwardPass, Measurement
 from lab.recording.known_rows import KnownRows, PartlyKnown
 from lab.recording.recorder import RowRecorder
 from lab.scheduling.scheduled_run import ScheduledRun
 from lab.scheduling.scheduler import HardwareScheduler
+
+# less than the seconds after which the others take a silent host's jobs over (`lab.jobs.hosts`)
+_OURS_FOR_S = 5.0
 
 
 class JobDesk:
@@ -41,6 +46,7 @@ class JobDesk:
         self._turn = ExitStack()
         self._newest = ""
         self._known = KnownRows()
+        self._ours_s = time.monotonic()
 
     @property
     def progress(self) -> tuple[int, str]:
@@ -74,8 +80,12 @@ class JobDesk:
         )
 
     def own(self, forward_pass: ForwardPass) -> PartlyKnown:
-        """Return a pass as one of the job's, with the rows of it that need not be measured."""
+        """Return a pass as one of the job's, with the rows of it that need not be measured.
+
+        Raises Superseded if another process has taken the job over while this one was frozen, say.
+        """
         job = self.job
+        self._look_whose_it_is()
         return self._known.of(
             replace(
                 forward_pass,
@@ -85,6 +95,14 @@ class JobDesk:
                 deadline_s=job.config.deadline_s,
             )
         )
+
+    def _look_whose_it_is(self) -> None:
+        """Raise Superseded where others may have taken the job over, and one has."""
+        now_s = time.monotonic()
+        if self.job.is_shared and now_s - self._ours_s > _OURS_FOR_S:
+            if not self._store.holds(self.job.id, self.job.attempt):
+                raise superseded(self.job.id)
+            self._ours_s = now_s
 
     def record(self, owned: PartlyKnown, ended: Measurement | Exception) -> None:
         """Count and keep what was measured of a pass, without waiting for a disk."""
@@ -182,7 +200,7 @@ class JobDesk:
     def write(self, name: str, data: bytes) -> None:
         """Keep a file; raise OSError, or Superseded if another process works on the job."""
         if not self._store.holds(self.job.id, self.job.attempt):
-            raise Superseded(f"job {self.job.id}: another process has taken it over")
+            raise superseded(self.job.id)
         if self.recorder is not None:
             self.recorder.flush()  # the rows that this tells of are not measured again
         self._files(name).write(name, data)

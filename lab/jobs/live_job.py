@@ -9,6 +9,7 @@ from lab.deadlines import DeadlineTimer
 from lab.errors import Stopped
 from lab.jobs.kinds import JobConfig
 from lab.jobs.news import NewsBoard
+from lab.jobs.queues import ANYWHERE, COMPARISONS
 from lab.jobs.records import JobKind, JobRecord, JobState
 from lab.jobs.row_progress import RowProgress
 from lab.jobs.store import Store
@@ -19,11 +20,11 @@ class LiveJob:
 
     The job's threads call `check`, `pause`, `stopped`, `metric`, `tell` and keep in `pass_ids` the
     passes that are under way; the rest belongs to the loop.
-    continued_s: when somebody last had it continued, 0 for never.
-    store: for the job's threads: it waits for disk and database until the job is to end. rows: what
-    it has measured, for any thread. ends_as: in which state it ends if it is stopped,
-    and why; None: it does not end, but goes on elsewhere or later. at_once: it is not to take a
-    checkpoint first. deadline: the timer of its deadline.
+    is_shared: whether another host may take it over. continued_s: when somebody last had it
+    continued, 0 for never. store: for the job's threads: it waits for disk and database until the
+    job is to end. rows: what it has measured, for any thread. ends_as: in which state it ends if it
+    is stopped, and why; None: it does not end, but goes on elsewhere or later. at_once: it is not
+    to take a checkpoint first. deadline: the timer of its deadline.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class LiveJob:
         self.client = record.client
         self.attempt = record.attempt
         self.started_s = record.started_s
+        self.is_shared = record.queue in (ANYWHERE, COMPARISONS)
         self.continued_s = record.continued_s or 0.0
         self.rows = RowProgress()
         self.kind: JobKind = record.kind

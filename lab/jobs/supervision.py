@@ -198,11 +198,10 @@ class Session:
         """Hand a pass to the scheduler, and have its end answered; see `ScheduledRun`."""
         job, pass_id = self._job, uuid.uuid4().hex
         system, unpacked = job.config.system, unpack_keys(keys)
-        owned = self._desk.own(
-            ForwardPass(system, x, theta, unpacked, pass_id=pass_id, depth=depth)
-        )
+        forward_pass = ForwardPass(system, x, theta, unpacked, pass_id=pass_id, depth=depth)
         job.pass_ids.add(pass_id)
         try:
+            owned = self._desk.own(forward_pass)
             measuring = self._desk.scheduler.measure_soon(owned.rest, job.stopped)
         except Exception as error:
             job.pass_ids.discard(pass_id)

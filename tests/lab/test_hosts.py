@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lab.jobs.database
+import lab.jobs.job_desk
 from lab.errors import ConfigError, Superseded
 from lab.jobs.database import open_database
 from lab.jobs.desk import Assignment
@@ -19,6 +20,8 @@ from lab.jobs.fence import Fence
 from lab.jobs.hosts import DEAD_AFTER_S, HostBook, KnownSystem, Watch
 from lab.jobs.housekeeping import Housekeeper
 from lab.jobs.identity import hold_identity
+from lab.jobs.job_desk import JobDesk
+from lab.jobs.live_job import LiveJob, Turns
 from lab.jobs.records import FitConfig, Order
 from lab.jobs.runner import JobRunner
 from lab.jobs.store import Store
@@ -203,6 +206,29 @@ def test_a_job_is_taken_over_once_and_only_from_its_host(tmp_path, database_url)
         with pytest.raises(Superseded):
             store.end_job("a", "succeeded", result={}, attempt=record.attempt)
         assert store.job("a").state == "pending"
+
+
+@pytest.mark.parametrize("queue", ["anywhere", "host here"])
+def test_who_wakes_when_its_job_was_taken_over_measures_nothing_more(
+    tmp_path, database_url, monkeypatch, queue
+):
+    clock = Clock()
+    monkeypatch.setattr(lab.jobs.job_desk.time, "monotonic", clock)
+    row = ForwardPass("optics", np.zeros((1, 1)), np.zeros((1, 1)))
+    with Store(tmp_path, database_url) as store:
+        store.add_job("job", "fit", {"system": "optics"}, Order(), queue=queue)
+        live = LiveJob(store.claim_job("job", 1, "here"), FitConfig(), store, SimpleNamespace())
+        desk = JobDesk(live, SimpleNamespace(), Turns(), "bench")
+        for _ in range(3):
+            clock.now_s += 4.0
+            assert desk.own(row).rest.job == "job"
+        assert store.take_over("job", 1, "here")
+        clock.now_s += DEAD_AFTER_S
+        if queue == "anywhere":
+            with pytest.raises(Superseded):
+                desk.own(row)
+        else:  # which nobody else may work on
+            assert desk.own(row).rest.job == "job"
 
 
 def test_who_is_frozen_within_a_claim_does_not_wake_as_the_newest_attempt(

@@ -1,55 +1,23 @@
 """Comparisons as jobs: their parts are jobs of their own, which they wait for and sum up."""
 
 import asyncio
-import functools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import tiny_jobs
-from lab.bench import open_bench
-from lab.bench_config import load_bench
 from lab.errors import ConfigError
 from lab.jobs import tables
 from lab.jobs.configs import CompareConfig
-from lab.jobs.records import JobRecord, MetricRecord, Order
-from lab.jobs.runner import JobRunner
+from lab.jobs.records import JobRecord, Order
 from lab.jobs.service import JobService
 from lab.jobs.store import Store
-from lab.scheduling.scheduler import HardwareScheduler
-from tiny_jobs import have_done
+from opened_jobs import LIMIT_S, ended, metric, open_jobs, reached
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks", "tiny")]
 
-BENCH = load_bench(Path(__file__).parents[2] / "bench.toml")
-LIMIT_S = 60.0  # no wait in these tests lasts so long unless something hangs
 FIT = "twin on 20 rows"
 RUNS = [f"{run}, {FIT}" for run in ("pat seed 0", "in-silico seed 0")]
-
-
-@pytest.fixture
-def tiny(monkeypatch, nursery):
-    """Let jobs train on 24 made-up samples, in processes."""
-    have_done(monkeypatch, tiny_jobs.tiny)
-    runner = functools.partial(JobRunner, nursery=nursery)
-    monkeypatch.setitem(globals(), "JobRunner", runner)
-
-
-@asynccontextmanager
-async def service(folder: Path, url: str | None = None, workers: int = 2) -> AsyncIterator[Any]:
-    """Open what `pnnlab serve` opens."""
-    folder.mkdir(exist_ok=True)
-    with Store(folder, url) as store, open_bench(BENCH, start=False) as opened:
-        async with HardwareScheduler(opened.systems) as scheduler:
-            jobs = JobService(JobRunner(opened, scheduler, store), store, workers)
-            try:
-                await jobs.open()
-                yield jobs
-            finally:
-                await jobs.close()
 
 
 def comparison(**fields: Any) -> CompareConfig:
@@ -57,27 +25,6 @@ def comparison(**fields: Any) -> CompareConfig:
     return CompareConfig.model_validate(
         {**small, "twin_kind": "neural", "twin_rows": [20], **fields}
     )
-
-
-async def ended(jobs: JobService, job_id: str) -> JobRecord:
-    async with asyncio.timeout(LIMIT_S):
-        seen = [item async for item in jobs.watch(job_id)]
-    return seen[-1]
-
-
-async def until(jobs: JobService, job_id: str, state: str) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        async for item in jobs.watch(job_id):
-            if isinstance(item, JobRecord) and item.state == state:
-                return
-
-
-async def told(jobs: JobService, job_id: str, number: int) -> None:
-    """Wait for so many metrics of a job."""
-    async with asyncio.timeout(LIMIT_S):
-        async for item in jobs.watch(job_id):
-            if isinstance(item, MetricRecord) and item.step == number:
-                return
 
 
 async def parts(jobs: JobService, job_id: str) -> dict[str, JobRecord]:
@@ -93,14 +40,14 @@ def without_times(found: Any) -> Any:
 
 async def whole(folder: Path) -> dict[str, Any]:
     """Return the result of a comparison that nothing disturbs."""
-    async with service(folder) as jobs:
+    async with open_jobs(folder, workers=2) as jobs:
         job = await jobs.submit(comparison())
         assert (await ended(jobs, job.id)).error == ""
         return await jobs.result(job.id)
 
 
 async def test_its_parts_are_jobs_of_their_own_and_it_sums_them_up(tmp_path):
-    async with service(tmp_path) as jobs:
+    async with open_jobs(tmp_path, workers=2) as jobs:
         config = comparison(methods=["pat"], seeds=2, controls=["identity"], priority=3)
         job = await jobs.submit(config, Order("ann", tags=("week-3",)))
         assert (await ended(jobs, job.id)).error == ""
@@ -125,13 +72,13 @@ async def test_its_parts_are_jobs_of_their_own_and_it_sums_them_up(tmp_path):
 
 async def test_comparisons_that_wait_take_no_worker(tmp_path):
     """More comparisons than workers: were they workers themselves, all would wait for ever."""
-    async with service(tmp_path, workers=1) as jobs:
+    async with open_jobs(tmp_path) as jobs:
         ids = [(await jobs.submit(comparison(methods=["pat"]))).id for _ in range(3)]
         assert {(await ended(jobs, job_id)).state for job_id in ids} == {"succeeded"}
 
 
 async def test_several_twins_give_several_tables(tmp_path):
-    async with service(tmp_path) as jobs:
+    async with open_jobs(tmp_path, workers=2) as jobs:
         job = await jobs.submit(comparison(methods=["pat"], twin_rows=[20, 25]))
         assert (await ended(jobs, job.id)).error == ""
         result = await jobs.result(job.id)
@@ -139,7 +86,7 @@ async def test_several_twins_give_several_tables(tmp_path):
 
 
 async def test_a_network_that_is_partly_set_leaves_the_rest_to_the_recipe(tmp_path):
-    async with service(tmp_path) as jobs:
+    async with open_jobs(tmp_path, workers=2) as jobs:
         job = await jobs.submit(comparison(layers=None, network={"layers": 2}))
         assert job.config["network"] == {"layers": 2}
         await jobs.cancel(job.id)
@@ -147,17 +94,17 @@ async def test_a_network_that_is_partly_set_leaves_the_rest_to_the_recipe(tmp_pa
 
 async def test_after_a_crash_each_part_is_done_once(tmp_path, database_url):
     expected = await whole(tmp_path / "whole")
-    async with service(tmp_path, database_url) as jobs:
+    async with open_jobs(tmp_path, url=database_url, workers=2) as jobs:
         job = await jobs.submit(comparison())
-        await told(jobs, job.id, 1)
+        await metric(jobs, job.id)
     for _ in range(2):
         with Store(tmp_path, database_url) as store:  # as a process leaves it that was killed
             died = tables.jobs.update().where(tables.jobs.c.id == job.id).values(state="running")
             with store.engine.begin() as connection:
                 connection.execute(died)
-        async with service(tmp_path, database_url) as jobs:
-            await until(jobs, job.id, "running")
-    async with service(tmp_path, database_url) as jobs:
+        async with open_jobs(tmp_path, url=database_url, workers=2) as jobs:
+            await reached(jobs, job.id, "running")
+    async with open_jobs(tmp_path, url=database_url, workers=2) as jobs:
         assert (await ended(jobs, job.id)).error == ""
         result = await jobs.result(job.id)
         assert without_times(result) == without_times(expected)
@@ -168,9 +115,9 @@ async def test_after_a_crash_each_part_is_done_once(tmp_path, database_url):
 
 
 async def test_parts_are_cancelled_with_it(tmp_path):
-    async with service(tmp_path) as jobs:
+    async with open_jobs(tmp_path, workers=2) as jobs:
         job = await jobs.submit(comparison(epochs=10_000))
-        await told(jobs, job.id, 1)
+        await metric(jobs, job.id)
         await jobs.cancel(job.id)
         assert (await ended(jobs, job.id)).state == "cancelled"
         for part in (await parts(jobs, job.id)).values():
@@ -184,15 +131,15 @@ async def test_parts_are_cancelled_with_it(tmp_path):
 
 async def test_paused_with_its_parts_it_goes_on_where_they_were(tmp_path):
     expected = await whole(tmp_path / "whole")
-    async with service(tmp_path) as jobs:
+    async with open_jobs(tmp_path, workers=2) as jobs:
         job = await jobs.submit(comparison())
-        await told(jobs, job.id, 1)
+        await metric(jobs, job.id)
         await jobs.pause(job.id)
-        await until(jobs, job.id, "paused")
+        await reached(jobs, job.id, "paused")
         for part in (await parts(jobs, job.id)).values():
             if part.state != "succeeded":
-                await until(jobs, part.id, "paused")
-    async with service(tmp_path) as jobs:
+                await reached(jobs, part.id, "paused")
+    async with open_jobs(tmp_path, workers=2) as jobs:
         states = {part.state for part in (await parts(jobs, job.id)).values()}
         assert states <= {"succeeded", "paused"}
         await jobs.go_on(job.id, {"priority": 2})
@@ -201,17 +148,17 @@ async def test_paused_with_its_parts_it_goes_on_where_they_were(tmp_path):
 
 
 async def test_continued_at_once_it_takes_parts_along_that_are_still_stopping(tmp_path):
-    async with service(tmp_path) as jobs:
+    async with open_jobs(tmp_path, workers=2) as jobs:
         job = await jobs.submit(comparison())
-        await told(jobs, job.id, 1)
+        await metric(jobs, job.id)
         await jobs.pause(job.id)
-        await until(jobs, job.id, "paused")
+        await reached(jobs, job.id, "paused")
         await jobs.go_on(job.id)
         assert (await ended(jobs, job.id)).error == ""
 
 
 async def test_a_part_that_fails_stops_no_other_and_is_done_when_it_continues(tmp_path):
-    async with service(tmp_path, workers=1) as jobs:
+    async with open_jobs(tmp_path) as jobs:
         job = await jobs.submit(comparison())
         async with asyncio.timeout(LIMIT_S):
             while len(found := await parts(jobs, job.id)) < 3:
@@ -238,14 +185,14 @@ async def test_a_part_that_fails_stops_no_other_and_is_done_when_it_continues(tm
     ],
 )
 async def test_what_a_part_could_not_do_is_refused_before(tmp_path, fields, says):
-    async with service(tmp_path) as jobs:
+    async with open_jobs(tmp_path, workers=2) as jobs:
         with pytest.raises(ConfigError, match=says):
             await jobs.submit(comparison(**fields))
         assert await jobs.newest() == []
 
 
 async def test_only_what_its_parts_share_can_change(tmp_path):
-    async with service(tmp_path) as jobs:
+    async with open_jobs(tmp_path, workers=2) as jobs:
         job = await jobs.submit(comparison(epochs=10_000))
         await jobs.cancel(job.id)
         await ended(jobs, job.id)
@@ -254,7 +201,7 @@ async def test_only_what_its_parts_share_can_change(tmp_path):
 
 
 async def test_a_dry_run_adds_up_its_parts(tmp_path):
-    async with service(tmp_path) as jobs:
+    async with open_jobs(tmp_path, workers=2) as jobs:
         run = await jobs.dry_run(comparison(methods=["pat"]))
         many = await jobs.dry_run(comparison(methods=["pat"], seeds=3))
         assert many.rows["twin"] == run.rows["twin"] > 0

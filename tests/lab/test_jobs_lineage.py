@@ -1,94 +1,44 @@
 """Where a job's numbers come from is kept with it, and the same job starts again from that."""
 
-import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import tiny_jobs
-from lab.bench import open_bench
-from lab.bench_config import BenchConfig, load_bench
-from lab.config import TrainConfig
+import opened_jobs
+from lab.bench_config import BenchConfig
 from lab.errors import Conflict, UnknownName
 from lab.jobs.configs import CalibrateConfig, CompareConfig, EvaluateConfig
 from lab.jobs.directory import Directory
 from lab.jobs.kinds import JobConfig
-from lab.jobs.records import FitConfig, JobRecord, MetricRecord, Order
-from lab.jobs.runner import JobRunner
+from lab.jobs.records import FitConfig, JobRecord, Order
 from lab.jobs.service import JobService
-from lab.jobs.store import Store
-from lab.scheduling.scheduler import HardwareScheduler
-from tiny_jobs import have_done
+from opened_jobs import BENCH, BENCH_FILE, ended, metric, open_runner, reached, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks", "tiny")]
 
-FILE = Path(__file__).parents[2] / "bench.toml"
-BENCH = load_bench(FILE)
-LIMIT_S = 60.0  # no wait in these tests lasts so long unless something hangs
+training = functools.partial(opened_jobs.training, seed=5)
 TIMES = {"seconds": 0, "twin": "", "curve": []}
-
-
-@pytest.fixture
-def tiny(monkeypatch, nursery):
-    """Let jobs train on 24 made-up samples, in processes."""
-    have_done(monkeypatch, tiny_jobs.tiny)
-    runner = functools.partial(JobRunner, nursery=nursery)
-    monkeypatch.setitem(globals(), "JobRunner", runner)
 
 
 @asynccontextmanager
 async def service(
-    folder: Path, bench: BenchConfig | Path = FILE, host: str = "lab1"
+    folder: Path, bench: BenchConfig | Path = BENCH_FILE
 ) -> AsyncIterator[JobService]:
-    with Store(folder) as store, open_bench(bench, start=False) as opened:
-        async with HardwareScheduler(opened.systems) as scheduler:
-            scheduler.set_calibration("optics", "monday")
-            runner = JobRunner(opened, scheduler, store, directory=Directory(opened, host))
-            jobs = JobService(runner, store, 1)
-            try:
-                await jobs.open()
-                yield jobs
-            finally:
-                await jobs.close()
-
-
-def training(**fields: Any) -> TrainConfig:
-    small = {"task": "vowels", "epochs": 2, "network": {"layers": 1}, "seed": 5}
-    return TrainConfig.model_validate({**small, "twin": {"rows": 20}, **fields})
-
-
-async def ended(jobs: JobService, job_id: str) -> JobRecord:
-    async with asyncio.timeout(LIMIT_S):
-        seen = [item async for item in jobs.watch(job_id)]
-    assert isinstance(seen[-1], JobRecord)
-    return seen[-1]
+    async with open_runner(folder, bench) as runner:
+        runner.directory = Directory(runner.bench, "lab1")
+        runner.scheduler.set_calibration("optics", "monday")
+        async with serving(runner) as jobs:
+            yield jobs
 
 
 async def done(jobs: JobService, config: JobConfig, order: Order = Order()) -> JobRecord:  # noqa: B008
     record = await ended(jobs, (await jobs.submit(config, order)).id)
     assert (record.state, record.error) == ("succeeded", "")
     return record
-
-
-async def in_training(jobs: JobService, job_id: str) -> None:
-    """Wait for a job's first epoch."""
-    async with asyncio.timeout(LIMIT_S):
-        async for item in jobs.watch(job_id):
-            if isinstance(item, MetricRecord) and item.metric["kind"] == "epoch":
-                return
-
-
-async def paused(jobs: JobService, job_id: str) -> None:
-    await jobs.pause(job_id)
-    async with asyncio.timeout(LIMIT_S):
-        async for item in jobs.watch(job_id):
-            if isinstance(item, JobRecord) and item.state == "paused":
-                return
 
 
 async def test_a_job_keeps_all_that_its_numbers_come_from(tmp_path):
@@ -112,7 +62,7 @@ async def test_a_job_keeps_all_that_its_numbers_come_from(tmp_path):
 async def test_it_says_who_worked_on_the_job_and_what_had_changed(tmp_path):
     async with service(tmp_path) as jobs:
         job = await jobs.submit(training(epochs=100))
-        await in_training(jobs, job.id)
+        await metric(jobs, job.id, "epoch")
     slower = BENCH.model_copy(update={"watchdog_s": 99.0})  # measures the same
     async with service(tmp_path, slower) as jobs:
         jobs._runner.software["packages"]["torch"] = "99.0"
@@ -176,8 +126,9 @@ async def test_a_rerun_says_what_has_changed_since(tmp_path):
 async def test_a_rerun_of_a_job_that_was_continued_has_its_last_settings(tmp_path):
     async with service(tmp_path) as jobs:
         job = await jobs.submit(training(epochs=10_000))
-        await in_training(jobs, job.id)
-        await paused(jobs, job.id)
+        await metric(jobs, job.id, "epoch")
+        await jobs.pause(job.id)
+        await reached(jobs, job.id, "paused")
         await jobs.go_on(job.id, {"epochs": 5000, "priority": 7})
         await jobs.cancel(job.id)
         await ended(jobs, job.id)

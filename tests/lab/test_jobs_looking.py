@@ -1,64 +1,51 @@
 """Jobs that calibrate and evaluate, on the simulated bench with a tiny task."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import lab.jobs.runner
+import opened_jobs
 import tiny_jobs
-from lab.bench import open_bench
-from lab.bench_config import load_bench
-from lab.config import TrainConfig
-from lab.datasets import Dataset
 from lab.errors import ConfigError, UnknownName
 from lab.jobs.configs import CalibrateConfig, CompareConfig, EvaluateConfig
 from lab.jobs.kinds import KINDS, kind_of
 from lab.jobs.live_job import LiveJob
 from lab.jobs.records import FitConfig, JobRecord, Order
-from lab.jobs.runner import JobRunner
 from lab.jobs.service import JobService
 from lab.jobs.state_files import checkpoint_file
-from lab.jobs.store import Store
 from lab.scheduling.scheduler import HardwareScheduler
+from opened_jobs import BENCH, LIMIT_S, ended, open_jobs
 from tiny_jobs import have_done
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks", "tiny")]
 
-BENCH = load_bench(Path(__file__).parents[2] / "bench.toml")
-LIMIT_S = 60.0
 SMALL = CalibrateConfig(rows=128)
-
-
-def tiny_dataset(task: str, **_: object) -> Dataset:
-    rng = np.random.default_rng(0)
-    return Dataset(task, rng.random((24, 5)), np.arange(24) % 3, ("a", "b", "c"), None, "made up")
+training = functools.partial(opened_jobs.training, method="pat")
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setattr(lab.jobs.runner, "load", tiny_dataset)
+    monkeypatch.setattr(lab.jobs.runner, "load", tiny_jobs.tiny_dataset)
     have_done(monkeypatch, tiny_jobs.tiny)
 
 
 @dataclass
 class Opened:
     jobs: JobService
-    scheduler: HardwareScheduler
-    store: Store
+
+    @property
+    def scheduler(self) -> HardwareScheduler:
+        return self.jobs._runner.scheduler
 
     async def done(self, config) -> JobRecord:
         record = await self.jobs.submit(config, Order(client="ann"))
-        return await self.ended(record.id)
-
-    async def ended(self, job_id: str) -> JobRecord:
-        async with asyncio.timeout(LIMIT_S):
-            return [item async for item in self.jobs.watch(job_id)][-1]
+        return await ended(self.jobs, record.id)
 
     async def result(self, config) -> dict:
         record = await self.done(config)
@@ -66,27 +53,10 @@ class Opened:
         return {**await self.jobs.result(record.id), "job_id": record.id}
 
 
-@asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[Opened]:
-    with Store(folder) as store, open_bench(BENCH, start=False) as bench:
-        async with HardwareScheduler(bench.systems) as scheduler:
-            jobs = JobService(JobRunner(bench, scheduler, store), store, 2)
-            await jobs.open()
-            try:
-                yield Opened(jobs, scheduler, store)
-            finally:
-                await jobs.close()
-
-
 @pytest.fixture
 async def there(tmp_path):
-    async with opened(tmp_path) as there:
-        yield there
-
-
-def training(**fields) -> TrainConfig:
-    small = {"task": "vowels", "method": "pat", "epochs": 2, "network": {"layers": 1}}
-    return TrainConfig.model_validate({**small, "twin": {"rows": 20}, **fields})
+    async with open_jobs(tmp_path, workers=2) as jobs:
+        yield Opened(jobs)
 
 
 async def test_every_config_has_its_kind():
@@ -168,23 +138,24 @@ def held_after(metrics: int) -> Iterator[asyncio.Event]:
 
 @pytest.mark.parametrize("prepare", [a_second_calibration, an_evaluation])
 async def test_an_interrupted_look_begins_anew_with_the_same_numbers(tmp_path, prepare):
-    (tmp_path / "peace").mkdir()
-    async with opened(tmp_path / "peace") as there:
-        job = await there.jobs.submit(await prepare(there))
-        assert (await there.ended(job.id)).state == "succeeded"
-        expected, told = await there.jobs.result(job.id), await there.jobs.metrics(job.id)
-    async with opened(tmp_path) as there:
+    async with open_jobs(tmp_path / "peace", workers=2) as jobs:
+        there = Opened(jobs)
+        job = await jobs.submit(await prepare(there))
+        assert (await ended(jobs, job.id)).state == "succeeded"
+        expected, told = await jobs.result(job.id), await jobs.metrics(job.id)
+    async with open_jobs(tmp_path, workers=2) as jobs:
+        there = Opened(jobs)
         config = await prepare(there)
         with held_after(2) as reached:
-            job = await there.jobs.submit(config)
+            job = await jobs.submit(config)
             async with asyncio.timeout(LIMIT_S):
                 await reached.wait()
-            await there.jobs.close()
-        assert not there.store.job(job.id).ended
-    async with opened(tmp_path) as there:
-        assert (await there.ended(job.id)).state == "succeeded"
-        assert await there.jobs.metrics(job.id) == told
-        again = await there.jobs.result(job.id)
+            await jobs.close()
+        assert not jobs._store.job(job.id).ended
+    async with open_jobs(tmp_path, workers=2) as jobs:
+        assert (await ended(jobs, job.id)).state == "succeeded"
+        assert await jobs.metrics(job.id) == told
+        again = await jobs.result(job.id)
     for result in (expected, again):
         for key in ("seconds", "job", "name"):
             result.pop(key, None)
@@ -213,7 +184,7 @@ async def test_what_cannot_be_evaluated_is_refused(there):
     done = await there.done(training(method="in-silico"))
     with pytest.raises(ConfigError, match="trained on 'optics', not on 'plate'"):
         await there.jobs.submit(EvaluateConfig(job=done.id, system="plate"))
-    there.store.files.delete(checkpoint_file(done.id))
+    there.jobs._store.files.delete(checkpoint_file(done.id))
     lost = await there.done(EvaluateConfig(job=done.id))
     assert (lost.state, lost.error.partition(":")[0]) == ("failed", "DataError")
     control = await there.done(training(control="identity"))

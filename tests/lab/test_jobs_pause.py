@@ -4,106 +4,37 @@ import asyncio
 import functools
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import lab.jobs.runner
 import lab.jobs.tidying
+import opened_jobs
 import tiny_jobs
 from drivers.errors import InstrumentTimeout
 from drivers.spectrometers.yokogawa import YokogawaAQ6370
-from lab.bench import open_bench
-from lab.bench_config import load_bench
 from lab.checkpoints import CheckpointFolder
-from lab.config import TrainConfig
 from lab.errors import ConfigError, Conflict
 from lab.jobs.configs import CalibrateConfig
-from lab.jobs.directory import Directory
 from lab.jobs.files import FolderFiles
-from lab.jobs.hosts import HostBook
-from lab.jobs.records import FitConfig, JobRecord, MetricRecord, Order
-from lab.jobs.runner import JobRunner
-from lab.jobs.service import JobService
-from lab.jobs.state_files import checkpoint_file, checkpoints_folder, load_state
+from lab.jobs.records import FitConfig, Order
+from lab.jobs.state_files import checkpoints_folder
 from lab.jobs.store import Store
 from lab.jobs.tidying import KEPT_DAYS, tidy
-from lab.scheduling.scheduler import HardwareScheduler
+from opened_jobs import LIMIT_S, metric, open_jobs, outcome, reached
 from tiny_jobs import have_done
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks", "tiny")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks", "tiny_checks")]
 
-BENCH = load_bench(Path(__file__).parents[2] / "bench.toml")
-LIMIT_S = 60.0  # no wait in these tests lasts so long unless something hangs
 EPOCHS = 30
+training = functools.partial(opened_jobs.training, epochs=EPOCHS, checkpoint_s=0)
 
 
 @pytest.fixture
-def tiny(monkeypatch, nursery):
-    """Let jobs train on 24 made-up samples, in processes."""
-    have_done(monkeypatch, tiny_jobs.tiny)
+def tiny_checks(monkeypatch, tiny):
+    """Let jobs be checked against the samples that they train on."""
     monkeypatch.setattr(lab.jobs.runner, "load", tiny_jobs.tiny_dataset)
-    runner = functools.partial(JobRunner, nursery=nursery)
-    monkeypatch.setitem(globals(), "JobRunner", runner)
-
-
-@asynccontextmanager
-async def service(
-    folder: Path, url: str | None = None, workers: int = 1, *, shared: bool = False
-) -> AsyncIterator[JobService]:
-    folder.mkdir(exist_ok=True)
-    with Store(folder, url) as store, open_bench(BENCH, start=False) as opened:
-        async with HardwareScheduler(opened.systems) as scheduler:
-            book = HostBook(store.database) if shared else None
-            runner = JobRunner(opened, scheduler, store, directory=Directory(opened, book=book))
-            jobs = JobService(runner, store, workers)
-            try:
-                await jobs.open()
-                yield jobs
-            finally:
-                await jobs.close()
-
-
-def training(**fields: Any) -> TrainConfig:
-    small = {"task": "vowels", "epochs": EPOCHS, "network": {"layers": 1}, "checkpoint_s": 0}
-    return TrainConfig.model_validate({**small, "twin": {"rows": 20}, **fields})
-
-
-async def reached(jobs: JobService, job_id: str, state: str) -> JobRecord:
-    """Wait until a job is in a state, or has ended."""
-    async with asyncio.timeout(LIMIT_S):
-        async for item in jobs.watch(job_id):
-            if isinstance(item, JobRecord) and (item.state == state or item.ended):
-                assert item.state == state, item.error
-                return item
-    raise AssertionError(f"job {job_id} was not {state}")
-
-
-async def metric(jobs: JobService, job_id: str, kind: str = "epoch", number: int = 1) -> None:
-    """Wait for a job's metric of a kind."""
-    async with asyncio.timeout(LIMIT_S):
-        async for item in jobs.watch(job_id):
-            number -= isinstance(item, MetricRecord) and item.metric["kind"] == kind
-            if number == 0:
-                return
-
-
-async def outcome(jobs: JobService, folder: Path, job_id: str) -> dict[str, Any]:
-    """Return all that a training leaves, but for times and random names."""
-    await reached(jobs, job_id, "succeeded")
-    result = await jobs.result(job_id)
-    steps, metrics = zip(*((m.step, m.metric) for m in await jobs.metrics(job_id)), strict=True)
-    curve = [m | {"seconds": 0} for m in result["curve"]]
-    kept = load_state(FolderFiles(folder), checkpoint_file(job_id))
-    return {
-        "result": result | {"seconds": 0, "twin": "", "curve": curve},
-        "metrics": [m | {"seconds": 0} for m in metrics],
-        "steps": steps,
-        **{name: {n: v.tolist() for n, v in kept[name].items()} for name in ("network", "twin")},
-    }
 
 
 def known(folder: Path, job_id: str) -> list[int]:
@@ -114,24 +45,24 @@ def known(folder: Path, job_id: str) -> list[int]:
 
 async def test_a_paused_training_outlives_the_service_and_goes_on_bit_for_bit(tmp_path):
     """Paused, cancelled, or failed by its instrument: it is continued from where it stopped."""
-    async with service(tmp_path / "whole") as jobs:
+    async with open_jobs(tmp_path / "whole") as jobs:
         whole = await jobs.submit(training())
-        expected = await outcome(jobs, tmp_path / "whole", whole.id)
-    async with service(tmp_path) as jobs:
+        expected = await outcome(jobs, whole.id)
+    async with open_jobs(tmp_path) as jobs:
         job = await jobs.submit(training())
-        await metric(jobs, job.id, number=3)
+        await metric(jobs, job.id, "epoch", 3)
         await jobs.pause(job.id)
         paused = await reached(jobs, job.id, "paused")
         assert (paused.error, paused.finished_s) == ("paused by request", None)
         with pytest.raises(Conflict, match="it is paused"):
             await jobs.pause(job.id)
-    async with service(tmp_path) as jobs:
+    async with open_jobs(tmp_path) as jobs:
         other = await jobs.submit(training(epochs=1))
         await reached(jobs, other.id, "succeeded")  # the only worker did not wait for the other
         assert (await jobs.get(job.id)).state == "paused"
         assert len(known(tmp_path, job.id)) > 1
         await jobs.go_on(job.id)
-        await metric(jobs, job.id, number=8)
+        await metric(jobs, job.id, "epoch", 8)
         await jobs.cancel(job.id)
         await reached(jobs, job.id, "cancelled")
         [step] = known(tmp_path, job.id)
@@ -144,7 +75,7 @@ async def test_a_paused_training_outlives_the_service_and_goes_on_bit_for_bit(tm
         assert known(tmp_path, job.id) == [step]
         again = await jobs.go_on(job.id)
         assert (again.error, again.finished_s, again.run) == ("", None, 4)
-        assert await outcome(jobs, tmp_path, job.id) == expected
+        assert await outcome(jobs, job.id) == expected
     assert known(tmp_path, job.id) == []
 
 
@@ -153,13 +84,13 @@ def _time_out(spectrometer: YokogawaAQ6370) -> None:
 
 
 async def test_a_job_that_waits_is_paused_at_once_and_does_not_start(tmp_path):
-    async with service(tmp_path) as jobs:
+    async with open_jobs(tmp_path) as jobs:
         first, second = [await jobs.submit(training(epochs=10_000)) for _ in range(2)]
         assert (await jobs.pause(second.id)).state == "paused"
-        await metric(jobs, first.id)
+        await metric(jobs, first.id, "epoch")
         await jobs.cancel(first.id)
         await reached(jobs, first.id, "cancelled")
-    async with service(tmp_path) as jobs:
+    async with open_jobs(tmp_path) as jobs:
         last = await jobs.submit(training(epochs=1))
         await reached(jobs, last.id, "succeeded")
         record = await jobs.get(second.id)
@@ -169,9 +100,9 @@ async def test_a_job_that_waits_is_paused_at_once_and_does_not_start(tmp_path):
 
 
 async def test_epochs_and_rates_change_from_where_it_stands(tmp_path):
-    async with service(tmp_path) as jobs:
+    async with open_jobs(tmp_path) as jobs:
         job = await jobs.submit(training(epochs=10_000))
-        await metric(jobs, job.id, number=3)
+        await metric(jobs, job.id, "epoch", 3)
         await jobs.pause(job.id)
         await reached(jobs, job.id, "paused")
         step = known(tmp_path, job.id)[-1]
@@ -193,12 +124,12 @@ async def test_epochs_and_rates_change_from_where_it_stands(tmp_path):
 
 
 async def test_with_a_database_server_it_goes_on_in_another_folder(tmp_path, postgres_url):
-    async with service(tmp_path / "here", postgres_url) as jobs:
+    async with open_jobs(tmp_path / "here", url=postgres_url) as jobs:
         job = await jobs.submit(training(epochs=10_000))
-        await metric(jobs, job.id, number=3)
+        await metric(jobs, job.id, "epoch", 3)
         await jobs.pause(job.id)
         stopped = (await reached(jobs, job.id, "paused")).last_step
-    async with service(tmp_path / "there", postgres_url) as jobs:
+    async with open_jobs(tmp_path / "there", url=postgres_url) as jobs:
         steps = (await jobs.metrics(job.id, since=stopped - 1))[0].metric["step"]
         await jobs.go_on(job.id, {"epochs": steps + 4})
         await reached(jobs, job.id, "succeeded")
@@ -208,11 +139,11 @@ async def test_with_a_database_server_it_goes_on_in_another_folder(tmp_path, pos
 
 
 async def test_cancelled_at_once_it_has_no_checkpoint_of_where_it_stopped(tmp_path):
-    async with service(tmp_path) as jobs:
+    async with open_jobs(tmp_path) as jobs:
         ids = []
         for at_once in (False, True):
             job = await jobs.submit(training(epochs=10_000, checkpoint_s=1000))
-            await metric(jobs, job.id)
+            await metric(jobs, job.id, "epoch")
             with pytest.raises(Conflict, match="it is running"):
                 await jobs.go_on(job.id)
             await jobs.cancel(job.id, at_once=at_once)
@@ -228,7 +159,7 @@ async def test_cancelled_at_once_it_has_no_checkpoint_of_where_it_stopped(tmp_pa
 
 async def test_a_job_that_does_not_get_to_its_pause_is_cancelled(tmp_path, monkeypatch):
     have_done(monkeypatch, tiny_jobs.leave_a_sign)
-    async with service(tmp_path) as jobs:
+    async with open_jobs(tmp_path) as jobs:
         job = await jobs.submit(training())
         await metric(jobs, job.id, "fit")
         assert (await jobs.pause(job.id)).wish == "pause"
@@ -242,7 +173,7 @@ async def test_a_job_that_does_not_get_to_its_pause_is_cancelled(tmp_path, monke
 
 async def test_other_kinds_of_job_start_anew(tmp_path, monkeypatch):
     have_done(monkeypatch, tiny_jobs.tiny_with_slow_fit)
-    async with service(tmp_path) as jobs:
+    async with open_jobs(tmp_path) as jobs:
         fit = await jobs.submit(FitConfig(rows=20, kind="neural"))
         await metric(jobs, fit.id, "fit")
         await jobs.pause(fit.id)
@@ -254,7 +185,7 @@ async def test_other_kinds_of_job_start_anew(tmp_path, monkeypatch):
         await jobs.pause(calibration.id)
         await reached(jobs, calibration.id, "paused")
     have_done(monkeypatch, tiny_jobs.tiny)
-    async with service(tmp_path) as jobs:
+    async with open_jobs(tmp_path) as jobs:
         for job, kind in ((fit, "fit"), (calibration, "round")):
             await jobs.go_on(job.id)
             await reached(jobs, job.id, "succeeded")
@@ -298,7 +229,7 @@ async def test_a_run_that_ends_slowly_leaves_the_next_one_to_be_stopped(tmp_path
     """Its last deed is to tidy up; meanwhile the job goes on, and is to be cancelled."""
     tidied = threading.Event()
     monkeypatch.setattr("lab.jobs.performing.drop_checkpoints", lambda *about: tidied.wait(LIMIT_S))
-    async with service(tmp_path, workers=2) as jobs:
+    async with open_jobs(tmp_path, workers=2) as jobs:
         job = await jobs.submit(training(epochs=10_000))
         await metric(jobs, job.id)
         await jobs.cancel(job.id)
@@ -319,7 +250,7 @@ async def test_a_run_that_ends_slowly_leaves_the_next_one_to_be_stopped(tmp_path
 async def test_a_job_that_was_taken_over_meanwhile_is_stopped(tmp_path, postgres_url, monkeypatch):
     """A service that was frozen wakes up with it, measuring, and far from its next metric."""
     have_done(monkeypatch, tiny_jobs.hang)
-    async with service(tmp_path, postgres_url, shared=True) as jobs:
+    async with open_jobs(tmp_path, url=postgres_url, shared=True) as jobs:
         job = await jobs.submit(training())
         await reached(jobs, job.id, "running")
         live = jobs._performer.live[job.id]

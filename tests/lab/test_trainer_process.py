@@ -1,6 +1,6 @@
 """Jobs in processes of their own: what becomes of a job, and of the others, when one dies."""
 
-import asyncio
+import functools
 import inspect
 import os
 import random
@@ -9,8 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +19,19 @@ from hypothesis import strategies as st
 import drivers.errors
 import lab.errors
 import lab.jobs.supervision
+import opened_jobs
 import tiny_jobs
 from drivers.errors import DriverError, LimitError
 from drivers.row_key import RowKey
-from lab.bench import open_bench
-from lab.bench_config import load_bench
 from lab.config import TrainConfig
 from lab.errors import DatabaseAway, QueueFull, Stopped
-from lab.jobs.files import FolderFiles
 from lab.jobs.nursery import CAN_FORK, Nursery
 from lab.jobs.pipe_desk import pack_keys, unpack_keys
-from lab.jobs.records import JobRecord, MetricRecord
-from lab.jobs.runner import JobRunner
 from lab.jobs.service import JobService
-from lab.jobs.state_files import checkpoint_file, load_state
 from lab.jobs.store import Store
 from lab.jobs.supervision import Patience
 from lab.jobs.told_errors import tell
-from lab.scheduling.scheduler import HardwareScheduler
+from opened_jobs import LIMIT_S, ended, metric, open_jobs, outcome
 from tiny_jobs import have_done
 
 pytestmark = [
@@ -46,9 +39,7 @@ pytestmark = [
     pytest.mark.skipif(not CAN_FORK, reason="jobs compute in threads here"),
 ]
 
-BENCH = load_bench(Path(__file__).parents[2] / "bench.toml")
-LIMIT_S = 60.0  # no wait in these tests lasts so long unless something hangs
-EPOCHS = 25
+training = functools.partial(opened_jobs.training, epochs=25, checkpoint_s=0)
 
 
 @pytest.fixture(autouse=True)
@@ -56,62 +47,11 @@ def tiny(monkeypatch):
     have_done(monkeypatch, tiny_jobs.tiny)
 
 
-@asynccontextmanager
-async def open_jobs(
-    folder: Path, nursery: Nursery | None, patience: Patience | None = None
-) -> AsyncIterator[JobService]:
-    folder.mkdir(exist_ok=True)
-    with Store(folder) as store, open_bench(BENCH, start=False) as bench:
-        async with HardwareScheduler(bench.systems) as scheduler:
-            patience = patience or Patience()
-            runner = JobRunner(bench, scheduler, store, nursery=nursery, patience=patience)
-            jobs = JobService(runner, store, 2)
-            await jobs.open()
-            try:
-                yield jobs
-            finally:
-                await jobs.close()
-
-
-def training(**fields: Any) -> TrainConfig:
-    small = {"task": "vowels", "epochs": EPOCHS, "network": {"layers": 1}, "checkpoint_s": 0}
-    return TrainConfig.model_validate({**small, "twin": {"rows": 20}, **fields})
-
-
-async def ended(jobs: JobService, job_id: str) -> JobRecord:
-    async with asyncio.timeout(LIMIT_S):
-        seen = [item async for item in jobs.watch(job_id)]
-    return seen[-1]
-
-
-async def metric(jobs: JobService, job_id: str, after: int = 0) -> MetricRecord:
-    """Wait for the first metric of a job after so many."""
-    async with asyncio.timeout(LIMIT_S):
-        async for item in jobs.watch(job_id, since=after):
-            if isinstance(item, MetricRecord):
-                return item
-    raise AssertionError(f"the job ended before: {item}")
-
-
-async def outcome(jobs: JobService, folder: Path, job_id: str) -> dict[str, Any]:
-    """Return all that a training leaves, but for times and random names."""
-    assert (await ended(jobs, job_id)).error == ""
-    result = await jobs.result(job_id)
-    metrics = await jobs.metrics(job_id)
-    curve = [m | {"seconds": 0} for m in result["curve"]]
-    kept = load_state(FolderFiles(folder), checkpoint_file(job_id))
-    return {
-        "result": result | {"seconds": 0, "twin": "", "curve": curve},
-        "metrics": [(m.step, m.metric | {"seconds": 0}) for m in metrics],
-        **{name: {n: v.tolist() for n, v in kept[name].items()} for name in ("network", "twin")},
-    }
-
-
 async def alone(folder: Path, config: TrainConfig) -> dict[str, Any]:
     """Return the outcome of a training in a thread of this process."""
-    async with open_jobs(folder, None) as jobs:
+    async with open_jobs(folder) as jobs:
         job = await jobs.submit(config)
-        return await outcome(jobs, folder, job.id)
+        return await outcome(jobs, job.id)
 
 
 def kill(jobs: JobService, job_id: str) -> None:
@@ -124,22 +64,22 @@ def kill(jobs: JobService, job_id: str) -> None:
 async def test_a_process_computes_the_same_bits_as_a_thread(nursery, tmp_path, fields):
     config = training(**fields, epochs=3, network={"layers": 2})
     expected = await alone(tmp_path / "thread", config)
-    async with open_jobs(tmp_path / "process", nursery) as jobs:
+    async with open_jobs(tmp_path / "process", nursery=nursery) as jobs:
         job = await jobs.submit(config)
-        assert await outcome(jobs, tmp_path / "process", job.id) == expected
+        assert await outcome(jobs, job.id) == expected
 
 
 async def test_a_training_whose_process_is_killed_ends_with_the_same_bits(nursery, tmp_path):
     expected = await alone(tmp_path / "thread", training())
-    async with open_jobs(tmp_path / "process", nursery) as jobs:
+    async with open_jobs(tmp_path / "process", nursery=nursery) as jobs:
         other = training(twin={"rows": 21})
         job, sibling = await jobs.submit(training()), await jobs.submit(other)
         pids, step = set(), 0
         for _ in range(4):
-            step = (await metric(jobs, job.id, step + random.randrange(4))).step
+            step = (await metric(jobs, job.id, since=step + random.randrange(4))).step
             pids.add(jobs._runner.trainers[job.id].pid)
             kill(jobs, job.id)
-        assert await outcome(jobs, tmp_path / "process", job.id) == expected
+        assert await outcome(jobs, job.id) == expected
         assert len(pids) > 1
         assert (await ended(jobs, sibling.id)).state == "succeeded"
         assert jobs._runner.trainers == {}
@@ -147,9 +87,9 @@ async def test_a_training_whose_process_is_killed_ends_with_the_same_bits(nurser
 
 
 async def test_rows_are_counted_from_the_checkpoint_when_a_process_was_killed(nursery, tmp_path):
-    async with open_jobs(tmp_path, nursery) as jobs:
+    async with open_jobs(tmp_path, nursery=nursery) as jobs:
         job = await jobs.submit(training(epochs=10))
-        await metric(jobs, job.id, 4)
+        await metric(jobs, job.id, since=4)
         live = jobs._performer.live[job.id]
         kill(jobs, job.id)
         assert (await ended(jobs, job.id)).state == "succeeded"
@@ -162,7 +102,7 @@ async def test_rows_are_counted_from_the_checkpoint_when_a_process_was_killed(nu
 
 async def test_who_waits_for_the_twin_of_a_killed_process_fits_it(nursery, tmp_path, monkeypatch):
     have_done(monkeypatch, tiny_jobs.tiny_with_slow_fit)
-    async with open_jobs(tmp_path, nursery, Patience(deaths=1)) as jobs:
+    async with open_jobs(tmp_path, nursery=nursery, patience=Patience(deaths=1)) as jobs:
         first = await jobs.submit(training(epochs=1))
         await metric(jobs, first.id)
         have_done(monkeypatch, tiny_jobs.tiny)
@@ -175,7 +115,7 @@ async def test_who_waits_for_the_twin_of_a_killed_process_fits_it(nursery, tmp_p
 @pytest.mark.parametrize("work", [tiny_jobs.die, tiny_jobs.die_after_a_metric])
 async def test_a_job_whose_process_dies_again_and_again_fails(nursery, tmp_path, monkeypatch, work):
     have_done(monkeypatch, work)
-    async with open_jobs(tmp_path, nursery) as jobs:
+    async with open_jobs(tmp_path, nursery=nursery) as jobs:
         job = await jobs.submit(training())
         failed = await ended(jobs, job.id)
         assert failed.state == "failed"
@@ -190,7 +130,9 @@ async def test_a_job_whose_process_dies_again_and_again_fails(nursery, tmp_path,
 async def test_a_process_that_hangs_is_killed(nursery, tmp_path, monkeypatch):
     monkeypatch.setattr(lab.jobs.supervision, "_LOOK_EVERY_S", 0.01)
     have_done(monkeypatch, tiny_jobs.hang)
-    async with open_jobs(tmp_path, nursery, Patience(deaths=2, hang_s=0.1)) as jobs:
+    async with open_jobs(
+        tmp_path, nursery=nursery, patience=Patience(deaths=2, hang_s=0.1)
+    ) as jobs:
         job = await jobs.submit(training())
         failed = await ended(jobs, job.id)
         assert "died 2 times (no sign of life for 0.1 s: killed)" in failed.error
@@ -198,7 +140,7 @@ async def test_a_process_that_hangs_is_killed(nursery, tmp_path, monkeypatch):
 
 async def test_too_much_memory_fails_the_job_alone(nursery, tmp_path, monkeypatch):
     have_done(monkeypatch, tiny_jobs.take_memory)
-    async with open_jobs(tmp_path, nursery) as jobs:
+    async with open_jobs(tmp_path, nursery=nursery) as jobs:
         job = await jobs.submit(training())
         failed = await ended(jobs, job.id)
         assert failed.state == "failed"
@@ -209,7 +151,7 @@ async def test_an_error_is_logged_with_the_trace_of_its_process(
     nursery, tmp_path, monkeypatch, caplog
 ):
     have_done(monkeypatch, tiny_jobs.tell_threads)
-    async with open_jobs(tmp_path, nursery) as jobs:
+    async with open_jobs(tmp_path, nursery=nursery) as jobs:
         job = await jobs.submit(training())
         await ended(jobs, job.id)
     assert "tiny_jobs.py" in caplog.text
@@ -219,7 +161,7 @@ async def test_an_error_is_logged_with_the_trace_of_its_process(
 @pytest.mark.parametrize("how", ["at once", "at the service's end"])
 async def test_a_job_that_never_looks_up_can_be_ended(nursery, tmp_path, monkeypatch, how):
     have_done(monkeypatch, tiny_jobs.leave_a_sign)
-    async with open_jobs(tmp_path, nursery, Patience(goodbye_s=0)) as jobs:
+    async with open_jobs(tmp_path, nursery=nursery, patience=Patience(goodbye_s=0)) as jobs:
         job = await jobs.submit(training())
         await metric(jobs, job.id)
         if how == "at once":
@@ -233,7 +175,7 @@ async def test_a_process_has_nothing_of_the_services_open(nursery, tmp_path, mon
     have_done(monkeypatch, tiny_jobs.tell_files)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = os.readlink(f"/proc/self/fd/{listener.fileno()}")
-        async with open_jobs(tmp_path, nursery) as jobs:
+        async with open_jobs(tmp_path, nursery=nursery) as jobs:
             job = await jobs.submit(training())
             assert (await ended(jobs, job.id)).error == ""
             there = (await jobs.result(job.id))["open"]
@@ -245,6 +187,7 @@ async def test_a_process_has_nothing_of_the_services_open(nursery, tmp_path, mon
 ORPHANS = """
 from lab.jobs.files import FolderFiles
 from lab.jobs.nursery import Nursery
+import opened_jobs
 import tiny_jobs
 trainer = Nursery().trainer()
 trainer.line.send((tiny_jobs.leave_a_sign, None))

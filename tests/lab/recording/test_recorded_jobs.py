@@ -1,6 +1,7 @@
 """A job's rows are all recorded, once, also of one that was broken off and went on."""
 
 import asyncio
+import functools
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,27 +13,24 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import opened_jobs
 import tiny_jobs
-from lab.bench import open_bench
-from lab.bench_config import load_bench
-from lab.config import TrainConfig
 from lab.jobs.nursery import Nursery
 from lab.jobs.records import FitConfig
-from lab.jobs.runner import JobRunner
 from lab.jobs.service import JobService
-from lab.jobs.store import Store
 from lab.recording.reading import open_rows
 from lab.recording.recorder import RowRecorder
 from lab.recording.writer import read_metadata
-from lab.scheduling.scheduler import HardwareScheduler
 from lab.systems.base import PhysicalSystem
 from lab.twins import HELD_OUT_ROWS
+from opened_jobs import LIMIT_S, open_runner, reached, serving
 from tiny_jobs import have_done
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks", "tiny")]
 
-BENCH = load_bench(Path(__file__).parents[3] / "bench.toml")
-LIMIT_S = 60.0
+training = functools.partial(
+    opened_jobs.training, epochs=12, checkpoint_s=0, twin={"rows": 20, "kind": "neural"}
+)
 VALUES = ("time_s", "x", "theta", "y", "saturated")
 
 
@@ -43,38 +41,17 @@ def tiny(monkeypatch):
 
 @asynccontextmanager
 async def service(folder: Path, nursery: Nursery | None = None) -> AsyncIterator[JobService]:
-    folder.mkdir(exist_ok=True)
-    with (
-        Store(folder) as store,
-        open_bench(BENCH, start=False) as bench,
-        RowRecorder(
+    """Open jobs whose rows are recorded."""
+    async with open_runner(folder, nursery=nursery) as runner:
+        with RowRecorder(
             folder / "rows",
-            lambda name: bench.system(name).description,
+            lambda name: runner.bench.system(name).description,
             bench="",
-            ended=lambda job: store.job(job).ended,
-        ) as recorder,
-    ):
-        async with HardwareScheduler(bench.systems) as scheduler:
-            jobs = JobService(
-                JobRunner(bench, scheduler, store, recorder=recorder, nursery=nursery), store, 1
-            )
-            try:
-                await jobs.open()
+            ended=lambda job: runner.store.job(job).ended,
+        ) as recorder:
+            runner.recorder = recorder
+            async with serving(runner) as jobs:
                 yield jobs
-            finally:
-                await jobs.close()
-
-
-def training(**fields) -> TrainConfig:
-    small = {"task": "vowels", "epochs": 12, "network": {"layers": 1}, "checkpoint_s": 0}
-    return TrainConfig.model_validate({**small, "twin": {"rows": 20, "kind": "neural"}, **fields})
-
-
-async def ended(jobs: JobService, job_id: str) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        async for item in jobs.watch(job_id):
-            last = item
-    assert last.state == "succeeded", last.error
 
 
 class Slowly:
@@ -114,7 +91,7 @@ def rows_of(folder: Path, job_id: str) -> xr.Dataset:
 async def test_the_rows_of_a_training_are_those_of_its_ledger_and_its_twins_fit(tmp_path):
     async with service(tmp_path) as jobs:
         job = await jobs.submit(training(method="pat-refit", checks=2))
-        await ended(jobs, job.id)
+        await reached(jobs, job.id, "succeeded")
         result = await jobs.result(job.id)
         found = rows_of(tmp_path, job.id)  # all of them, as soon as the job has ended
     assert result["ledger"]["twin"] > HELD_OUT_ROWS
@@ -128,7 +105,7 @@ async def test_the_rows_of_a_training_are_those_of_its_ledger_and_its_twins_fit(
 async def test_a_fits_rows_are_recorded(tmp_path):
     async with service(tmp_path) as jobs:
         job = await jobs.submit(FitConfig(rows=20, kind="neural"))
-        await ended(jobs, job.id)
+        await reached(jobs, job.id, "succeeded")
     assert rows_of(tmp_path, job.id).sizes["row"] == 20 + HELD_OUT_ROWS
 
 
@@ -141,7 +118,7 @@ async def test_what_is_stopped_anywhere_measures_no_row_twice(tmp_path, slowly, 
     """Neither those of the step in which it was stopped, nor those of a fit."""
     async with service(tmp_path / "whole", nursery) as jobs:
         whole = await jobs.submit(config)
-        await ended(jobs, whole.id)
+        await reached(jobs, whole.id, "succeeded")
     expected = rows_of(tmp_path / "whole", whole.id)
     rows, folder = expected.sizes["row"], tmp_path / "parts"
     async with service(folder, nursery) as jobs:
@@ -166,12 +143,10 @@ async def test_what_is_continued_by_hand_measures_anew(tmp_path, slowly, nursery
         job = await jobs.submit(FitConfig(rows=99))
         await slowly.more(jobs, job.id, 10)
         await jobs.pause(job.id)
-        async with asyncio.timeout(LIMIT_S):
-            while (await jobs.get(job.id)).state != "paused":
-                await asyncio.sleep(0.01)
+        await reached(jobs, job.id, "paused")
         before = recorded(tmp_path, job.id)
         await jobs.go_on(job.id)
-        await ended(jobs, job.id)
+        await reached(jobs, job.id, "succeeded")
     assert recorded(tmp_path, job.id) == before + 99 + HELD_OUT_ROWS
 
 

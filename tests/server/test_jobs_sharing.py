@@ -128,10 +128,10 @@ async def test_a_deadline_that_is_no_time_is_refused_with_its_field(http, deadli
     assert [error["pointer"] for error in response.json()["errors"]] == ["#/deadline_s"]
 
 
-async def test_the_deadline_of_a_job_that_has_ended_is_nobodys(lives, http, job_body, follow):
+async def test_the_deadline_of_a_job_that_has_ended_is_nobodys(app, lives, http, job_body, follow):
     job_id = await submitted(http, {**job_body, "deadline_s": time.time() + 600})
     await follow(job_id)
-    await asyncio.sleep(0)  # the timer is stopped on the loop
+    await app.state.lab.jobs.close()  # waits until nothing more is done about the job
     assert lives[job_id].deadline._handle.cancelled()
 
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def main() -> None:
 def measure(url: str, folder: Path, rounds: int) -> list[dict[str, Any]]:
     found = []
     with (
-        cluster.Cluster(url, folder) as hosts,
+        closing(cluster.Cluster(url, folder)) as hosts,
         Client(hosts.bench(), secret=cluster.SECRET) as lab,
         Store(folder, url) as store,
     ):

@@ -5,6 +5,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def shared_database() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def hosts(shared_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(shared_database, tmp_path_factory.mktemp("hosts")) as found:
+    with closing(Cluster(shared_database, tmp_path_factory.mktemp("hosts"))) as found:
         yield found
 
 

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 from leavings import Leavings, Watcher, differences, leavings
 from postgres import open_database, why_not
-from victims import LIMIT_S, Lab, Target, kill_program
+from victims import LIMIT_S, Lab, Target, kill_program, open_lab
 
 Database = Literal["sqlite", "postgres"]
 Plan = tuple[str, Database, Sequence[Target]]
@@ -182,7 +182,7 @@ def kill_jobs(plans: Iterable[Plan], seed: int, task: str) -> Iterator[Tally]:
     with TemporaryDirectory(prefix="pnnlab-kill-") as parent, ExitStack() as stack:
         peaceful = Path(parent, "peace")
         peaceful.mkdir()
-        peace = stack.enter_context(Lab(peaceful))
+        peace = stack.enter_context(open_lab(peaceful))
         for number, (name, database, targets) in enumerate(plans):
             # each fits a twin of its own
             twin = {**SMALL["twin"], "seed": number}
@@ -195,7 +195,9 @@ def kill_jobs(plans: Iterable[Plan], seed: int, task: str) -> Iterator[Tally]:
             folder.mkdir()
             with ExitStack() as own:
                 url = own.enter_context(open_database()) if database == "postgres" else None
-                lab = own.enter_context(Lab(folder, on_sockets="bench" in targets, database=url))
+                lab = own.enter_context(
+                    open_lab(folder, on_sockets="bench" in targets, database=url)
+                )
                 found, tally.moments, wrong = killed_run(lab, config, targets, run_s, rng)
             tally.wrong = [*differences(expected, found), *wrong]
             tally.seconds = time.monotonic() - began

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import httpx
 
 from kill_training import SMALL, UNFINISHED, watch
-from victims import Lab
+from victims import Lab, open_lab
 
 GOAL_S = 5.0
 CONFIG = SMALL | {"method": "pat", "epochs": 25, "task": "vowels", "batch": 20}
@@ -79,7 +79,7 @@ def main() -> int:
     for stops in (0, options.stops):
         with (
             TemporaryDirectory(prefix="pnnlab-stop-") as folder,
-            Lab(Path(folder), on_sockets=True) as lab,
+            open_lab(Path(folder), on_sockets=True) as lab,
         ):
             took, rows = stopped(lab, stops, rng)
             counts.append(rows)

@@ -6,10 +6,11 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from lab.client import Client
 
@@ -20,23 +21,12 @@ _PORTS = range(21_000, 32_000)  # that no outgoing connection is given
 
 
 class Program:
-    """A command of pnnlab that is killed and started again with the same words; see `with`."""
+    """A command of pnnlab that is killed and started again with the same words."""
 
     def __init__(self, *words: str, log: Path) -> None:
         """Prepare `pnnlab WORDS`; what it says on stderr goes to the end of `log`."""
         self._words, self._log = words, log
         self._process: subprocess.Popen[str] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.end(signal.SIGKILL)
 
     @property
     def pid(self) -> int:
@@ -77,54 +67,50 @@ class Program:
             raise RuntimeError(f"{self._words[0]} ended with {process.returncode}:\n{said}")
 
 
+@dataclass(frozen=True)
 class Lab:
-    """A service on a folder of its own and, if asked for, its bench on sockets; see `with`.
+    """A service on a folder of its own and, if asked for, its bench on sockets; see `open_lab`."""
 
-    Both are found at the same addresses however often they are started.
-    """
-
-    def __init__(self, folder: Path, *, on_sockets: bool = False, database: str | None = None):
-        """Start both; database: a URL, else SQLite. Raises RuntimeError."""
-        first = free_ports(4)
-        self.folder, self.url = folder, f"http://127.0.0.1:{first}"
-        self.admin_url = f"http://127.0.0.1:{first + 1}"  # of the bench
-        words = ["serve", "--port", str(first), "--data", str(folder)]
-        words += ["--database", database, "--host-name", "here"] if database else []
-        self.bench = Program(
-            *("mock", "--bench", str(ROOT / "bench.toml"), "--port", str(first + 1)),
-            *("--write", str(folder / "bench.toml")),
-            log=folder / "bench.log",
-        )
-        bench = folder / "bench.toml" if on_sockets else ROOT / "bench.toml"
-        self.service = Program(*words, "--bench", str(bench), log=folder / "service.log")
-        self._stack = ExitStack()
-        with ExitStack() as stack:
-            stack.enter_context(self.bench)
-            stack.enter_context(self.service)
-            if on_sockets:
-                self.bench.start()
-                self.bench.ready()
-            self.service.start()
-            self.service.ready()
-            self.client = stack.enter_context(Client(self.url))
-            self._stack = stack.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
+    folder: Path
+    url: str
+    admin_url: str  # of the bench
+    service: Program
+    bench: Program
+    client: Client
 
     def trainers(self) -> list[int]:
         """Return the numbers of the processes in which jobs compute."""
         parents = _parents()
         cradles = {p for p in parents if parents[p] == self.service.pid and _is_cradle(p)}
         return [pid for pid, parent in parents.items() if parent in cradles]
+
+
+@contextmanager
+def open_lab(
+    folder: Path, *, on_sockets: bool = False, database: str | None = None
+) -> Iterator[Lab]:
+    """Start both, and kill them at the end; database: a URL, else SQLite. Raises RuntimeError.
+
+    Both are found at the same addresses however often they are started.
+    """
+    first = free_ports(4)
+    url, file = f"http://127.0.0.1:{first}", folder / "bench.toml"
+    bench = Program(
+        *("mock", "--bench", str(ROOT / "bench.toml"), "--port", str(first + 1)),
+        *("--write", str(file)),
+        log=folder / "bench.log",
+    )
+    words = ["serve", "--port", str(first), "--data", str(folder)]
+    words += ["--database", database, "--host-name", "here"] if database else []
+    words += ["--bench", str(file if on_sockets else ROOT / "bench.toml")]
+    service = Program(*words, log=folder / "service.log")
+    with ExitStack() as stack:
+        for program in (bench, service) if on_sockets else (service,):
+            stack.callback(program.end, signal.SIGKILL)
+            program.start()
+            program.ready()
+        client = stack.enter_context(Client(url))
+        yield Lab(folder, url, f"http://127.0.0.1:{first + 1}", service, bench, client)
 
 
 def kill_program(program: Program, rng: random.Random, *, while_starting: float) -> list[str]:

@@ -4,10 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 ROOT = Path(__file__).parents[2]
 PNNLAB = [sys.executable, "-m", "server"]
@@ -15,26 +12,17 @@ SECRET = "a-secret-of-the-tests-alone"
 
 
 class Cluster:
-    """The services of one database; all are killed at the end."""
+    """The services of one database; for `contextlib.closing`."""
 
     def __init__(self, database_url: str, folder: Path) -> None:
         """Start none yet."""
         self.database_url, self.folder = database_url, folder
         self.processes: dict[str, subprocess.Popen[str]] = {}
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Kill all of them."""
         for name in list(self.processes):
             self.kill(name)
-        self._stack.close()
 
     def bench(self, name: str = "bench", file: Path = ROOT / "bench.toml") -> str:
         """Start a service with a bench, which works on its own jobs only; return its URL."""
@@ -52,20 +40,20 @@ class Cluster:
     def launch(self, name: str, command: str, *options: str) -> subprocess.Popen[str]:
         """Start a process, without waiting for it to be ready."""
         where = self.folder / name
-        log = self._stack.enter_context((self.folder / f"{name}.log").open("a"))
-        return subprocess.Popen(
-            [*PNNLAB, command, "--data", str(where), "--host-name", name, *options],
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "PNNLAB_DATABASE_URL": self.database_url,
-                "PNNLAB_SECRET": SECRET,
-                "OMP_NUM_THREADS": "1",
-            },
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
+        with (self.folder / f"{name}.log").open("a") as log:
+            return subprocess.Popen(
+                [*PNNLAB, command, "--data", str(where), "--host-name", name, *options],
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    "PNNLAB_DATABASE_URL": self.database_url,
+                    "PNNLAB_SECRET": SECRET,
+                    "OMP_NUM_THREADS": "1",
+                },
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
 
     def kill(self, name: str) -> None:
         """Kill a process, frozen or not, and wait for its end."""

@@ -1,15 +1,18 @@
 """What tests of all packages share."""
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 import torch
 
 import lab.jobs.engine
 import postgres
+from lab.jobs import database
 from lab.jobs.nursery import CAN_FORK, Nursery
 
 # the arithmetic here is small: more threads only fight over the cores
@@ -28,6 +31,24 @@ def _soon() -> Iterator[None]:
 def anyio_backend() -> str:
     """Run async tests on asyncio, the only event loop that the service runs on."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_cuts() -> Iterator[None]:
+    """Let the tests of this process not wait for the disk: only a power cut would show it."""
+
+    def let_go(connection: object, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=OFF")
+
+    hasty = [pragma.replace("=FULL", "=OFF") for pragma in database._SQLITE]
+    assert "synchronous=OFF" in hasty
+    sa.event.listen(sa.Engine, "connect", let_go)  # the engine of the jobs has a database too
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "_SQLITE", tuple(hasty))
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+    sa.event.remove(sa.Engine, "connect", let_go)
 
 
 @pytest.fixture(scope="session")

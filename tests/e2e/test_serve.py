@@ -52,6 +52,14 @@ def service(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Client]]:
             process.kill()
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Client]]:
+    """Return the folder and a client of a service that does no jobs."""
+    folder = tmp_path_factory.mktemp("running")
+    with service(folder) as (_, client):
+        yield folder, client
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_train_watch_cancel_crash_and_start_again(tmp_path):
     with service(tmp_path) as (process, client):
@@ -94,40 +102,40 @@ def test_train_watch_cancel_crash_and_start_again(tmp_path):
     assert SHOTS_AHEAD < next_shot < 2 * SHOTS_AHEAD
 
 
-def test_a_second_service_on_the_same_data_refuses_and_the_first_goes_on(tmp_path):
-    with service(tmp_path) as (_, client):
-        command = [sys.executable, "-m", "server", "serve", "--port", "0"]
-        command += ["--bench", str(BENCH), "--data", str(tmp_path)]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
-        assert second.returncode == 1
-        assert second.stdout == ""
-        assert second.stderr == f"pnnlab: data folder {tmp_path}: another service is using it\n"
-        assert client.system("optics")["status"]["state"] == "ok"
-        assert client.jobs() == []
+def test_a_second_service_on_the_same_data_refuses_and_the_first_goes_on(running):
+    folder, client = running
+    command = [sys.executable, "-m", "server", "serve", "--port", "0"]
+    command += ["--bench", str(BENCH), "--data", str(folder)]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    assert second.returncode == 1
+    assert second.stdout == ""
+    assert second.stderr == f"pnnlab: data folder {folder}: another service is using it\n"
+    assert client.system("optics")["status"]["state"] == "ok"
+    assert client.jobs() == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_a_reservation_ends_by_itself_or_with_who_holds_it(tmp_path):
+def test_a_reservation_ends_by_itself_or_with_who_holds_it(running):
     row = {"x": np.full((1, 50), 0.5), "theta": np.zeros((1, 50))}
-    with service(tmp_path) as (_, client):
-        forgotten = client.reserve("optics", ttl_s=1)  # without `with`: nobody sends heartbeats
-        assert client.measure("optics", **row, reservation=forgotten.number)["shots"] == [0]
-        assert client.measure("optics", **row)["shots"] == [1]  # waits until it has ended
-        with pytest.raises(ReservationLost, match="has ended"):
-            client.measure("optics", **row, reservation=forgotten.number)
-        command = [sys.executable, "-m", "server", "reserve", "optics", "--hold", "--json"]
-        with subprocess.Popen(
-            [*command, "--url", client.url], stdout=subprocess.PIPE, text=True
-        ) as holder:
-            try:
-                held = json.loads(holder.stdout.readline())
-                shown = client.system("optics")["status"]["reservation"]
-                assert shown["number"] == held["number"] > forgotten.granted["number"]
-                holder.send_signal(signal.SIGINT)
-                assert holder.wait(LIMIT_S) == 0
-            finally:
-                holder.kill()
-        assert client.system("optics")["status"]["reservation"] is None
+    _, client = running
+    forgotten = client.reserve("optics", ttl_s=1)  # without `with`: nobody sends heartbeats
+    assert client.measure("optics", **row, reservation=forgotten.number)["shots"] == [0]
+    assert client.measure("optics", **row)["shots"] == [1]  # waits until it has ended
+    with pytest.raises(ReservationLost, match="has ended"):
+        client.measure("optics", **row, reservation=forgotten.number)
+    command = [sys.executable, "-m", "server", "reserve", "optics", "--hold", "--json"]
+    with subprocess.Popen(
+        [*command, "--url", client.url], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        try:
+            held = json.loads(holder.stdout.readline())
+            shown = client.system("optics")["status"]["reservation"]
+            assert shown["number"] == held["number"] > forgotten.granted["number"]
+            holder.send_signal(signal.SIGINT)
+            assert holder.wait(LIMIT_S) == 0
+        finally:
+            holder.kill()
+    assert client.system("optics")["status"]["reservation"] is None
 
 
 def watch_a_metric(client: Client, job_id: str) -> Iterator[Event]:

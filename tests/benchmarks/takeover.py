@@ -60,8 +60,7 @@ def measure(url: str, folder: Path, rounds: int) -> list[dict[str, Any]]:
         Client(hosts.bench(), secret=cluster.SECRET) as lab,
         Store(folder, url) as store,
     ):
-        for name in WORKERS:
-            hosts.worker(name)
+        hosts.workers(*WORKERS)
         config = _long_training(lab, store)
         for how in ("killed", "frozen") * rounds:
             found.append(_one(hosts, store, config, how))
@@ -85,7 +84,7 @@ def _one(hosts: cluster.Cluster, store: Store, config: TrainConfig, how: str) ->
     _until(lambda: store.job(job_id), lambda j: j.host == second.host and j.last_step > told)
     metric_s = time.monotonic() - died_s
     if how == "killed":
-        hosts.worker(first.host)
+        hosts.workers(first.host)
     else:
         hosts.processes[first.host].send_signal(signal.SIGCONT)
     return {"how": how, "taken_over_s": taken_s, "next_metric_s": metric_s}

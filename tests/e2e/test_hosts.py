@@ -58,8 +58,7 @@ def lab(bench_url: str) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def workers(hosts: Cluster, bench_url: str) -> None:
-    for name in WORKERS:
-        hosts.worker(name)
+    hosts.workers(*WORKERS)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +163,7 @@ def test_what_a_killed_worker_was_doing_is_taken_over(
     assert record.host != first
     assert record.run > 1
     assert outcome(store, job_id) == expected
-    hosts.worker(first)
+    hosts.workers(first)
 
 
 def test_a_frozen_worker_that_wakes_measures_nothing_more(

@@ -33,9 +33,12 @@ class Cluster:
         """Start a service without one and return its URL."""
         return self._start(name, "serve", "--no-bench", "--port", "0").split()[-1]
 
-    def worker(self, name: str) -> None:
-        """Start a worker."""
-        self._start(name, "worker")
+    def workers(self, *names: str) -> None:
+        """Start workers, all at once."""
+        for name in names:
+            self.processes[name] = self.launch(name, "worker")
+        for name in names:
+            self._ready(name)
 
     def launch(self, name: str, command: str, *options: str) -> subprocess.Popen[str]:
         """Start a process, without waiting for it to be ready."""
@@ -68,10 +71,15 @@ class Cluster:
         return (self.folder / f"{name}.log").read_text()
 
     def _start(self, name: str, command: str, *options: str) -> str:
-        process = self.processes[name] = self.launch(name, command, *options)
-        if process.stdout is None:
+        self.processes[name] = self.launch(name, command, *options)
+        return self._ready(name)
+
+    def _ready(self, name: str) -> str:
+        """Wait until a process is ready, and return the line that says so."""
+        output = self.processes[name].stdout
+        if output is None:
             raise TypeError("a process has no output")
-        ready = process.stdout.readline()
+        ready = output.readline()
         if "ready" not in ready:
             raise RuntimeError(f"{name} did not start: {self.log(name)}")
         return ready

@@ -133,8 +133,8 @@ def test_a_runs_own_error_is_raised_as_it_is(cluster: OnRay) -> None:
 def test_a_node_with_other_versions_is_refused(
     cluster: OnRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = {**on_ray._software(), "torch": "1.0"}
-    monkeypatch.setattr(on_ray, "_software", lambda: expected)
+    expected = {**on_ray.software(), "torch": "1.0"}
+    monkeypatch.setattr(on_ray, "software", lambda: expected)
     with pytest.raises(ConfigError, match=r"other software on .*: torch \S+, not 1\.0"):
         cluster(train_alone, [TrainConfig()], b"", quietly)
 

@@ -26,12 +26,12 @@ from lab.jobs.hosts import KnownSystem
 from lab.jobs.job_desk import JobDesk
 from lab.jobs.kinds import JobConfig, config_of
 from lab.jobs.live_job import LiveJob, Turns
-from lab.jobs.nursery import Nursery, Trainer
 from lab.jobs.parts import some_parts
 from lab.jobs.records import FitConfig, JobRecord, TwinRecord
 from lab.jobs.state_files import checkpoints_folder
 from lab.jobs.store import Store
 from lab.jobs.supervision import Patience, supervise
+from lab.jobs.trainers import Trainer, Trainers
 from lab.jobs.work import do, training_like
 from lab.oracle import Simulation, simulation
 from lab.provenance import provenance, software_of_process
@@ -60,7 +60,7 @@ class JobRunner:
         *,
         directory: Directory | None = None,
         recorder: RowRecorder | None = None,
-        nursery: Nursery | None = None,
+        nursery: Trainers | None = None,
         patience: Patience = Patience(),  # noqa: B008 - it is frozen
     ) -> None:
         """Measure through `scheduler`, which must be running while jobs run.

@@ -17,9 +17,9 @@ from drivers.spec import Array
 from lab.errors import TrainerDied
 from lab.jobs.desk import Assignment, Work
 from lab.jobs.job_desk import JobDesk
-from lab.jobs.nursery import Nursery, Trainer
 from lab.jobs.pipe_desk import PackedKeys, unpack_keys
 from lab.jobs.told_errors import RemoteTrace, tell
+from lab.jobs.trainers import Trainer, Trainers
 from lab.measurement import ForwardPass, Measurement
 from lab.recording.known_rows import PartlyKnown
 
@@ -51,7 +51,7 @@ class Patience:
 
 
 def supervise(
-    nursery: Nursery,
+    nursery: Trainers,
     work: Work,
     assignment: Assignment,
     desk: JobDesk,

@@ -10,7 +10,7 @@ from pathlib import Path
 from lab.errors import ConfigError
 
 MIN_LENGTH = 16
-_PLAIN, _FILE = "PNNLAB_SECRET", "PNNLAB_SECRET_FILE"
+PLAIN, FILE = "PNNLAB_SECRET", "PNNLAB_SECRET_FILE"
 
 
 def secret_of_environment() -> str | None:
@@ -18,12 +18,12 @@ def secret_of_environment() -> str | None:
 
     Raises ConfigError for both, a file that cannot be read, and as `checked_secret`.
     """
-    plain, file = os.environ.get(_PLAIN), os.environ.get(_FILE)
+    plain, file = os.environ.get(PLAIN), os.environ.get(FILE)
     if plain is not None and file is not None:
-        raise ConfigError(f"{_PLAIN} and {_FILE} are both set; one is enough")
+        raise ConfigError(f"{PLAIN} and {FILE} are both set; one is enough")
     if plain is not None:
-        return checked_secret(plain, _PLAIN)
-    return None if file is None else checked_secret(_read(Path(file)), _FILE)
+        return checked_secret(plain, PLAIN)
+    return None if file is None else checked_secret(_read(Path(file)), FILE)
 
 
 def chosen_secret(secret: str | None) -> str | None:
@@ -54,4 +54,4 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError as error:
-        raise ConfigError(f"{_FILE}: {path}: {error.strerror}") from error
+        raise ConfigError(f"{FILE}: {path}: {error.strerror}") from error

@@ -12,7 +12,10 @@ on, `tidying` after checkpoints that nobody needs; `housekeeping` does both agai
 What a job computes is `work` (`looking`: that which only looks at a device), which knows of the lab
 only its `desk`. It runs in a process that is forked from the `cradle`, of which the `nursery` is
 the service's end. `supervision` serves that process at its `job_desk` and starts another when it
-dies; `pipe_desk` is the desk as the process sees it, `told_errors` brings errors across.
+dies (`trainers`: what it asks of one); `pipe_desk` is the desk as the process sees it,
+`told_errors` brings errors across. On a Ray cluster it is a task (`ray_trainer`) with a `far_line`,
+the `ray_nursery` is the service's end, and the `ray_cradle` is the process that the cluster knows,
+at the other end of a `ray_connection`. The record of jobs stays here.
 
 `store` keeps jobs (`store_jobs`, `store_states`), what they find (`store_results`), twins
 (`store_twins`) and shot numbers (`store_shots`) in a `database` (`tables`, `records`), waited for

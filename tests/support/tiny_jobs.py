@@ -6,6 +6,7 @@ jobs do it.
 
 import contextlib
 import functools
+import logging
 import os
 import resource
 import signal
@@ -20,6 +21,7 @@ import lab.datasets
 import lab.jobs.work
 from lab.datasets import Dataset
 from lab.jobs.desk import Assignment, Desk, Work
+from lab.jobs.pipe_desk import LineHandler
 from lab.jobs.work import do
 from lab.twins import fit_system_twin
 from twins.fitting import FitSettings
@@ -104,6 +106,13 @@ def tell_threads(assignment: Assignment, desk: Desk) -> Any:
     raise RuntimeError(f"{torch.get_num_threads()} threads of torch")
 
 
+def tell_state(assignment: Assignment, desk: Desk) -> Any:
+    """Fail with the process's id, and with what the jobs before might have left in it."""
+    handlers = [h for h in logging.getLogger().handlers if isinstance(h, LineHandler)]
+    threads = torch.get_num_threads()
+    raise RuntimeError(f"{os.getpid()}, {threads} threads of torch, {len(handlers)} handlers")
+
+
 def die(assignment: Assignment, desk: Desk) -> Any:
     """Die as the kernel lets processes die that take too much memory."""
     os.kill(os.getpid(), signal.SIGKILL)
@@ -115,6 +124,20 @@ def die_after_a_metric(assignment: Assignment, desk: Desk) -> Any:
     desk.metric({"kind": "fit", "done": 1, "of": 1, "loss": 0.0})
     desk.names("checkpoints")  # is answered after the metric was kept
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def tiny_killed_once(assignment: Assignment, desk: Desk) -> Any:
+    """Do as `tiny`, but die in the midst of a training that has not been killed before."""
+    tell = desk.metric
+
+    def tell_and_die(metric: Any) -> None:
+        tell(metric)
+        if metric.get("epoch") == 4 and "killed" not in desk.names("marks"):
+            desk.write("marks/killed", b"")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with patch.object(desk, "metric", tell_and_die):
+        return tiny(assignment, desk)
 
 
 def hang(assignment: Assignment, desk: Desk) -> Any:

@@ -45,6 +45,7 @@ def create_app(
     max_body_bytes: int = MAX_BODY_BYTES,
     local_only: bool = False,
     secret: str | None = None,
+    ray: str | None = None,
 ) -> FastAPI:
     """Return the app that serves a bench; its lifespan opens and closes everything.
 
@@ -54,7 +55,7 @@ def create_app(
     workers: jobs that run at once. rows_budget_gb: disk for the jobs' measured rows, 0: record
     none. max_body_bytes: of a pass; larger ones get 413. local_only: answer under the loopback's
     names and addresses only. secret: what every request but for `/healthz` and `/readyz` has to
-    show, if there is one.
+    show, if there is one. ray: address of the cluster on which jobs compute, if not here.
     """
 
     @asynccontextmanager
@@ -68,6 +69,7 @@ def create_app(
             own_only=own_only,
             workers=workers,
             rows_budget_gb=rows_budget_gb,
+            ray=ray,
         ) as lab:
             app.state.lab = lab
             yield

@@ -33,6 +33,12 @@ Database = Annotated[
         help="A PostgreSQL that several machines share, postgresql://...",
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        help="Let jobs compute on this Ray cluster, --workers at once: auto, local or HOST:PORT."
+    ),
+]
 HostName = Annotated[
     str | None,
     typer.Option(help="Lasting name among those that share the database (the machine's)."),
@@ -61,6 +67,7 @@ def serve(
     no_bench: Annotated[
         bool, typer.Option("--no-bench", help="Only take requests; benches are elsewhere.")
     ] = False,
+    ray: Ray = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let other machines drive it without a secret.")
     ] = False,
@@ -94,6 +101,7 @@ def serve(
         rows_budget_gb=rows_budget,
         local_only=is_loopback(host),
         secret=secret,
+        ray=ray,
     )
     run(app, host, port, ready, advertise)
 
@@ -103,6 +111,7 @@ def worker(
     host_name: HostName = None,
     data: Annotated[Path, typer.Option(help="Folder of its own.")] = Path("pnnlab-worker"),
     workers: Annotated[int, typer.Option(min=1, max=64, help="Jobs that run at once.")] = 2,
+    ray: Ray = None,
 ) -> None:
     """Work on fits and parts of comparisons of every service that shares a database.
 
@@ -119,6 +128,7 @@ def worker(
         database,
         host_name=host_name,
         workers=workers,
+        ray=ray,
         on_ready=lambda: typer.echo("pnnlab: worker ready"),
     )
 

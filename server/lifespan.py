@@ -21,6 +21,7 @@ from lab.jobs.fence import Fence
 from lab.jobs.hosts import HostBook
 from lab.jobs.identity import hold_identity
 from lab.jobs.nursery import CAN_FORK, Nursery
+from lab.jobs.ray_nursery import RayNursery
 from lab.jobs.runner import JobRunner
 from lab.jobs.schedules.clock import ScheduleClock
 from lab.jobs.schedules.service import ScheduleService
@@ -63,16 +64,19 @@ async def open_lab(
     own_only: bool = False,
     workers: int = 2,
     rows_budget_gb: float = BUDGET_GB,
+    ray: str | None = None,
 ) -> AsyncIterator[RunningLab]:
     """Open bench, store, scheduler and jobs; close them in any case at the end.
 
     A system that does not start is faulted and the others work; see `create_app`. Raises
-    ConfigError for a bench that cannot be opened or a data folder that cannot be used.
+    ConfigError for a bench that cannot be opened, a data folder that cannot be used, or a Ray
+    cluster that is not there.
     """
     blocking = ExitStack()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, blocking.close)
-        nursery = await asyncio.to_thread(blocking.enter_context, jobs_compute_in())
+        trainers = jobs_compute_in() if ray is None else jobs_compute_on(ray)
+        nursery = await asyncio.to_thread(blocking.enter_context, trainers)
         bench, store = await asyncio.to_thread(_open, blocking, config, data_dir, database_url)
         first = await asyncio.to_thread(store.reserve_shots, bench.systems)
         scheduler = await stack.enter_async_context(bench.scheduler(first))
@@ -108,6 +112,14 @@ def jobs_compute_in() -> Iterator[Nursery | None]:
         return
     with closing(Nursery()) as nursery:
         nursery.start()  # it imports while the instruments are opened
+        yield nursery
+
+
+@contextmanager
+def jobs_compute_on(address: str) -> Iterator[RayNursery]:
+    """Give that which jobs get processes on a Ray cluster from; raise ConfigError."""
+    with closing(RayNursery(address)) as nursery:
+        nursery.start()
         yield nursery
 
 

@@ -15,12 +15,13 @@ def work(
     *,
     host_name: str | None,
     workers: int,
+    ray: str | None = None,
     on_ready: Callable[[], None],
 ) -> None:
     """Work until SIGTERM, SIGINT or SIGHUP; what is unfinished then goes on elsewhere.
 
-    on_ready() is called when jobs are taken. Raises ConfigError for a folder, database or name that
-    cannot be used.
+    ray: address of the cluster on which they compute, if not here. on_ready() is called when jobs
+    are taken. Raises ConfigError for a folder, database, name or cluster that cannot be used.
     """
 
     async def until_stopped() -> None:
@@ -29,7 +30,12 @@ def work(
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, stopped.set)
         async with open_lab(
-            NO_BENCH, data, database_url=database_url, host_name=host_name, workers=workers
+            NO_BENCH,
+            data,
+            database_url=database_url,
+            host_name=host_name,
+            workers=workers,
+            ray=ray,
         ):
             on_ready()
             await stopped.wait()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -33,10 +34,10 @@ class Cluster:
         """Start a service without one and return its URL."""
         return self._start(name, "serve", "--no-bench", "--port", "0").split()[-1]
 
-    def workers(self, *names: str) -> None:
+    def workers(self, *names: str, options: Sequence[str] = ()) -> None:
         """Start workers, all at once."""
         for name in names:
-            self.processes[name] = self.launch(name, "worker")
+            self.processes[name] = self.launch(name, "worker", *options)
         for name in names:
             self._ready(name)
 

@@ -46,7 +46,7 @@ class Patience:
 
     deaths: int = 3
     hang_s: float = 600.0
-    goodbye_s: float = 3.0
+    goodbye_s: float = 2.0
     keep_s: float = 60.0
 
 

@@ -105,9 +105,10 @@ class JobDesk:
             self._ours_s = now_s
 
     def record(self, owned: PartlyKnown, ended: Measurement | Exception) -> None:
-        """Count and keep what was measured of a pass, without waiting for a disk."""
+        """Keep what was measured of a pass, and count a whole one, without waiting for a disk."""
         rest = owned.measured(ended)
-        self.job.rows.count(owned.count + (len(rest[1].y) if rest else 0))
+        if isinstance(ended, Measurement):
+            self.job.rows.count(len(owned.forward_pass.x))
         if rest and self.recorder is not None:
             self.recorder.add(*rest)
 

@@ -24,13 +24,13 @@ _MOST_BYTES = 128 * 2**20
 _ASKED = ("x", "theta", "time_s")
 _ANSWERED = ("y", "saturated", "retried", "out_of_sync", "shots", "row_s")  # as in Measurement
 _RECORDED = ("y", "saturated", "retried", "out_of_sync", "shot", "measured")
-_STRANGERS = 100  # passes in a row of which nothing is known, after which nothing more will be
+_STRANGERS = 100  # passes in a row of which nothing is known, after which none will be
 
 Columns = Mapping[str, NDArray[Any]]
 
 
 class KnownRows:
-    """The last rows of a job's record, each to be taken once; thread-safe."""
+    """The last rows of a job's record; thread-safe."""
 
     def __init__(self, columns: Columns | None = None) -> None:
         """Take in rows with their keys, drives and what was measured; None: there are none."""
@@ -45,23 +45,31 @@ class KnownRows:
             self._at = dict(zip(keys, newest.tolist(), strict=True))
 
     def __len__(self) -> int:
-        """Return how many rows have not been taken."""
+        """Return how many rows are known."""
         return len(self._at)
 
     def of(self, forward_pass: ForwardPass) -> "PartlyKnown":
-        """Take what is known of a pass: rows of the same key, x and theta, to the last bit."""
-        if not self._at or forward_pass.keys is None:
-            return PartlyKnown(forward_pass)
-        with self._lock:
-            found = [self._take(forward_pass, row) for row in range(len(forward_pass.keys))]
-            known = np.array([at is not None for at in found], dtype=bool)
-            rows = {n: self._columns[n][[at for at in found if at is not None]] for n in _ANSWERED}
-            self._strangers = 0 if known.any() else self._strangers + 1
-            if not self._at or self._strangers >= _STRANGERS:
-                self._at, self._columns = {}, {}
-        return PartlyKnown(forward_pass, known, rows) if known.any() else PartlyKnown(forward_pass)
+        """Say what is known of a pass: rows of the same key, x and theta, to the last bit.
 
-    def _take(self, forward_pass: ForwardPass, row: int) -> int | None:
+        A pass that could not be queued may be asked for again. When no row of many passes in a row
+        is known, all are forgotten.
+        """
+        with self._lock:
+            if not self._at or forward_pass.keys is None:
+                return PartlyKnown(forward_pass)
+            found = [self._find(forward_pass, row) for row in range(len(forward_pass.keys))]
+            places = [at for at in found if at is not None]
+            if places:
+                self._strangers = 0
+                known = np.array([at is not None for at in found], dtype=bool)
+                rows = {name: self._columns[name][places] for name in _ANSWERED}
+                return PartlyKnown(forward_pass, known, rows)
+            self._strangers += 1
+            if self._strangers == _STRANGERS:
+                self._at, self._columns = {}, {}
+        return PartlyKnown(forward_pass)
+
+    def _find(self, forward_pass: ForwardPass, row: int) -> int | None:
         """Return where a row of a pass stands among the known ones, None if it does not."""
         key = (forward_pass.keys or ())[row]
         at = self._at.get((key.stream, key.index))
@@ -69,10 +77,7 @@ class KnownRows:
             return None
         asked = (forward_pass.x[row], forward_pass.theta[row], key.time_s)
         same = (np.array_equal(self._columns[n][at], a) for n, a in zip(_ASKED, asked, strict=True))
-        if not all(same):
-            return None
-        del self._at[key.stream, key.index]
-        return at
+        return at if all(same) else None
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,6 @@ class PartlyKnown:
     forward_pass: ForwardPass
     known: NDArray[np.bool_] | None = None
     rows: Columns | None = None
-
-    @property
-    def count(self) -> int:
-        """Get how many rows are known."""
-        return 0 if self.known is None else int(self.known.sum())
 
     @property
     def rest(self) -> ForwardPass:

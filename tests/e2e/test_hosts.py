@@ -182,3 +182,18 @@ def test_a_frozen_worker_that_wakes_measures_nothing_more(
     until(
         lambda: hosts.log(first.host), lambda text: "does not count" in text or "taken it" in text
     )
+
+
+def test_workers_of_two_hosts_take_the_most_urgent_job_first(
+    hosts: Cluster, store: Store, config: TrainConfig
+) -> None:
+    for name in WORKERS:
+        hosts.kill(name)
+    short = config.model_copy(update={"epochs": 1})
+    urgent = {p: part(store, short.model_copy(update={"priority": p})) for p in range(6)}
+    hosts.workers(*WORKERS, options=("--workers", "1"))
+    ended = {priority: finished(store, job_id) for priority, job_id in urgent.items()}
+    order = sorted(ended, key=lambda priority: ended[priority].started_s or 0.0)
+    # two start at the same moment, in either order
+    assert all(order[i] > order[i + 2] for i in range(4)), order
+    assert {job.host for job in ended.values()} == set(WORKERS)

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 import lab.jobs.database
 import lab.jobs.job_desk
-from lab.errors import ConfigError, Superseded
+from drivers.row_key import row_keys
+from lab.errors import ConfigError, PassCancelled, Superseded
 from lab.jobs.database import open_database
 from lab.jobs.desk import Assignment
 from lab.jobs.fence import Fence
@@ -26,7 +28,9 @@ from lab.jobs.records import FitConfig, Order
 from lab.jobs.runner import JobRunner
 from lab.jobs.store import Store
 from lab.jobs.tables import jobs
-from lab.measurement import ForwardPass
+from lab.measurement import ForwardPass, Measurement
+from lab.recording.recorder import RowRecorder
+from recorded_passes import described, measured
 
 LIMIT_S = 30.0
 
@@ -161,14 +165,18 @@ def test_who_finds_its_name_taken_is_told(tmp_path, postgres_url, monkeypatch):
 
 
 class Noted:
-    """A scheduler that notes what it is given, and lets nothing end before it is cancelled."""
+    """A scheduler that notes what it is given; ends: how the next passes end."""
 
     def __init__(self) -> None:
         self.given: list[ForwardPass] = []
         self.cancelled: list[str] = []
+        self.ends: Measurement | BaseException | None = None
 
-    async def submit(self, forward_pass: ForwardPass) -> None:
+    async def submit(self, forward_pass: ForwardPass) -> Measurement | None:
         self.given.append(forward_pass)
+        if isinstance(self.ends, BaseException):
+            raise self.ends
+        return self.ends
 
     async def cancel(self, pass_id: str) -> None:
         self.cancelled.append(pass_id)
@@ -191,6 +199,37 @@ async def test_rows_of_an_attempt_that_does_not_count_reach_no_instrument(tmp_pa
         await fence.measure(ForwardPass("optics", rows, rows, job="a", attempt=second.attempt))
         await fence.measure(ForwardPass("optics", rows, rows, job="a"))  # no job of the service's
         assert [p.attempt for p in scheduler.given] == [1, second.attempt, 0]
+
+
+@pytest.mark.anyio
+async def test_what_an_attempt_has_measured_the_next_one_does_not(tmp_path, database_url):
+    """Whole passes, and of one whose client has gone the rows that it had."""
+    keys = row_keys(3, 0, 5, 0.25)
+    forward_pass, whole = measured(0, 5, job="a", stream=3)
+    scheduler = Noted()
+    with (
+        Store(tmp_path, database_url) as store,
+        RowRecorder(
+            tmp_path / "rows", lambda name: described(), bench="", ended=lambda job: False
+        ) as recorder,
+    ):
+        store.add_job("a", "train", {}, Order())
+        fence = Fence(store, scheduler, recorder)
+        first = store.claim_job("a", 1, "w1")
+        gone, had = asyncio.CancelledError(), slice(0, 2)
+        gone.__cause__ = PassCancelled("ended after 2 of 5 rows")
+        names = ("y", "saturated", "retried", "out_of_sync", "shots", "row_s")
+        gone.__cause__.measured = replace(whole, **{n: getattr(whole, n)[had] for n in names})
+        scheduler.ends = gone
+        with pytest.raises(asyncio.CancelledError):
+            await fence.measure(replace(forward_pass, attempt=first.attempt))
+        store.take_over("a", 1, "w1")
+        second = store.claim_job("a", 2, "w2")
+        rest = slice(2, 5)
+        scheduler.ends = replace(whole, **{n: getattr(whole, n)[rest] for n in names})
+        found = await fence.measure(replace(forward_pass, attempt=second.attempt))
+        assert list(scheduler.given[-1].keys) == list(keys[2:])
+        np.testing.assert_array_equal(found.y, whole.y)
 
 
 def test_a_job_is_taken_over_once_and_only_from_its_host(tmp_path, database_url):

@@ -14,6 +14,7 @@ from pathlib import Path
 from lab.bench import Bench, open_bench
 from lab.bench_config import BenchConfig
 from lab.errors import DatabaseAway, UnknownName
+from lab.jobs.admission import refuse_strangers
 from lab.jobs.cradle import SLOW_IMPORTS
 from lab.jobs.data_folder import hold_folder
 from lab.jobs.directory import Directory
@@ -69,8 +70,8 @@ async def open_lab(
     """Open bench, store, scheduler and jobs; close them in any case at the end.
 
     A system that does not start is faulted and the others work; see `create_app`. Raises
-    ConfigError for a bench that cannot be opened, a data folder that cannot be used, or a Ray
-    cluster that is not there.
+    ConfigError for a bench that cannot be opened, a data folder that cannot be used, a Ray cluster
+    that is not there, or, without a bench, a secret that another service of the database refuses.
     """
     blocking = ExitStack()
     async with AsyncExitStack() as stack:
@@ -84,7 +85,10 @@ async def open_lab(
         shared = not store.database.on_one_machine
         name = host_name or (socket.gethostname() if shared else "local")
         await asyncio.to_thread(blocking.enter_context, hold_identity(store.database, name, _lost))
-        directory = Directory(bench, name, HostBook(store.database) if shared else None)
+        book = HostBook(store.database) if shared else None
+        if book is not None and not bench.systems:  # all that its jobs measure is elsewhere
+            await asyncio.to_thread(lambda: refuse_strangers(book.systems().values()))
+        directory = Directory(bench, name, book)
         runner = JobRunner(
             bench, scheduler, store, directory=directory, recorder=recorder, nursery=nursery
         )

@@ -21,7 +21,8 @@ def work(
     """Work until SIGTERM, SIGINT or SIGHUP; what is unfinished then goes on elsewhere.
 
     ray: address of the cluster on which they compute, if not here. on_ready() is called when jobs
-    are taken. Raises ConfigError for a folder, database, name or cluster that cannot be used.
+    are taken. Raises ConfigError for a folder, database, name or cluster that cannot be used, and
+    for a secret that a service which has instruments refuses.
     """
 
     async def until_stopped() -> None:

@@ -23,6 +23,6 @@ with `patience`; tensors are `files` (`state_files`), in a `data_folder` or in t
 (`table_files`).
 
 Where several services share a database, `identity` lets one of a name live, `hosts` says who has
-died, `directory` knows the systems of all, `elsewhere` measures on another's, and `fence` lets only
-the newest attempt at a job measure here.
+died, `directory` knows the systems of all, `admission` tries the shared secret at them, `elsewhere`
+measures on another's, and `fence` lets only the newest attempt at a job measure here.
 """

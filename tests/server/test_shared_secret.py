@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,9 @@ from typer.testing import CliRunner
 
 from lab.client import Client, ServiceError
 from lab.errors import ConfigError
+from lab.jobs.admission import refuse_strangers
+from lab.jobs.hosts import HostBook, KnownSystem
+from lab.jobs.store import Store
 from lab.secret import MIN_LENGTH, secret_of_environment
 from server.app import create_app
 from server.cli import app as command
@@ -153,3 +157,54 @@ def test_a_worker_does_not_start_with_a_secret_that_cannot_be_used(monkeypatch, 
     assert run.exit_code == 1
     assert "PNNLAB_SECRET_FILE: " in run.stderr
     assert started == []
+
+
+def on_bench(url: str, host: str = "bench") -> KnownSystem:
+    return KnownSystem("optics", host, url, "optics", "b" * 64, simulated=True)
+
+
+@pytest.fixture
+def own_secret(monkeypatch):
+    """Return what sets this process's secret; None: it has none."""
+
+    def own(secret: str | None) -> None:
+        for variable in ("PNNLAB_SECRET", "PNNLAB_SECRET_FILE"):
+            monkeypatch.delenv(variable, raising=False)
+        if secret is not None:
+            monkeypatch.setenv("PNNLAB_SECRET", secret)
+
+    return own
+
+
+@pytest.mark.parametrize(("secret", "why"), [(None, "has none"), (SECRET[::-1], "has another")])
+def test_a_worker_does_not_start_with_a_secret_that_a_service_refuses(
+    bench, tmp_path, serve_in_thread, postgres_url, own_secret, secret, why
+):
+    own_secret(secret)
+    app = create_app(bench, data_dir=tmp_path / "bench", secret=SECRET)
+    with serve_in_thread(app) as url, Store(tmp_path / "store", postgres_url) as store:
+        HostBook(store.database).enter("bench", {"optics": on_bench(url)}, url)
+        options = ["--database", postgres_url, "--data", str(tmp_path / "worker")]
+        run = CliRunner().invoke(command, ["worker", "--host-name", "w1", *options])
+    assert (run.exit_code, run.stdout) == (1, "")
+    told = f"host 'bench' at {url} asks for its shared secret, and this one {why}: set"
+    assert run.stderr.startswith(f"pnnlab: {told} PNNLAB_SECRET or PNNLAB_SECRET_FILE")
+    assert SECRET[::-1] not in run.stderr
+
+
+def test_the_services_own_secret_is_let_in_and_who_is_away_refuses_nobody(
+    bench, tmp_path, serve_in_thread, own_secret, monkeypatch
+):
+    monkeypatch.setattr("lab.jobs.admission._ANSWER_WITHIN_S", 0.3)
+    app = create_app(bench, data_dir=tmp_path, secret=SECRET)
+    with serve_in_thread(app) as url, socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        away = ["", "no address", "http://host:port", "http://127.0.0.1:1"]
+        away.append(f"http://127.0.0.1:{port}")
+        others = [on_bench(address, f"h{n}") for n, address in enumerate(away)]
+        own_secret(SECRET)
+        refuse_strangers([*others, on_bench(url)])
+        own_secret(None)
+        refuse_strangers(others)
+        with pytest.raises(ConfigError, match="host 'bench'"):
+            refuse_strangers([*others, on_bench(url)])

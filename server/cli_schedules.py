@@ -50,7 +50,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Start a job at every tick of a cron expression."""
-    fields = merged(read_config(config), read_settings(settings or ()))
+    fields = merged(read_config(config), read_settings(settings or (), KINDS[kind]))
     options: dict[str, Any] = {"time_zone": time_zone, "missed": missed, "overlap": overlap}
     with Client(url) as lab:
         added = lab.add_schedule(name, cron, kind, fields, **options, tags=tag or ())

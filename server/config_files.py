@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from lab.errors import ConfigError
 from lab.recipes import merged
 
@@ -29,22 +31,40 @@ def read_config(path: Path | None) -> dict[str, Any]:
     return read
 
 
-def read_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Return the object that settings such as `rows=300` or `twin.kind=neural` make.
+def read_settings(settings: Iterable[str], kind: type[BaseModel]) -> dict[str, Any]:
+    """Return the object that settings such as `rows=300` or `twin.kind=neural` make of a config.
 
-    A value is JSON, or else the text itself. Raises ConfigError for what is no setting.
+    A value is JSON, or else the text itself; a number is text where `kind` has a string, as in an
+    id of digits only. Raises ConfigError for what is no setting.
     """
     fields: dict[str, Any] = {}
     for setting in settings:
-        path, equals, text = setting.partition("=")
-        *outer, key = path.split(".")
-        if not equals or not all([*outer, key]):
+        name, equals, text = setting.partition("=")
+        path = tuple(name.split("."))
+        if not equals or not all(path):
             raise ConfigError(f"'{setting}' is not a setting such as rows=300 or twin.rows=300")
-        field: dict[str, Any] = {key: _value(text)}
-        for name in reversed(outer):
-            field = {name: field}
+        field = _nested(path, _value(text))
+        if _is_string(kind, path, field):
+            field = _nested(path, text)
         fields = merged(fields, field)
     return fields
+
+
+def _nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    for name in reversed(path):
+        value = {name: value}
+    field: dict[str, Any] = value
+    return field
+
+
+def _is_string(kind: type[BaseModel], path: tuple[str, ...], field: dict[str, Any]) -> bool:
+    """Say whether a config has a string at a path where `field` has another value."""
+    try:
+        kind.model_validate(field)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        return any((e["type"], e["loc"]) == ("string_type", path) for e in found)
+    return False
 
 
 def _value(text: str) -> Any:

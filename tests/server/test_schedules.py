@@ -12,10 +12,12 @@ from typer.testing import CliRunner
 
 from lab.errors import ConfigError, Conflict, UnknownName
 from lab.jobs import tables
+from lab.jobs.kinds import KINDS
 from lab.jobs.records import FitConfig
 from lab.jobs.schedules.store import ScheduleStore
 from lab.jobs.store import Store
 from server.cli import app as commands
+from server.config_files import read_settings
 
 HOUR_S = 3600.0
 LIMIT_S = 60.0
@@ -208,3 +210,24 @@ def test_the_commands(client, monkeypatch, tmp_path):
     assert "not a setting" in pnnlab("add", "a", "fit", *when, "--set", "rows", code=1)
     assert "rows" in pnnlab("add", "a", "fit", *when, "--set", "rows=3", code=1)
     assert client.schedules()[0]["name"] == "sundays"
+    digits = ("--set", "job=123456789012")  # an id as any other
+    assert "no job '123456789012'" in pnnlab("add", "a", "evaluate", *when, *digits, code=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "field"),
+    [
+        ("evaluate", "job=123456789012", {"job": "123456789012"}),
+        ("evaluate", "job=12345e678901", {"job": "12345e678901"}),
+        ("calibrate", "name=true", {"name": "true"}),
+        ("train", "twin.id=123456789012", {"twin": {"id": "123456789012"}}),
+        ("train", "twin.id=null", {"twin": {"id": None}}),
+        ("train", "micro_batches=3", {"micro_batches": 3}),
+        ("train", "micro_batches=auto", {"micro_batches": "auto"}),
+        ("compare", 'methods=["pat"]', {"methods": ["pat"]}),
+        ("fit", "rows=20.5", {"rows": 20.5}),  # wrong, which the service says
+        ("fit", "steps=3", {"steps": 3}),
+    ],
+)
+def test_a_setting_is_text_where_the_config_has_text(kind, setting, field):
+    assert read_settings([setting], KINDS[kind]) == field

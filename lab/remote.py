@@ -10,9 +10,7 @@ ends with the same parameters wherever it runs.
 
 import io
 import threading
-import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
@@ -22,19 +20,19 @@ from torch import nn
 from drivers.row_key import RowKey
 from drivers.spec import Array
 from lab.apparatus import Apparatus
-from lab.calls import API, ServiceError
+from lab.calls import API, ServiceError, asking_headers
 from lab.client import checked_name
 from lab.errors import ConfigError, DatabaseAway, PassCancelled, QueueFull, SystemClosed
 from lab.measure import DeviceMeasure, DevicePart
 from lab.npy import UNREADABLE
 from lab.remote_answers import RemoteSystem, raise_named, read_system
 from lab.remote_lines import BrokenOff, Call, LineLost, RemoteLines
-from lab.secret import authorisation, checked_secret, secret_of_environment
+from lab.secret import chosen_secret
 from lab.systems.base import never
+from lab.tries import Tries
 
 _NPZ = "application/x-npz"
 _PART_BYTES = 8 * 2**20  # of a pass: half of what a service takes
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 _AWAY = (502, 503, 504)  # what stands between here and a service says of one that is not there
 
 
@@ -67,10 +65,8 @@ class RemoteRun:
         impossible address, name or secret.
         """
         self.url, self.system = url.rstrip("/"), system
-        known = secret_of_environment() if secret is None else checked_secret(secret, "secret")
-        self._lines = RemoteLines(
-            self.url, {"Pnnlab-Client": checked_name(client), **authorisation(known)}
-        )
+        headers = asking_headers(checked_name(client), chosen_secret(secret))
+        self._lines = RemoteLines(self.url, headers)
         self._path = f"{API}/systems/{quote(system, safe='')}"
         options = {"priority": priority, "deadline_s": deadline_s, "job": job, "attempt": attempt}
         self._options = {key: value for key, value in options.items() if value not in (None, "")}
@@ -87,12 +83,7 @@ class RemoteRun:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __call__(
@@ -172,7 +163,7 @@ class RemoteRun:
         self, call: Call, method: str, path: str, body: bytes, stopped: Callable[[], bool]
     ) -> bytes:
         """Return the content of a good answer, as often as it has to be asked for."""
-        pause_s, until = _FIRST_PAUSE_S, None
+        tries = Tries(self._patience_s)
         while True:
             # after the call was entered into `_calls`: who cancels later finds it there
             if self._stopped() or stopped() or call.is_broken:
@@ -180,16 +171,13 @@ class RemoteRun:
             try:
                 return self._once(call, method, path, body)
             except QueueFull as full:
-                pause_s, until = _FIRST_PAUSE_S, None
+                tries.start_over()
                 call.wait(full.retry_after_s)
             except (LineLost, SystemClosed, DatabaseAway, ServiceError) as error:
                 if isinstance(error, ServiceError) and not _is_away(error):
                     raise
-                until = until or time.monotonic() + self._patience_s
-                if time.monotonic() + pause_s > until:
+                if not tries.wait(call.wait):
                     raise self._gone(error) from error
-                call.wait(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _once(self, call: Call, method: str, path: str, body: bytes) -> bytes:
         headers = {"Content-Type": _NPZ, "Accept": _NPZ} if body else {}

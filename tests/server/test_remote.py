@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import driving
 import lab.remote
+import lab.tries
 from drivers.errors import InstrumentTimeout, LimitError
 from drivers.row_key import row_keys
 from drivers.spec import Array, ArraySpec
@@ -310,7 +311,7 @@ BAD: Answer = (409, {}, problem("deadline-missed"))
 
 @pytest.mark.parametrize("before", [LOST, FULL, CLOSED, OUT_OF_REACH, NO_GATEWAY])
 def test_a_service_that_is_away_or_full_is_asked_again(monkeypatch, before):
-    monkeypatch.setattr(lab.remote, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(lab.tries, "_FIRST_PAUSE_S", 0.001)
     with (
         scripted([before] * 3 + [BAD]) as (url, asked),
         RemoteRun(url, "a/b") as run,
@@ -324,7 +325,7 @@ def test_a_service_that_is_away_or_full_is_asked_again(monkeypatch, before):
 
 @pytest.mark.parametrize("away", [LOST, CLOSED, OUT_OF_REACH, NO_GATEWAY])
 def test_patience_ends(monkeypatch, away):
-    monkeypatch.setattr(lab.remote, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(lab.tries, "_FIRST_PAUSE_S", 0.001)
     with (
         scripted([away]) as (url, asked),
         RemoteRun(url, "optics", patience_s=0.2) as run,

@@ -27,13 +27,8 @@ def twin_file(twin_id: str) -> str:
     return f"twins/{twin_id}.pt"
 
 
-def save_state(files: Files, name: str, state: dict[str, Any]) -> None:
-    """Write tensors and plain values; the file is whole or not there."""
-    files.write(name, state_bytes(state))
-
-
 def load_state(files: Files, name: str) -> dict[str, Any]:
-    """Read what `save_state` wrote, onto the CPU; raise DataError if it cannot be read."""
+    """Read a file of `state_bytes`, onto the CPU; raise DataError if it cannot be read."""
     try:
         data = files.read(name)
     except OSError as error:
@@ -46,7 +41,7 @@ def load_state(files: Files, name: str) -> dict[str, Any]:
 
 
 def state_bytes(state: dict[str, Any]) -> bytes:
-    """Return what `save_state` would write."""
+    """Return the file of tensors and plain values that `load_state` reads."""
     content = io.BytesIO()
     torch.save(state, content)
     return content.getvalue()

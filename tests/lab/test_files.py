@@ -16,7 +16,7 @@ from lab.checkpoints import KEPT, CheckpointFolder
 from lab.datasets.own import keep_upload, list_uploads, load_upload
 from lab.errors import DataError
 from lab.jobs.files import Files, FolderFiles
-from lab.jobs.state_files import load_state, save_state
+from lab.jobs.state_files import load_state, state_bytes
 from lab.jobs.store import Store
 from lab.jobs.table_files import TableFiles
 
@@ -151,7 +151,7 @@ def test_checkpoints_are_verified_and_few(files: Files) -> None:
 
 
 def test_parameters_and_uploads_lie_in_any(files: Files) -> None:
-    save_state(files, "twins/a.pt", {"weights": torch.arange(3)})
+    files.write("twins/a.pt", state_bytes({"weights": torch.arange(3)}))
     assert torch.equal(load_state(files, "twins/a.pt")["weights"], torch.arange(3))
     uploads = files.under("datasets")
     content = b"x,label\n0,a\n1,b\n0.5,a\n0.25,b\n"

@@ -10,7 +10,7 @@ from lab.bench import Bench
 from lab.errors import ConfigError
 from lab.jobs.files import FolderFiles
 from lab.jobs.records import FitConfig
-from lab.jobs.state_files import load_state, save_state, twin_file
+from lab.jobs.state_files import load_state, state_bytes, twin_file
 from lab.jobs.store import Store
 from opened_jobs import BENCH, ended, open_jobs
 from tiny_jobs import have_done
@@ -109,8 +109,9 @@ async def test_a_twin_whose_file_was_changed_is_not_used(jobs, tmp_path):
     fit = await jobs.submit(FitConfig(rows=20, kind="neural"))
     await ended(jobs, fit.id)
     twin = (await jobs.result(fit.id))["twin"]
-    kept = FolderFiles(tmp_path), twin_file(twin)
-    save_state(*kept, {name: value + 1 for name, value in load_state(*kept).items()})
+    files, name = FolderFiles(tmp_path), twin_file(twin)
+    other = {key: value + 1 for key, value in load_state(files, name).items()}
+    files.write(name, state_bytes(other))
     job = await jobs.submit(training(twin={"id": twin}))
     failed = await ended(jobs, job.id)
     assert failed.state == "failed"

@@ -14,7 +14,7 @@ from lab.errors import ConfigError, Conflict, DataError, UnknownName
 from lab.jobs.data_folder import hold_folder, write_whole
 from lab.jobs.files import FolderFiles
 from lab.jobs.records import MetricRecord, Order, TwinRecord
-from lab.jobs.state_files import load_state, save_state
+from lab.jobs.state_files import load_state, state_bytes
 from lab.jobs.store import Store
 from lab.jobs.store_shots import SHOTS_AHEAD
 
@@ -233,7 +233,7 @@ def test_a_file_is_whole_or_not_there(tmp_path):
 
 def test_parameters_come_back_as_they_were(tmp_path):
     state = {"weights": torch.randn(3, 4), "name": "a", "sizes": [1, 2]}
-    save_state(FolderFiles(tmp_path), "a.pt", state)
+    FolderFiles(tmp_path).write("a.pt", state_bytes(state))
     read = load_state(FolderFiles(tmp_path), "a.pt")
     assert torch.equal(read.pop("weights"), state.pop("weights"))
     assert read == state
@@ -258,8 +258,7 @@ def test_a_file_that_is_no_parameter_file_is_refused(tmp_path, content):
 
 
 def test_a_truncated_parameter_file_is_refused(tmp_path):
-    save_state(FolderFiles(tmp_path), "a.pt", {"weights": torch.randn(300)})
-    content = (tmp_path / "a.pt").read_bytes()
+    content = state_bytes({"weights": torch.randn(300)})
     (tmp_path / "a.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match="truncated or altered"):
         load_state(FolderFiles(tmp_path), "a.pt")

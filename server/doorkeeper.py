@@ -18,6 +18,7 @@ from server.errors import status_problem
 
 # The event loop parses these bodies itself, and meanwhile nothing else: 64 KiB take a few ms.
 CONFIG_BODY_BYTES = 64 * 2**10
+_LONGEST_LENGTH = 18  # digits: what is longer is too large, and maybe too long for `int`
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -61,9 +62,10 @@ class Doorkeeper:
             return status_problem(421, f"this service is not '{host}'")
         if method not in _READING and origin is not None and not _is_page_of(host, origin):
             return status_problem(403, f"a page of {origin} may not drive this service")
-        length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > limit:
-            text = f"{length} bytes are more than the {limit} that a body may have"
+        length = headers.get("content-length", "0").lstrip("0") or "0"
+        if length.isdecimal() and (len(length) > _LONGEST_LENGTH or int(length) > limit):
+            shown = length if len(length) <= _LONGEST_LENGTH else f"1e{len(length) - 1} or more"
+            text = f"{shown} bytes are more than the {limit} that a body may have"
             return status_problem(413, text)
         return None
 

@@ -84,6 +84,24 @@ async def test_a_config_over_its_limit_gets_413(http, path):
     assert str(CONFIG_BODY_BYTES) in response.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("announced", "status", "said"),
+    [
+        ("9" * 18, 413, "9" * 18 + " bytes"),
+        ("9" * 19, 413, "1e18 or more bytes"),
+        ("7" * 5000, 413, "1e4999 or more bytes"),  # too long for an int
+        ("0" * 5000 + "2", 200, ""),
+    ],
+)
+async def test_any_length_that_is_announced_is_compared_with_the_limit(
+    http, announced, status, said
+):
+    headers = {**JSON, "Content-Length": announced}
+    response = await http.post("/systems/optics/recover", content=b"{}", headers=headers)
+    assert response.status_code == status
+    assert response.text.count(said) >= 1
+
+
 @pytest.mark.parametrize("path", CONFIGS[:2])
 async def test_a_config_that_grows_over_its_limit_gets_413(http, path):
     sent = 0

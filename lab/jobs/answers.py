@@ -38,7 +38,7 @@ class JobAnswers:
         record = await self.get(job_id)
         result = await asyncio.to_thread(self._store.result, job_id)
         if result is None:
-            raise Conflict(f"job {job_id} has no result: it is {record.state}")
+            raise Conflict(f"job {job_id} has no result: it {record.standing}")
         return result
 
     async def provenance(self, job_id: str) -> dict[str, Any]:

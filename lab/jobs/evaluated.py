@@ -25,5 +25,5 @@ def evaluated_training(config: EvaluateConfig, store: Store) -> TrainConfig:
     if like.control in _WITHOUT_PHYSICS:
         raise ConfigError(f"job: job '{config.job}' trained with control '{like.control}'")
     if record.state != "succeeded":
-        raise Conflict(f"job {config.job} has no trained network: it is {record.state}")
+        raise Conflict(f"job {config.job} has no trained network: it {record.standing}")
     return like

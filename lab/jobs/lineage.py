@@ -46,7 +46,7 @@ def told_provenance(store: Store, record: JobRecord) -> dict[str, Any]:
     kept = store.provenance(record.id)
     if kept is None:
         raise Conflict(
-            f"job {record.id} has no provenance: it is {record.state}, and it has not started "
+            f"job {record.id} has no provenance: it {record.standing}, and it has not started "
             "yet, or was run by a version that kept none"
         )
     times = {"started_s": record.started_s, "finished_s": record.finished_s}

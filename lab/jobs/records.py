@@ -117,6 +117,11 @@ class JobRecord:
         """Say whether the state is final."""
         return self.state in ENDED
 
+    @property
+    def standing(self) -> str:
+        """Get its state with its verb: "is running", "has succeeded"."""
+        return f"{'has' if self.state in ('succeeded', 'failed') else 'is'} {self.state}"
+
 
 @dataclass(frozen=True)
 class MetricRecord:

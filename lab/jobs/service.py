@@ -205,7 +205,7 @@ class JobService(JobAnswers):
         self._refuse_when_closed()
         record = await self.get(job_id)
         if record.state not in STOPPED:
-            raise Conflict(f"job {job_id} cannot be continued: it is {record.state}")
+            raise Conflict(f"job {job_id} cannot be continued: it {record.standing}")
         config = changed_config(record, changes or {})
         await asyncio.to_thread(self._runner.check, config)
         await asyncio.to_thread(self._runner.check_length, record, config)
@@ -215,7 +215,7 @@ class JobService(JobAnswers):
             shared = {name: plain[name] for name in SHARED}
             await asyncio.to_thread(self._intake.let_parts_go_on, self._store, job_id, shared)
         if await asyncio.to_thread(self._store.continue_job, job_id, plain) is None:
-            raise Conflict(f"job {job_id} cannot be continued: it is {record.state}")
+            raise Conflict(f"job {job_id} cannot be continued: it {record.standing}")
         record = await self.get(job_id)
         await self._queue_run(record)
         self._board.tell(job_id)

@@ -29,7 +29,7 @@ class Stopping:
         Raises Conflict if it has ended, is in that state, or has been asked for more.
         """
         if record.ended or record.state == state:
-            raise Conflict(f"job {record.id} cannot be {state}: it is {record.state}")
+            raise Conflict(f"job {record.id} cannot be {state}: it {record.standing}")
         if WISHES.index(wish) < WISHES.index(record.wish):
             raise Conflict(f"job {record.id} cannot be {state}: it has been asked to {record.wish}")
         if await asyncio.to_thread(self._store.settle_pending, record.id, state, reason):

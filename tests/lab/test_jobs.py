@@ -94,7 +94,7 @@ async def test_a_failed_job_is_data_and_its_sibling_goes_on(jobs, caplog):
     assert failed.state == "failed"
     assert failed.error.startswith("ConfigError: split 'talker'")
     assert (await ended(jobs, good.id)).state == "succeeded"
-    with pytest.raises(Conflict, match="it is failed"):
+    with pytest.raises(Conflict, match="it has failed"):
         await jobs.result(bad.id)
     assert "split 'talker'" in caplog.text
 

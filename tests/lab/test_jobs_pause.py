@@ -119,7 +119,7 @@ async def test_epochs_and_rates_change_from_where_it_stands(tmp_path):
         curve = (await jobs.result(job.id))["curve"]
         assert [m["step"] for m in curve] == list(range(1, step + 4))
         assert [m["of"] for m in curve] == [10_000] * step + [step + 3] * 3
-        with pytest.raises(Conflict, match="it is succeeded"):
+        with pytest.raises(Conflict, match="it has succeeded"):
             await jobs.go_on(job.id)
 
 

@@ -78,7 +78,7 @@ def test_a_database_of_before_is_given_the_column_and_its_jobs_run_again(tmp_pat
         assert names == {column.name for column in jobs.columns}
         old = store.job("a")
         assert (old.state, store.result("a")) == ("succeeded", {"twin": "t"})
-        with pytest.raises(Conflict, match="it is succeeded"):
+        with pytest.raises(Conflict, match="it has succeeded"):
             told_provenance(store, old)
         assert "is not known" in changed_since(store, old, NOW)[0]
         again = same_again(old)

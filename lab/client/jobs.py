@@ -67,7 +67,7 @@ class JobCalls:
         return self._calls.answer("POST", f"/jobs/{job_id}/pause")
 
     def go_on(self, job_id: str, **changes: Any) -> dict[str, Any]:
-        """Continue a job that was paused, failed or was cancelled, from its last checkpoint.
+        """Continue a job that is paused, failed, cancelled or unknown, from its last checkpoint.
 
         changes: epochs, rows, rate_theta, rate_digital, priority, deadline_s; what is left out
         stays. Raises UnknownName, ConfigError, Conflict (it is in another state).

@@ -197,7 +197,7 @@ class JobService(JobAnswers):
         return await self.get(job_id)
 
     async def go_on(self, job_id: str, changes: Mapping[str, Any] | None = None) -> JobRecord:
-        """Continue a job that was paused, has failed or was cancelled, from its last checkpoint.
+        """Continue a job that is paused, failed, cancelled or unknown, from its last checkpoint.
 
         changes: of its config: epochs, rows, rate_theta, rate_digital, priority, deadline_s. Raises
         UnknownName, ConfigError, DeadlineMissed, Conflict (it is in another state), SystemClosed.

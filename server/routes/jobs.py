@@ -169,7 +169,7 @@ async def pause_job(lab: Lab, job: Job) -> JobRecord:
     "/{job_id}/continue", status_code=202, responses=problems(404, 409, 413, 422, 503, 504)
 )
 async def continue_job(lab: Lab, job: Job, changes: JobChanges | None = None) -> JobRecord:
-    """Continue a job that was paused, has failed or was cancelled, from its last checkpoint.
+    """Continue a job that is paused, failed, cancelled or unknown, from its last checkpoint.
 
     What the body names is changed; a training's other fields are as they were.
     """

@@ -26,10 +26,21 @@ BenchFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
+def _shared(url: str | None) -> str | None:
+    """Return the URL of a database that others share; raise BadParameter for a file."""
+    if url is not None and url.startswith("sqlite"):
+        raise typer.BadParameter(
+            "it is a PostgreSQL that several machines share; without it jobs are kept in a file of "
+            "SQLite in the folder --data"
+        )
+    return url
+
+
 Database = Annotated[
     str | None,
     typer.Option(
         envvar="PNNLAB_DATABASE_URL",
+        callback=_shared,
         help="A PostgreSQL that several machines share, postgresql://...",
     ),
 ]

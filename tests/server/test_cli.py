@@ -211,6 +211,19 @@ def test_an_address_that_others_reach_needs_a_secret_or_consent(tmp_path, monkey
     assert hosts == [("127.0.0.1", 8000), ("0.0.0.0", 8000), ("0.0.0.0", 8000)]
 
 
+@pytest.mark.parametrize("words", [("serve", "--bench", str(BENCH)), ("worker",)])
+def test_a_file_is_no_database_that_several_machines_share(tmp_path, monkeypatch, words):
+    url = f"sqlite:///{tmp_path}/x.db"
+    folder = ("--data", str(tmp_path / "data"))
+    refused = pnnlab(*words, *folder, "--database", url, code=2)
+    monkeypatch.setenv("PNNLAB_DATABASE_URL", url)
+    for run in (refused, pnnlab(*words, *folder, code=2)):
+        said = " ".join(run.stderr.replace("\u2502", " ").split())
+        assert "Invalid value for '--database'" in said
+        assert "a file of SQLite in the folder --data" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("host", "local"),
     [

@@ -16,9 +16,10 @@ PLAIN, FILE = "PNNLAB_SECRET", "PNNLAB_SECRET_FILE"
 def secret_of_environment() -> str | None:
     """Return PNNLAB_SECRET, or what stands in the file PNNLAB_SECRET_FILE; None without either.
 
-    Raises ConfigError for both, a file that cannot be read, and as `checked_secret`.
+    An empty PNNLAB_SECRET_FILE names no file; an empty PNNLAB_SECRET is too short. Raises
+    ConfigError for both, a file that cannot be read, and as `checked_secret`.
     """
-    plain, file = os.environ.get(PLAIN), os.environ.get(FILE)
+    plain, file = os.environ.get(PLAIN), os.environ.get(FILE) or None
     if plain is not None and file is not None:
         raise ConfigError(f"{PLAIN} and {FILE} are both set; one is enough")
     if plain is not None:

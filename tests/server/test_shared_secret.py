@@ -148,6 +148,14 @@ def test_a_secret_may_stand_in_a_file(monkeypatch, tmp_path):
         secret_of_environment()
 
 
+def test_an_empty_name_of_a_file_is_no_file(monkeypatch):
+    monkeypatch.setenv("PNNLAB_SECRET_FILE", "")
+    monkeypatch.delenv("PNNLAB_SECRET", raising=False)
+    assert secret_of_environment() is None
+    monkeypatch.setenv("PNNLAB_SECRET", SECRET)
+    assert secret_of_environment() == SECRET
+
+
 def test_a_worker_does_not_start_with_a_secret_that_cannot_be_used(monkeypatch, tmp_path):
     monkeypatch.delenv("PNNLAB_SECRET", raising=False)
     monkeypatch.setenv("PNNLAB_SECRET_FILE", str(tmp_path / "nothing"))

@@ -1,6 +1,7 @@
 """The command line `pnnlab`.
 
     serve, check                       cli_bench: open a bench on this machine
+    worker                             cli_bench: work for the services of others
     mock                               cli_mock: put its simulated instruments on sockets
     submit                             cli_submit: start a training on a running service
     jobs, watch, cancel                cli_jobs: see and steer its jobs

@@ -1,4 +1,4 @@
-"""The commands that open a bench on this machine: serve and check.
+"""The commands that open a bench on this machine, serve and check, and worker, which needs none.
 
 What they need (torch, drivers) is imported when they run, so that the other commands start fast.
 """

@@ -33,7 +33,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP; return when the instruments are safe.
 
-    on_ready(url) is called when requests are answered. Port 0 takes a free one. advertise: where
+    on_ready(url) is called when requests are answered; of a service that listens on every address
+    the URL is that by which others reach it. Port 0 takes a free one. advertise: where
     the other services of the same database reach this one (default: by the machine's name). Raises
     ConfigError if the address cannot be used or the bench cannot be opened.
     """
@@ -41,12 +42,11 @@ def serve(
     with listen(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
         port = listener.getsockname()[1]
-        named = socket.gethostname() if host in _EVERY_ADDRESS else shown
-        server = LabServer(
-            app,
-            lambda: on_ready(f"http://{shown}:{port}"),
-            advertise or f"http://{named}:{port}",
-        )
+        everywhere = host in _EVERY_ADDRESS
+        named = socket.gethostname() if everywhere else shown
+        url = advertise or f"http://{named}:{port}"
+        told = url if everywhere else f"http://{shown}:{port}"
+        server = LabServer(app, lambda: on_ready(told), url)
         with _stopped_by_signals(server):
             asyncio.run(run(server, app, listener))
 

@@ -58,6 +58,38 @@ def test_a_signal_ends_the_service_in_the_safe_state(bench, tmp_path, calls, num
         httpx.get(ready[0])
 
 
+ADVERTISED = "http://bench.lab.example:8000"
+
+
+@pytest.mark.parametrize(
+    ("host", "advertise", "url"),
+    [
+        ("127.0.0.1", None, "http://127.0.0.1:PORT"),
+        ("127.0.0.1", ADVERTISED, "http://127.0.0.1:PORT"),
+        ("0.0.0.0", None, f"http://{socket.gethostname()}:PORT"),
+        ("0.0.0.0", ADVERTISED, ADVERTISED),
+    ],
+)
+def test_who_listens_everywhere_says_where_others_reach_it(
+    bench, tmp_path, monkeypatch, host, advertise, url
+):
+    ports: list[int] = []
+    ready: list[str] = []
+
+    def listening(*where):
+        listener = listen(*where)
+        ports.append(listener.getsockname()[1])
+        return listener
+
+    def when_ready(told: str) -> None:
+        ready.append(told)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("server.serve.listen", listening)
+    serve(create_app(bench, data_dir=tmp_path), host, 0, when_ready, advertise)
+    assert ready == [url.replace("PORT", str(ports[0]))]
+
+
 def test_a_second_signal_does_not_skip_the_safe_state(bench, tmp_path, calls):
     def twice(url: str) -> None:
         signal.raise_signal(signal.SIGINT)

@@ -83,10 +83,11 @@ async def test_a_watcher_hears_no_end_when_the_service_stops(tmp_path):
             await jobs.submit(training())
 
 
-async def test_what_was_cancelled_stays_cancelled_with_a_checkpoint(tmp_path):
+async def test_what_was_cancelled_stays_cancelled_with_a_checkpoint(tmp_path, monkeypatch):
+    have_done(monkeypatch, tiny_jobs.tiny_with_copies)
     async with open_jobs(tmp_path) as jobs:
         job = await jobs.submit(training(epochs=10_000, checkpoint_s=1000))
-        await metric(jobs, job.id, "epoch")
+        await metric(jobs, job.id, "epoch", 6)
         await jobs.cancel(job.id)
         assert (await ended(jobs, job.id)).state == "cancelled"
         last_step = (await jobs.get(job.id)).last_step

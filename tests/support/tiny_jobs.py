@@ -73,6 +73,12 @@ def tiny_with_slow_fit(assignment: Assignment, desk: Desk) -> Any:
     return tiny(assignment, desk, steps=100_000)
 
 
+def tiny_with_copies(assignment: Assignment, desk: Desk) -> Any:
+    """Do as `tiny`, with a copy of the state after every step, however long one takes."""
+    with patch.multiple("lab.snapshots", _COPY_EVERY_S=0.0, _WORTH=0):
+        return tiny(assignment, desk)
+
+
 def small(assignment: Assignment, desk: Desk) -> Any:
     """Do as `tiny`, on data as wide as the task's own."""
     return tiny(assignment, desk, load=small_dataset)

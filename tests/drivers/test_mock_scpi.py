@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from drivers.mock.faults import ConnectionDropped, Fault
@@ -429,6 +429,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=12), st.lists(st.integers(0, 200), max_size=8))
+@example([b"SOUR2:FUNC ARB", b"\xff\xb2", b"\n", b"SOUR2:FUNC?"], [])
 def test_any_chunking_of_the_bytes_gives_the_same_answers(pieces, cuts):
     stream = b"".join(pieces) + b"\n*OPC?\n"
     bounds = [0, *sorted(min(c, len(stream)) for c in cuts), len(stream)]

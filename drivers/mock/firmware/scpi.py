@@ -141,7 +141,8 @@ class ScpiDevice:
                 connection.status.report(error)
                 continue
             if reply is not None:
-                replies.append(reply if isinstance(reply, bytes) else reply.encode("ascii"))
+                # latin-1: a parameter that is asked for again comes back as it was sent
+                replies.append(reply if isinstance(reply, bytes) else reply.encode("latin-1"))
         return b";".join(replies)
 
     def _call(self, unit: Unit, connection: Connection) -> str | bytes | None:

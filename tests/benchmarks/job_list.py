@@ -72,7 +72,7 @@ def median_ms(call: Callable[[], object]) -> float:
 async def answers_ms(store: Store, limit: int) -> float:
     """Return the median time of the request, ms."""
     app = FastAPI()
-    runner: Any = None  # nothing is run here
+    runner: Any = SimpleNamespace(directory=SimpleNamespace(host="", book=None))  # runs nothing
     app.state.lab = SimpleNamespace(jobs=JobService(runner, store))
     app.include_router(job_routes.router)
     times = []

@@ -35,49 +35,75 @@ class KnownRows:
     def __init__(self, columns: Columns | None = None) -> None:
         """Take in rows with their keys, drives and what was measured; None: there are none."""
         self._lock = threading.Lock()
-        self._columns: Columns = columns or {}
-        self._at: dict[tuple[int, int], int] = {}
         self._strangers = 0
+        self._columns: Columns = {}
+        self._forget()
         if columns is not None:
-            streams, indices = columns["stream"], columns["index"]
-            newest = newest_rows(streams, indices)
-            keys = zip(streams[newest].tolist(), indices[newest].tolist(), strict=True)
-            self._at = dict(zip(keys, newest.tolist(), strict=True))
+            self._columns = columns
+            newest = newest_rows(columns["stream"], columns["index"])
+            streams, indices = columns["stream"][newest], columns["index"][newest]
+            order = np.lexsort((indices, streams))
+            self._streams, self._indices = streams[order], indices[order]
+            self._places = newest[order]
 
     def __len__(self) -> int:
         """Return how many rows are known."""
-        return len(self._at)
+        return len(self._places)
 
     def of(self, forward_pass: ForwardPass) -> "PartlyKnown":
         """Say what is known of a pass: rows of the same key, x and theta, to the last bit.
 
         A pass that could not be queued may be asked for again. When no row of many passes in a row
-        is known, all are forgotten.
+        is known, all are forgotten. Nothing is known where the arrays do not belong together.
         """
         with self._lock:
-            if not self._at or forward_pass.keys is None:
+            if not len(self) or not _belongs_together(forward_pass):
                 return PartlyKnown(forward_pass)
-            found = [self._find(forward_pass, row) for row in range(len(forward_pass.keys))]
-            places = [at for at in found if at is not None]
-            if places:
+            places = self._find(forward_pass)
+            known = places >= 0
+            if known.any():
                 self._strangers = 0
-                known = np.array([at is not None for at in found], dtype=bool)
-                rows = {name: self._columns[name][places] for name in _ANSWERED}
+                rows = {name: self._columns[name][places[known]] for name in _ANSWERED}
                 return PartlyKnown(forward_pass, known, rows)
             self._strangers += 1
             if self._strangers == _STRANGERS:
-                self._at, self._columns = {}, {}
+                self._forget()
         return PartlyKnown(forward_pass)
 
-    def _find(self, forward_pass: ForwardPass, row: int) -> int | None:
-        """Return where a row of a pass stands among the known ones, None if it does not."""
-        key = (forward_pass.keys or ())[row]
-        at = self._at.get((key.stream, key.index))
-        if at is None:
-            return None
-        asked = (forward_pass.x[row], forward_pass.theta[row], key.time_s)
-        same = (np.array_equal(self._columns[n][at], a) for n, a in zip(_ASKED, asked, strict=True))
-        return at if all(same) else None
+    def _forget(self) -> None:
+        self._columns = {}
+        self._streams = self._indices = self._places = np.empty(0, dtype=np.int64)
+
+    def _find(self, p: ForwardPass) -> NDArray[np.int64]:
+        """Return where each row of a pass stands among the known ones, -1 if it does not."""
+        keys = p.keys or ()
+        places = self._with_keys(
+            np.array([key.stream for key in keys], dtype=np.int64),
+            np.array([key.index for key in keys], dtype=np.int64),
+        )
+        found = np.flatnonzero(places >= 0)
+        at = places[found]
+        times_s = np.array([keys[i].time_s for i in found.tolist()], dtype=np.float64)
+        asked = (p.x[found], p.theta[found], times_s)
+        for name, values in zip(_ASKED, asked, strict=True):
+            same = _same_bits(self._columns[name][at], values)
+            places[found[~same]] = -1
+        return places
+
+    def _with_keys(
+        self, streams: NDArray[np.int64], indices: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return where the rows with these keys stand, -1 for those that are not known."""
+        places = np.full(len(streams), -1, dtype=np.int64)
+        for stream in np.unique(streams):
+            asked = streams == stream
+            first, end = (np.searchsorted(self._streams, stream, s) for s in ("left", "right"))
+            if first < end:
+                at = first + np.searchsorted(self._indices[first:end], indices[asked])
+                at = np.minimum(at, end - 1)
+                there = self._indices[at] == indices[asked]
+                places[asked] = np.where(there, self._places[at], -1)
+        return places
 
 
 @dataclass(frozen=True)
@@ -129,6 +155,24 @@ class PartlyKnown:
         known, rows = self.known, self.rows
         arrays: dict[str, Any] = {name: joined(name) for name in _ANSWERED}
         return replace(measured, **arrays)
+
+
+def _belongs_together(p: ForwardPass) -> bool:
+    """Say whether a pass has a key, x and theta for each row, of the type that is recorded."""
+    rows = () if p.keys is None else (len(p.keys),)
+    return bool(rows) and all(
+        isinstance(a, np.ndarray) and a.dtype == np.float64 and a.shape[:1] == rows
+        for a in (p.x, p.theta)
+    )
+
+
+def _same_bits(known: NDArray[Any], asked: NDArray[Any]) -> NDArray[np.bool_]:
+    """Say of each row whether two arrays, (rows, ...) of float64, are the same."""
+    rows = len(known)
+    if known.shape != asked.shape:
+        return np.zeros(rows, dtype=bool)
+    same = known.view(np.int64) == asked.view(np.int64)
+    return np.asarray(same.reshape(rows, int(np.prod(same.shape[1:]))).all(axis=1))
 
 
 def read_known(folder: Path, *, bench: str, since_s: float) -> KnownRows:

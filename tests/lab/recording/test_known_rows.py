@@ -91,6 +91,25 @@ def test_another_row_is_measured(tmp_path, what):
     assert owned.known.tolist() == [True, False, True]
 
 
+def test_another_zero_is_another_drive(tmp_path):
+    forward_pass, measurement = measured(0, 3)
+    zero = replace(forward_pass, x=np.zeros((3, 2)))
+    with recorder(tmp_path) as rows:
+        rows.add(zero, measurement)
+    assert count(known(tmp_path).of(zero)) == 3
+    assert count(known(tmp_path).of(replace(zero, x=-zero.x))) == 0
+
+
+@pytest.mark.parametrize("what", ["keys", "x", "theta"])
+def test_of_a_pass_whose_arrays_do_not_belong_together_nothing_is_known(tmp_path, what):
+    """It goes on as it is, to be refused by whoever checks it."""
+    forward_pass, measurement = measured(0, 3)
+    with recorder(tmp_path) as rows:
+        rows.add(forward_pass, measurement)
+    wrong = replace(forward_pass, **{what: getattr(forward_pass, what)[:2]})
+    assert known(tmp_path).of(wrong).rest is wrong
+
+
 def test_the_newest_of_a_row_counts(tmp_path):
     forward_pass, measurement = measured(0, 3, value=1.0)
     with recorder(tmp_path) as rows:

@@ -181,20 +181,33 @@ def read_known(folder: Path, *, bench: str, since_s: float) -> KnownRows:
     Of many rows the last, 128 MiB of them. None where the record is of another bench (its digest).
     Raises DataError where there is no record, or it cannot be read.
     """
-    metadata = read_metadata(folder)["metadata"]
-    if metadata[".zattrs"]["bench"] != bench:
-        return KnownRows()
-    end = rows_of({"metadata": metadata})
+    metadata = read_metadata(folder)
     try:
+        if metadata["metadata"][".zattrs"]["bench"] != bench:
+            return KnownRows()
         group: Any = zarr.open_consolidated(folder, mode="r", zarr_format=2)
         arrays = {name: group[name] for name in (*_ASKED, *_RECORDED, "stream", "index")}
         row_bytes = sum(a.dtype.itemsize * int(np.prod(a.shape[1:])) for a in arrays.values())
+        end = rows_of(metadata)
         first = max(0, end - _MOST_BYTES // row_bytes)
         late = np.asarray(arrays["measured"][first:end]) >= int(since_s * 1e9)
         if not late.any():
             return KnownRows()
-        first += int(late.argmax())
+        first, late = first + int(late.argmax()), late[late.argmax() :]
         read = {name: np.asarray(array[first:end]) for name, array in arrays.items()}
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        _refuse_missing(folder, arrays, first, end)
+    except (OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{folder}: its rows cannot be read ({error})") from error
+    if not late.all():
+        read = {name: values[late] for name, values in read.items()}
     return KnownRows({**read, "shots": read["shot"], "row_s": read["measured"] / 1e9})
+
+
+def _refuse_missing(folder: Path, arrays: Mapping[str, Any], first: int, end: int) -> None:
+    """Raise DataError where a file of these rows is not there: Zarr has read zeros."""
+    for name, array in arrays.items():
+        size = array.chunks[0]
+        for number in range(first // size, -(-end // size)):
+            file = ".".join([str(number), *("0" for _ in array.shape[1:])])
+            if not (folder / name / file).is_file():
+                raise DataError(f"{folder}: '{name}/{file}' is missing")

@@ -146,6 +146,33 @@ def test_a_record_that_cannot_be_read_is_measured_again(tmp_path, caplog):
     assert "what came after its checkpoint is measured again" in caplog.text
 
 
+def test_a_record_without_its_attributes_is_measured_again(tmp_path, caplog):
+    with recorder(tmp_path) as rows:
+        rows.add(*measured(0, 8))
+    metadata = tmp_path / "job.zarr" / ".zmetadata"
+    metadata.write_text(metadata.read_text().replace('"bench"', '"bank"'))
+    assert len(known(tmp_path)) == 0
+    assert "what came after its checkpoint is measured again" in caplog.text
+
+
+def test_a_record_of_which_a_part_is_gone_is_measured_again(tmp_path, caplog):
+    """Zarr would read zeros there."""
+    with recorder(tmp_path) as rows:
+        rows.add(*measured(0, 8))
+    (tmp_path / "job.zarr" / "y" / "0.0").unlink()
+    assert len(known(tmp_path)) == 0
+    assert "what came after its checkpoint is measured again" in caplog.text
+
+
+def test_rows_of_an_earlier_time_do_not_count_behind_later_ones(tmp_path):
+    with recorder(tmp_path) as rows:
+        rows.add(*measured(4, 4))
+        rows.add(*measured(0, 4))  # a second earlier
+    found = known(tmp_path, since_s=BEGAN_S + 1.0)
+    assert found.of(measured(0, 8)[0]).known is None
+    assert count(found.of(measured(4, 4)[0])) == 4
+
+
 def test_rows_that_nobody_asks_for_are_forgotten(tmp_path):
     with recorder(tmp_path) as rows:
         rows.add(*measured(0, 8))

@@ -178,7 +178,8 @@ class SystemQueue:
     def _deliver_empty(self, ticket: Ticket) -> None:
         shape = self.hardware.system.description.y.shape
         no_rows = Rows(np.empty((0, *shape)), np.empty(0, dtype=bool))
-        ticket.keep(no_rows, 0, 0, self.hardware.next_shot, self.now(), self.now())
+        now = self.now()  # once: it takes no time
+        ticket.keep(no_rows, 0, 0, self.hardware.next_shot, now, now)
         ticket.deliver(self.calibration)
 
     # --- stop and recovery

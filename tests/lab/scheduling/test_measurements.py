@@ -1,6 +1,7 @@
 """What a measurement tells besides its rows, and what a status tells of the system."""
 
 import asyncio
+import itertools
 
 import numpy as np
 import pytest
@@ -48,6 +49,17 @@ async def test_a_pass_of_no_rows_ends_at_once_and_touches_nothing() -> None:
         m = await (await lab.send(0))
         assert m.y.shape == (0, 2)
         assert lab.clock.time() == 0.0
+
+
+async def test_a_pass_of_no_rows_takes_no_time_by_a_clock_that_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of such a pass all rows were known: that it took no time is how a training sees it."""
+    async with open_lab() as lab:
+        queue, ticks = lab.scheduler._queue("rig"), itertools.count()
+        monkeypatch.setattr(queue, "now", lambda: lab.clock.time() + 1e-3 * next(ticks))
+        m = await (await lab.send(0))
+        assert m.finished_s == m.started_s
 
 
 async def test_the_status_counts_rows_time_and_passes() -> None:

@@ -18,6 +18,7 @@ from lab.recording.recorder import RowRecorder
 from lab.scheduling.scheduler import HardwareScheduler
 
 _JOBS = 100  # whose known rows are kept
+_GO_ON = ("train", "fit")  # the rows of jobs that look at a device are to be of one time
 
 
 class Fence:
@@ -41,12 +42,12 @@ class Fence:
         job, attempt = forward_pass.job, forward_pass.attempt
         known = await self._known_rows(job, attempt)
         if not await asyncio.to_thread(self._store.holds, job, attempt):
-            raise Superseded(f"job {job}: attempt {attempt} does not count any more")
+            raise _superseded(job, attempt)
         ours = replace(forward_pass, pass_id=forward_pass.pass_id or uuid.uuid4().hex)
-        passes = self._under_way.setdefault(job, {})
-        await self._cancel_older(passes, attempt)
-        passes[ours.pass_id] = attempt
+        await self._cancel_older(job, attempt)
         owned = known.of(ours)
+        passes = self._under_way.setdefault(job, {})
+        passes[ours.pass_id] = attempt
         try:
             measured = await self._scheduler.submit(owned.rest)
         except (LabError, asyncio.CancelledError) as error:
@@ -70,7 +71,7 @@ class Fence:
         """Return what has been measured of a job before this attempt; read once."""
         found = self._known.get(job)
         if found is None or found[0] < attempt:
-            reading = asyncio.ensure_future(asyncio.to_thread(self._read_known, job))
+            reading = asyncio.ensure_future(self._known_before(job, attempt))
             found = self._known[job] = attempt, reading
             while len(self._known) > _JOBS:
                 del self._known[next(iter(self._known))]
@@ -81,15 +82,27 @@ class Fence:
                 del self._known[job]
             raise
 
+    async def _known_before(self, job: str, attempt: int) -> KnownRows:
+        """Read what has been measured of a job, also by passes that now end; raise Superseded."""
+        if not await asyncio.to_thread(self._store.holds, job, attempt):
+            raise _superseded(job, attempt)
+        await self._cancel_older(job, attempt)
+        return await asyncio.to_thread(self._read_known, job)
+
     def _read_known(self, job: str) -> KnownRows:
         if self._recorder is None:
             return KnownRows()
-        try:
-            return self._recorder.known(job, self._store.job(job).continued_s or 0.0)
-        except UnknownName:
+        record = self._store.job(job)
+        if record.kind not in _GO_ON:
             return KnownRows()
+        return self._recorder.known(job, record.continued_s or 0.0)
 
-    async def _cancel_older(self, passes: dict[str, int], attempt: int) -> None:
+    async def _cancel_older(self, job: str, attempt: int) -> None:
+        passes = self._under_way.get(job, {})
         for pass_id in [p for p, of in passes.items() if of < attempt]:
             with suppress(UnknownName):  # it has just ended
                 await self._scheduler.cancel(pass_id)
+
+
+def _superseded(job: str, attempt: int) -> Superseded:
+    return Superseded(f"job {job}: attempt {attempt} does not count any more")

@@ -232,6 +232,88 @@ async def test_what_an_attempt_has_measured_the_next_one_does_not(tmp_path, data
         np.testing.assert_array_equal(found.y, whole.y)
 
 
+class Slow(Noted):
+    """A scheduler whose passes go on until they are cancelled, each with `had` of its rows."""
+
+    def __init__(self, whole: Measurement, had: int) -> None:
+        super().__init__()
+        self.whole, self.had = whole, had
+        self.under_way: dict[str, asyncio.Future[None]] = {}
+        self.begun = asyncio.Event()
+
+    async def submit(self, forward_pass: ForwardPass) -> Measurement:
+        self.given.append(forward_pass)
+        end = self.under_way[forward_pass.pass_id] = asyncio.get_running_loop().create_future()
+        self.begun.set()
+        await end
+        error = PassCancelled("ended")
+        error.measured = rows_of(self.whole, slice(0, min(self.had, len(forward_pass.x))))
+        raise error
+
+    async def cancel(self, pass_id: str) -> None:
+        self.cancelled.append(pass_id)
+        self.under_way[pass_id].set_result(None)
+        await asyncio.sleep(0)  # until its caller has heard of it
+
+
+def rows_of(whole: Measurement, rows: slice) -> Measurement:
+    names = ("y", "saturated", "retried", "out_of_sync", "shots", "row_s")
+    return replace(whole, **{n: getattr(whole, n)[rows] for n in names})
+
+
+@pytest.mark.anyio
+async def test_rows_that_an_old_attempt_measures_until_it_is_cancelled_are_known(
+    tmp_path, database_url
+):
+    """And the passes of every older attempt are cancelled, not only those of the first."""
+    forward_pass, whole = measured(0, 5, job="a", stream=3)
+    scheduler = Slow(whole, 2)
+    with (
+        Store(tmp_path, database_url) as store,
+        RowRecorder(
+            tmp_path / "rows", lambda name: described(), bench="", ended=lambda job: False
+        ) as recorder,
+    ):
+        store.add_job("a", "train", {}, Order())
+        fence = Fence(store, scheduler, recorder)
+        asking = []
+        for run in (1, 2, 3):
+            attempt = store.claim_job("a", run, "w").attempt
+            scheduler.begun.clear()
+            ours = replace(forward_pass, attempt=attempt, pass_id=f"of attempt {attempt}")
+            asking.append(asyncio.ensure_future(fence.measure(ours)))
+            async with asyncio.timeout(LIMIT_S):
+                await scheduler.begun.wait()
+            if run < 3:
+                store.take_over("a", run, "w")
+        assert scheduler.cancelled == [p.pass_id for p in scheduler.given[:2]]
+        assert [len(p.x) for p in scheduler.given] == [5, 3, 1]
+        await scheduler.cancel(scheduler.given[2].pass_id)
+        ended = await asyncio.gather(*asking, return_exceptions=True)
+        assert [type(error) for error in ended] == [PassCancelled] * 3
+
+
+@pytest.mark.anyio
+async def test_what_looks_at_a_device_measures_all_rows_again(tmp_path, database_url):
+    """They are to be of one time."""
+    forward_pass, whole = measured(0, 5, job="a", stream=3)
+    scheduler = Noted()
+    scheduler.ends = whole
+    with (
+        Store(tmp_path, database_url) as store,
+        RowRecorder(
+            tmp_path / "rows", lambda name: described(), bench="", ended=lambda job: False
+        ) as recorder,
+    ):
+        store.add_job("a", "evaluate", {}, Order())
+        fence = Fence(store, scheduler, recorder)
+        for run in (1, 2):
+            attempt = store.claim_job("a", run, "w").attempt
+            await fence.measure(replace(forward_pass, attempt=attempt))
+            store.take_over("a", run, "w")
+        assert [len(p.x) for p in scheduler.given] == [5, 5]
+
+
 def test_a_job_is_taken_over_once_and_only_from_its_host(tmp_path, database_url):
     with Store(tmp_path, database_url) as store:
         store.add_job("a", "train", {}, Order())

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 _FORGET_EVERY_S, _FORGET_AFTER_S = 3600.0, 86400.0  # what the engine keeps of runs
 _SWEPT_WITHIN_S = 5 * SWEEP_EVERY_S
-_WORTH = 50  # times as long as a whole sweep took, until the next one
+_WORTH, _AT_LEAST_EVERY_S = 50, 300.0  # times as long as a whole sweep took, until the next one
 
 Grant = Callable[[str, Wish, str], Awaitable[None]]
 
@@ -52,6 +52,7 @@ class Housekeeper:
         self._unclaimed = Unclaimed()
         self._hurry = asyncio.Event()
         self._swept_s = time.monotonic()
+        self._hurries = 0
         self._whole_s = -math.inf  # when to sweep as a whole again
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -71,6 +72,7 @@ class Housekeeper:
 
     def hurry(self) -> None:
         """Have jobs queued by the sweep, from any thread: the engine may have to be waited for."""
+        self._hurries += 1
         self._whole_s = -math.inf
         self._board.on_loop(self._hurry.set)
 
@@ -103,11 +105,11 @@ class Housekeeper:
         """Sweep; where many jobs wait, look at all of them for a small part of the time only."""
         began_s = time.monotonic()
         whole = began_s >= self._whole_s
-        tell = self._board.tell
+        tell, hurries = self._board.tell, self._hurries
         sweep(self._store, self._engine, self._queues, tell, self._unclaimed, whole=whole)
-        if whole:
+        if whole and hurries == self._hurries:
             now_s = time.monotonic()
-            self._whole_s = now_s + _WORTH * (now_s - began_s)
+            self._whole_s = now_s + min(_WORTH * (now_s - began_s), _AT_LEAST_EVERY_S)
 
     async def _give_up_what_was_taken_over(self) -> None:
         """Stop the jobs that others have taken over while this service was frozen, say."""

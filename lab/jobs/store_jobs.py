@@ -116,12 +116,15 @@ class JobStore:
     def moving_jobs(self, queues: Collection[str], since_s: float) -> list[JobRecord]:
         """Return those of the unfinished jobs of some queues with which something may be the case.
 
-        They run, or ran before, have missed their deadline, or were submitted since then (seconds
-        since the epoch); the others wait for their turn, and there may be many.
+        They run, or ran before, have missed their deadline, or were submitted or continued since
+        then (seconds since the epoch); the others wait for their turn, and there may be many.
         """
         query = job_rows().where(jobs.c.state.in_(ACTIVE), jobs.c.queue.in_(queues))
         moving = sa.or_(
-            jobs.c.attempt > 0, jobs.c.deadline_s <= time.time(), jobs.c.created_s >= since_s
+            jobs.c.attempt > 0,
+            jobs.c.deadline_s <= time.time(),
+            jobs.c.created_s >= since_s,
+            jobs.c.continued_s >= since_s,
         )
         return [job_of(row) for row in self._database.rows(query.where(moving).order_by(*_TURN))]
 

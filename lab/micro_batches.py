@@ -77,6 +77,7 @@ class AutoMicroBatches:
         self._row_s: list[float] = []  # time of a row in each of them
         self._steps_s: dict[int, list[float]] = {}  # number -> the times of its steps
         self._most = 1
+        self._known = False  # whether rows of the present step, or all of the last one, were known
         self.decided = False
 
     def decide(self, number: int) -> None:
@@ -89,9 +90,10 @@ class AutoMicroBatches:
         def timed(x: Tensor, theta: Tensor) -> Tensor:
             if self.decided:
                 return measure(x, theta)
-            start = self._clock()
+            start, hardware_s = self._clock(), self._hardware_s()
             y = measure(x, theta)
             self._calls.append((len(x), self._clock() - start))
+            self._known = self._known or self._hardware_s() == hardware_s
             return y
 
         return timed
@@ -110,7 +112,11 @@ class AutoMicroBatches:
         if samples != self._samples:
             return
         if hardware_s == 0 and (self._calls or self.number > 1):
-            return  # its rows were known, from before the training was broken off
+            self._known = True  # its rows, from before the training was broken off
+            return
+        if self._known:  # and some of this one's, maybe
+            self._known = False
+            return
         if self.number == 1:
             if not self._calls:
                 self.decided = True  # nothing is measured

@@ -141,6 +141,8 @@ def test_more_parts_are_tried_while_the_step_gets_quicker(
             assert auto.number == number
             with auto.timing(32):  # its rows were known: they came at once, and tell nothing
                 clock.advance(0.001)
+            with auto.timing(32):  # of this one's the first: it was broken off
+                device(torch.rand(1, 1), torch.rand(1, 1))
             assert auto.number == number
             with auto.timing(32):
                 device(torch.rand(1, 1), torch.rand(1, 1))
@@ -150,6 +152,21 @@ def test_more_parts_are_tried_while_the_step_gets_quicker(
         with auto.timing(32):
             clock.advance(seconds)
     assert auto.number == stays
+
+
+def test_a_step_that_was_broken_off_and_is_gone_on_with_tells_nothing() -> None:
+    """Its first layer was measured before: the rest would be rows of a third of their time."""
+    clock = Clock()
+    device = TimedDevice(clock, 0.002)
+    auto = AutoMicroBatches(lambda: device.hardware_s, 0.002, clock)
+    known, timed = auto.timed(Line()), auto.timed(device)
+    for first in (known, timed, timed):
+        assert not auto.decided
+        with auto.timing(32):
+            first(torch.rand(32, 1), torch.rand(32, 1))
+            timed(torch.rand(16, 1), torch.rand(16, 1))
+            clock.advance(0.2)
+    assert auto.number == 2
 
 
 # --- in a training run

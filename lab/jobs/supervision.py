@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from drivers.spec import Array
-from lab.errors import TrainerDied
+from lab.errors import LabError, TrainerDied
 from lab.jobs.desk import Assignment, Work
 from lab.jobs.job_desk import JobDesk
 from lab.jobs.pipe_desk import PackedKeys, unpack_keys
@@ -213,15 +213,22 @@ class Session:
     def _measured(self, number: int | None, owned: PartlyKnown, ended: Future[Measurement]) -> None:
         self._passes.pop(owned.forward_pass.pass_id, None)
         self._job.pass_ids.discard(owned.forward_pass.pass_id)
+        try:
+            answer = self._answer_of(owned, ended)
+        except Exception as error:  # whoever has asked would wait for ever
+            answer = False, tell(error)
+        self._answers.put((number, *answer))
+
+    def _answer_of(self, owned: PartlyKnown, ended: Future[Measurement]) -> tuple[bool, Any]:
         error = ended.exception()
         if isinstance(error, Exception):
             self._desk.record(owned, error)
-            self._answers.put((number, False, tell(error)))
-            return
+            if isinstance(error, LabError):
+                error.measured = None  # which is not sent
+            return False, tell(error)
         measured = ended.result()
         self._desk.record(owned, measured)
-        seconds = measured.finished_s - measured.started_s
-        self._answers.put((number, True, (owned.whole(measured).y, seconds)))
+        return True, (owned.whole(measured).y, measured.finished_s - measured.started_s)
 
     def _cancel(self) -> None:
         for pass_id in tuple(self._passes):

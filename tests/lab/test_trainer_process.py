@@ -9,9 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -234,6 +238,40 @@ def test_who_waits_for_a_process_can_be_stopped():
     with pytest.raises(Stopped, match="before its process had started"):
         nursery.trainer(lambda: True)
     nursery.close()
+
+
+def answer_to(record: Callable[..., object], ended: Exception | object, **fields: Any) -> Any:
+    """Return what is said to a process of a pass that has ended so, with what its desk does."""
+    job = SimpleNamespace(pass_ids=set())
+    asked = {name: None for name in lab.jobs.supervision._ASKED}
+    desk = SimpleNamespace(job=job, record=record, **asked)
+    session = lab.jobs.supervision.Session(SimpleNamespace(), desk, Patience())
+    future: Future[Any] = Future()
+    if isinstance(ended, Exception):
+        future.set_exception(ended)
+    else:
+        future.set_result(ended)
+    owned = SimpleNamespace(forward_pass=SimpleNamespace(pass_id="p"), **fields)
+    session._measured(7, owned, future)
+    return session._answers.get_nowait()
+
+
+def test_who_waits_for_a_pass_hears_also_of_an_error_after_it():
+    def whole(measured: object) -> None:
+        raise ValueError("rows of another size")
+
+    measured = SimpleNamespace(started_s=0.0, finished_s=1.0)
+    number, well, told = answer_to(lambda *what: None, measured, whole=whole)
+    assert (number, well, str(told.rebuilt())) == (7, False, "rows of another size")
+
+
+def test_rows_of_a_pass_that_was_broken_off_are_recorded_and_not_sent():
+    error, kept = lab.errors.PassCancelled("ended after 2 of 5 rows"), []
+    error.measured = np.zeros(10_000)
+    _, _, told = answer_to(lambda owned, ended: kept.append(ended.measured), error)
+    assert len(kept[0]) == 10_000
+    assert told.rebuilt().measured is None
+    assert len(told.pickled) < 1000
 
 
 def every_error() -> list[Exception]:

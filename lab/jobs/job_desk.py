@@ -117,8 +117,8 @@ class JobDesk:
 
         Raises what `HardwareScheduler.submit` raises but QueueFull, and Stopped.
         """
-        owned = self.own(forward_pass)
         while True:
+            owned = self.own(forward_pass)
             try:
                 measured = self.scheduler.measure_blocking(owned.rest, stopped)
             except QueueFull as full:

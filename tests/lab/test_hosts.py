@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import lab.jobs.database
 import lab.jobs.job_desk
 from drivers.row_key import row_keys
-from lab.errors import ConfigError, PassCancelled, Superseded
+from lab.errors import ConfigError, PassCancelled, QueueFull, Superseded
 from lab.jobs.database import open_database
 from lab.jobs.desk import Assignment
 from lab.jobs.fence import Fence
@@ -350,6 +350,29 @@ def test_who_wakes_when_its_job_was_taken_over_measures_nothing_more(
                 desk.own(row)
         else:  # which nobody else may work on
             assert desk.own(row).rest.job == "job"
+
+
+def test_who_is_frozen_while_the_queue_is_full_measures_nothing_more(
+    tmp_path, database_url, monkeypatch
+):
+    clock = Clock()
+    monkeypatch.setattr(lab.jobs.job_desk.time, "monotonic", clock)
+    row = ForwardPass("optics", np.zeros((1, 1)), np.zeros((1, 1)))
+    tried = []
+    with Store(tmp_path, database_url) as store:
+
+        def full(*asked: object) -> None:
+            assert not tried
+            tried.append(asked)
+            store.take_over("job", 1, "here")
+            clock.now_s += DEAD_AFTER_S
+            raise QueueFull("full", 0.0)
+
+        store.add_job("job", "fit", {"system": "optics"}, Order(), queue="anywhere")
+        live = LiveJob(store.claim_job("job", 1, "here"), FitConfig(), store, SimpleNamespace())
+        desk = JobDesk(live, SimpleNamespace(measure_blocking=full), Turns(), "bench")
+        with pytest.raises(Superseded):
+            desk._measure(row, lambda: False)
 
 
 def test_who_is_frozen_within_a_claim_does_not_wake_as_the_newest_attempt(

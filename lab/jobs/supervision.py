@@ -179,6 +179,7 @@ class Session:
     def _answer(self, number: int | None, what: str, arguments: tuple[Any, ...]) -> None:
         if what == "measure":
             self._measure(number, *arguments)
+            self._news_s = time.monotonic()  # it may have waited for the database
             return
         if number is None:
             self._calls[what](*arguments)  # what fails here fails the job

@@ -35,6 +35,7 @@ from lab.jobs.service import JobService
 from lab.jobs.store import Store
 from lab.jobs.supervision import Patience
 from lab.jobs.told_errors import tell
+from lab.recording.known_rows import PartlyKnown
 from opened_jobs import LIMIT_S, ended, metric, open_jobs, outcome
 from tiny_jobs import have_done
 
@@ -272,6 +273,29 @@ def test_rows_of_a_pass_that_was_broken_off_are_recorded_and_not_sent():
     assert len(kept[0]) == 10_000
     assert told.rebuilt().measured is None
     assert len(told.pickled) < 1000
+
+
+def test_who_waits_for_the_database_before_a_pass_does_not_take_its_process_for_hung(monkeypatch):
+    """The pass ends at once, for all its rows are known."""
+    now, ended = [0.0], Future()
+
+    def own(forward_pass: object) -> Any:
+        now[0] += 10_000.0
+        return PartlyKnown(forward_pass)
+
+    monkeypatch.setattr(lab.jobs.supervision.time, "monotonic", lambda: now[0])
+    config = SimpleNamespace(system="optics")
+    job = SimpleNamespace(pass_ids=set(), config=config, stopped=lambda: False)
+    asked = {name: None for name in lab.jobs.supervision._ASKED}
+    scheduler = SimpleNamespace(measure_soon=lambda rest, stopped: ended)
+    desk = SimpleNamespace(
+        job=job, own=own, scheduler=scheduler, record=lambda *what: None, **asked
+    )
+    session = lab.jobs.supervision.Session(SimpleNamespace(), desk, Patience())
+    ended.set_exception(QueueFull("full", 1.0))
+    session._answer(0, "measure", (np.zeros((0, 1)), np.zeros((0, 1)), pack_keys([]), 0))
+    assert not session._passes
+    assert session._may_go_on()
 
 
 def every_error() -> list[Exception]:

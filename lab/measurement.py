@@ -27,6 +27,8 @@ class ForwardPass:
     deadline_s:  when the result is of no more use, seconds since the epoch; None: never.
     timeout_s:   longest time from its first row to its last; None: as long as it takes.
     repeatable:  whether rows that an instrument's fault interrupted may be measured once more.
+    persistent:  whether that may be so again and again, as long as the pass gets on: it fails only
+                 if the same rows were interrupted four times. For passes of jobs.
     on_fault:    what becomes of the pass if it waits when the system faults: "wait" for the
                  recovery (and fail if that is given up), or "fail" at once.
     reservation: the number of the reservation under which it runs, if there is one.
@@ -45,6 +47,7 @@ class ForwardPass:
     deadline_s: float | None = None
     timeout_s: float | None = None
     repeatable: bool = True
+    persistent: bool = False
     on_fault: OnFault = "wait"
     reservation: int | None = None
 

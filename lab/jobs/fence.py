@@ -6,9 +6,10 @@ asks for again is not measured again.
 """
 
 import asyncio
+import time
 import uuid
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from lab.errors import LabError, Superseded, UnknownName
 from lab.jobs.store import Store
@@ -17,8 +18,17 @@ from lab.recording.known_rows import KnownRows, PartlyKnown
 from lab.recording.recorder import RowRecorder
 from lab.scheduling.scheduler import HardwareScheduler
 
-_JOBS = 100  # whose known rows are kept
+_KEPT_S = 600.0  # what is known of a job that measures nothing any more
 _GO_ON = ("train", "fit")  # the rows of jobs that look at a device are to be of one time
+
+
+@dataclass
+class _Reading:
+    """What is known of a job's rows for one attempt; asked_s: when it was last asked for."""
+
+    attempt: int
+    rows: asyncio.Future[KnownRows]
+    asked_s: float = field(default_factory=time.monotonic)
 
 
 class Fence:
@@ -30,7 +40,7 @@ class Fence:
         """Ask `store` whose attempt counts."""
         self._store, self._scheduler, self._recorder = store, scheduler, recorder
         self._under_way: dict[str, dict[str, int]] = {}  # attempts, by job and pass
-        self._known: dict[str, tuple[int, asyncio.Future[KnownRows]]] = {}
+        self._known: dict[str, _Reading] = {}
 
     async def measure(self, forward_pass: ForwardPass) -> Measurement:
         """Measure a pass; raise Superseded if it is of an attempt that does not count any more.
@@ -43,7 +53,8 @@ class Fence:
         known = await self._known_rows(job, attempt)
         if not await asyncio.to_thread(self._store.holds, job, attempt):
             raise _superseded(job, attempt)
-        ours = replace(forward_pass, pass_id=forward_pass.pass_id or uuid.uuid4().hex)
+        pass_id = forward_pass.pass_id or uuid.uuid4().hex
+        ours = replace(forward_pass, pass_id=pass_id, persistent=True)
         await self._cancel_older(job, attempt)
         owned = known.of(ours)
         passes = self._under_way.setdefault(job, {})
@@ -69,14 +80,15 @@ class Fence:
 
     async def _known_rows(self, job: str, attempt: int) -> KnownRows:
         """Return what has been measured of a job before this attempt; read once."""
+        now_s = time.monotonic()
         found = self._known.get(job)
-        if found is None or found[0] < attempt:
+        if found is None or found.attempt < attempt:
             reading = asyncio.ensure_future(self._known_before(job, attempt))
-            found = self._known[job] = attempt, reading
-            while len(self._known) > _JOBS:
-                del self._known[next(iter(self._known))]
+            found = self._known[job] = _Reading(attempt, reading)
+            self._known = {j: r for j, r in self._known.items() if now_s - r.asked_s < _KEPT_S}
+        found.asked_s = now_s
         try:
-            return await asyncio.shield(found[1])
+            return await asyncio.shield(found.rows)
         except Exception:
             if self._known.get(job) is found:
                 del self._known[job]

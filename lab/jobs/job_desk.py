@@ -93,6 +93,7 @@ class JobDesk:
                 job=job.id,
                 priority=job.config.priority,
                 deadline_s=job.config.deadline_s,
+                persistent=True,
             )
         )
 

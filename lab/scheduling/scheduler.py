@@ -28,9 +28,10 @@ Semantics, where a lab user might ask:
   read them back) at once, then after a second, two, four and so on until `recovery_attempts` are
   spent; then somebody has to call `recover`. The rows in flight are measured once more after the
   recovery, if the pass is repeatable and an instrument (not a program) failed; else the pass fails
-  with the error. Waiting passes stay queued or fail with SystemFaulted, as each asks; all fail
-  once the recovery is given up. An instrument call that never returns faults the system too; it
-  can be recovered when the call has come back.
+  with the error. A persistent pass is repeated at every fault, as long as it gets further. Waiting
+  passes stay queued or fail with SystemFaulted, as each asks; all fail once the recovery is given
+  up. An instrument call that never returns faults the system too; it can be recovered when the
+  call has come back.
 - A stop aborts the call in flight, ends every pass with SystemStopped, reserved or not, and leaves
   the instruments in their safe state and the system out of use until somebody calls `recover`. An
   open interlock and an expired watchdog do the same, as faults that nothing recovers by itself.

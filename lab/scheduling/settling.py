@@ -79,7 +79,7 @@ class Settling:
         return not self._faults.health.reason or self._faults.lets_wait(ticket)
 
     def _repeat_or_fail(self, ticket: Ticket, rows: int, error: Exception) -> None:
-        again = ticket.forward_pass.repeatable and not (ticket.repeated or ticket.stopped())
+        again = ticket.may_repeat() and not ticket.stopped()
         if again and isinstance(error, DriverError) and not self._faults.health.given_up:
             ticket.repeat(rows)
             self._passes.put_back(ticket, self._hardware.now())

@@ -20,6 +20,8 @@ from lab.measurement import ForwardPass, Measurement
 from lab.scheduling.finish import Outcome
 from lab.systems.base import Rows, joined
 
+_REPEATS = 3  # of the same rows of a persistent pass
+
 AnyOutcome = Outcome[Measurement] | Future[Measurement]
 """What a coroutine waits for, or a thread."""
 
@@ -30,7 +32,7 @@ class Ticket:
     number:     order of arrival. done: rows measured, from the first.
     started_s:  when its first row began, seconds since the epoch; 0 before.
     timed:      whether the time limit of the pass runs.
-    repeated:   whether it has had its one repetition; rows before `repeat_until` are flagged.
+    repeat_until: up to where rows are flagged, for a fault has interrupted them.
     """
 
     def __init__(
@@ -49,8 +51,8 @@ class Ticket:
         self.done = 0
         self.waiting_rows = 0  # as counted where it waits
         self.timed = False
-        self.repeated = False
         self.repeat_until = 0
+        self._repeats: list[int] = []  # from which rows on
         self.error: Exception | None = None
         self._kept: list[tuple[Rows, int, float, int]] = []  # rows, shot, began, repeated
 
@@ -90,9 +92,17 @@ class Ticket:
         p = self.forward_pass
         return p.x[row : row + 1].copy(), p.theta[row : row + 1].copy()
 
+    def may_repeat(self) -> bool:
+        """Say whether rows that a fault has interrupted may be measured once more."""
+        p = self.forward_pass
+        if p.persistent:
+            return p.repeatable and self._repeats.count(self.done) < _REPEATS
+        return p.repeatable and not self._repeats
+
     def repeat(self, rows: int) -> None:
         """Have the next `rows`, which a fault interrupted, measured and flagged once more."""
-        self.repeated, self.repeat_until = True, self.done + rows
+        self._repeats.append(self.done)
+        self.repeat_until = self.done + rows
 
     def fail(self, error: Exception) -> None:
         """End the pass with `error`."""

@@ -45,6 +45,23 @@ async def test_a_pass_is_repeated_only_once_even_if_other_rows_fail() -> None:
         assert lab.rig.rows == [hit.values[i] for i in (0, 1, 1, 2, 3)]
 
 
+async def test_a_pass_of_a_job_goes_on_as_long_as_it_gets_further() -> None:
+    async with open_lab() as lab:
+        hit = await lab.run(4, persistent=True)
+        for row, times in ((1, 3), (2, 1), (3, 2)):
+            lab.rig.fail(hit.values[row], times=times)
+        assert (await hit).retried.tolist() == [False, True, True, True]
+        assert lab.rig.rows == [hit.values[i] for i in (0, 1, 1, 1, 1, 2, 2, 3, 3, 3)]
+
+
+async def test_it_fails_when_the_same_row_meets_a_fault_again_and_again() -> None:
+    async with open_lab() as lab:
+        hit = await lab.run(4, persistent=True)
+        lab.rig.fail(hit.values[1], times=4)
+        assert isinstance(await hit.error(), InstrumentTimeout)
+        assert lab.rig.rows == [hit.values[i] for i in (0, 1, 1, 1, 1)]
+
+
 async def test_a_pass_that_must_not_be_repeated_fails_with_the_drivers_error() -> None:
     async with open_lab() as lab:
         hit, waits = await lab.run(4, repeatable=False), await lab.send(1)

@@ -21,6 +21,7 @@ from lab.jobs.files import FolderFiles
 from lab.jobs.records import FitConfig, Order
 from lab.jobs.state_files import checkpoints_folder
 from lab.jobs.store import Store
+from lab.jobs.tables import jobs as jobs_table
 from lab.jobs.tidying import KEPT_DAYS, tidy
 from opened_jobs import LIMIT_S, metric, open_jobs, outcome, reached
 from tiny_jobs import have_done
@@ -255,6 +256,7 @@ async def test_a_job_that_was_taken_over_meanwhile_is_stopped(tmp_path, postgres
         await reached(jobs, job.id, "running")
         live = jobs._performer.live[job.id]
         with Store(tmp_path, postgres_url) as other:
+            other.database.change(jobs_table.update().values(queue="host other"))
             assert other.take_over(job.id, 1, "local")
             attempt = other.claim_job(job.id, 2, "other").attempt
             async with asyncio.timeout(LIMIT_S):

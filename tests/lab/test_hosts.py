@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -164,6 +166,19 @@ def test_who_finds_its_name_taken_is_told(tmp_path, postgres_url, monkeypatch):
         database.engine.dispose()
 
 
+def rows_of(whole: Measurement, rows: slice) -> Measurement:
+    names = ("y", "saturated", "retried", "out_of_sync", "shots", "row_s")
+    return replace(whole, **{n: getattr(whole, n)[rows] for n in names})
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[RowRecorder]:
+    with RowRecorder(
+        tmp_path / "rows", lambda name: described(), bench="", ended=lambda job: False
+    ) as recorder:
+        yield recorder
+
+
 class Noted:
     """A scheduler that notes what it is given; ends: how the next passes end."""
 
@@ -202,31 +217,24 @@ async def test_rows_of_an_attempt_that_does_not_count_reach_no_instrument(tmp_pa
 
 
 @pytest.mark.anyio
-async def test_what_an_attempt_has_measured_the_next_one_does_not(tmp_path, database_url):
+async def test_what_an_attempt_has_measured_the_next_one_does_not(tmp_path, database_url, recorder):
     """Whole passes, and of one whose client has gone the rows that it had."""
     keys = row_keys(3, 0, 5, 0.25)
     forward_pass, whole = measured(0, 5, job="a", stream=3)
     scheduler = Noted()
-    with (
-        Store(tmp_path, database_url) as store,
-        RowRecorder(
-            tmp_path / "rows", lambda name: described(), bench="", ended=lambda job: False
-        ) as recorder,
-    ):
+    with Store(tmp_path, database_url) as store:
         store.add_job("a", "train", {}, Order())
         fence = Fence(store, scheduler, recorder)
         first = store.claim_job("a", 1, "w1")
-        gone, had = asyncio.CancelledError(), slice(0, 2)
+        gone = asyncio.CancelledError()
         gone.__cause__ = PassCancelled("ended after 2 of 5 rows")
-        names = ("y", "saturated", "retried", "out_of_sync", "shots", "row_s")
-        gone.__cause__.measured = replace(whole, **{n: getattr(whole, n)[had] for n in names})
+        gone.__cause__.measured = rows_of(whole, slice(0, 2))
         scheduler.ends = gone
         with pytest.raises(asyncio.CancelledError):
             await fence.measure(replace(forward_pass, attempt=first.attempt))
         store.take_over("a", 1, "w1")
         second = store.claim_job("a", 2, "w2")
-        rest = slice(2, 5)
-        scheduler.ends = replace(whole, **{n: getattr(whole, n)[rest] for n in names})
+        scheduler.ends = rows_of(whole, slice(2, 5))
         found = await fence.measure(replace(forward_pass, attempt=second.attempt))
         assert list(scheduler.given[-1].keys) == list(keys[2:])
         np.testing.assert_array_equal(found.y, whole.y)
@@ -256,24 +264,14 @@ class Slow(Noted):
         await asyncio.sleep(0)  # until its caller has heard of it
 
 
-def rows_of(whole: Measurement, rows: slice) -> Measurement:
-    names = ("y", "saturated", "retried", "out_of_sync", "shots", "row_s")
-    return replace(whole, **{n: getattr(whole, n)[rows] for n in names})
-
-
 @pytest.mark.anyio
 async def test_rows_that_an_old_attempt_measures_until_it_is_cancelled_are_known(
-    tmp_path, database_url
+    tmp_path, database_url, recorder
 ):
     """And the passes of every older attempt are cancelled, not only those of the first."""
     forward_pass, whole = measured(0, 5, job="a", stream=3)
     scheduler = Slow(whole, 2)
-    with (
-        Store(tmp_path, database_url) as store,
-        RowRecorder(
-            tmp_path / "rows", lambda name: described(), bench="", ended=lambda job: False
-        ) as recorder,
-    ):
+    with Store(tmp_path, database_url) as store:
         store.add_job("a", "train", {}, Order())
         fence = Fence(store, scheduler, recorder)
         asking = []
@@ -294,17 +292,12 @@ async def test_rows_that_an_old_attempt_measures_until_it_is_cancelled_are_known
 
 
 @pytest.mark.anyio
-async def test_what_looks_at_a_device_measures_all_rows_again(tmp_path, database_url):
+async def test_what_looks_at_a_device_measures_all_rows_again(tmp_path, database_url, recorder):
     """They are to be of one time."""
     forward_pass, whole = measured(0, 5, job="a", stream=3)
     scheduler = Noted()
     scheduler.ends = whole
-    with (
-        Store(tmp_path, database_url) as store,
-        RowRecorder(
-            tmp_path / "rows", lambda name: described(), bench="", ended=lambda job: False
-        ) as recorder,
-    ):
+    with Store(tmp_path, database_url) as store:
         store.add_job("a", "evaluate", {}, Order())
         fence = Fence(store, scheduler, recorder)
         for run in (1, 2):
